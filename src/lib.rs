@@ -1,1 +1,20 @@
-//! Boathouse.
+//! Boathouse: from a Kafka topic to a Delta lakehouse and ClickHouse in one daemon, exactly once.
+//!
+//! Follow one event through the rooms:
+//!
+//! 1. [`kafka`]: a partition's own thread takes it from librdkafka, in a batch of up to 10,000 records.
+//! 2. [`event`]: one pass turns the batch's bytes into columns; a record that is no event keeps its bytes.
+//! 3. [`window`]: the partition's event clock gives each record its verdict (ok, late, future, unparsed).
+//! 4. [`actors`]: the partition's consumer hands the batch, shared, to both sinks and waits for both.
+//! 5. [`bronze`]: the batch is appended to a Parquet file; one Delta commit carries rows and position.
+//! 6. [`window`] again: the batch is folded into per-window partial totals.
+//! 7. [`serving`]: dirty totals go to ClickHouse, versioned by position; views add them up.
+//!
+//! [`config`] is the only room that reads files or the environment; [`telemetry`] names every metric;
+//! [`cli`] has one file per subcommand.
+
+pub mod bronze;
+pub mod config;
+pub mod event;
+pub mod kafka;
+pub mod window;

@@ -1,0 +1,1 @@
+//! Bronze: every record once in a Delta table, with its verdict, and the position in the same commit.

@@ -1,0 +1,254 @@
+//! `pipeline.toml`: a pipeline is data, not code.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{ByteSize, duration, optional_duration};
+
+/// One pipeline: a topic, what its events look like, and what is counted of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// The folder's name. Letters, digits and underscores, beginning with a letter.
+    #[serde(skip)]
+    pub name: String,
+    /// The Kafka topic to read.
+    pub topic: String,
+    /// Where a partition starts that Bronze does not know yet, when the pipeline itself is new: `earliest` or
+    /// `latest`. Partitions added later always start at their beginning.
+    #[serde(default)]
+    pub start_at: StartAt,
+    /// The fields of an event, in the order of their Bronze columns.
+    #[serde(rename = "field")]
+    pub fields: Vec<Field>,
+    /// What is counted in tumbling windows and served from ClickHouse.
+    #[serde(default, rename = "aggregate")]
+    pub aggregates: Vec<Aggregate>,
+    #[serde(default)]
+    pub bronze: BronzeSettings,
+    #[serde(default)]
+    pub realtime: RealtimeSettings,
+    #[serde(default)]
+    pub time: TimeSettings,
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+impl Pipeline {
+    /// Index of the field that bears a role. Validation guarantees exactly one per role.
+    pub fn role(&self, role: Role) -> Option<usize> {
+        self.fields.iter().position(|f| f.role == Some(role))
+    }
+
+    pub fn field(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|f| f.name == name)
+    }
+}
+
+/// Where a new pipeline begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StartAt {
+    #[default]
+    Earliest,
+    Latest,
+}
+
+/// One field of an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// The key in the JSON object and, but for the event time, the name of the Bronze column.
+    pub name: String,
+    /// The type: `string`, `int` (signed 64 bits), `float`, `bool` or `timestamp`.
+    #[serde(rename = "type")]
+    pub kind: FieldType,
+    /// Whether a record without this field is no event.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// Values that silver accepts; anything else is refused there. Realtime counts every value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<AllowedValue>>,
+    /// What the field is to the platform: `event_id` (a string) or `event_time` (a timestamp). Each is needed once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A value in a list of allowed values or in a filter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum AllowedValue {
+    Int(i64),
+    Text(String),
+}
+
+/// The type of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldType {
+    String,
+    Int,
+    Float,
+    Bool,
+    Timestamp,
+}
+
+/// What a field is to the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    EventId,
+    EventTime,
+}
+
+/// A count of events per tumbling window and combination of dimensions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Aggregate {
+    /// Name of the view in ClickHouse's `realtime` database; unique across pipelines.
+    pub name: String,
+    /// Name of the column that holds the count.
+    pub measure: String,
+    /// Length of the window, a multiple of `time.window`; default: `time.window`.
+    #[serde(default, with = "optional_window", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "duration::schema")]
+    pub window: Option<Duration>,
+    /// String fields to group by; each is a column of the view.
+    #[serde(default)]
+    pub dimensions: Vec<String>,
+    /// Count only events whose string field has one of these values: `filter = { event_type = ["login"] }`.
+    #[serde(default)]
+    pub filter: BTreeMap<String, Vec<String>>,
+}
+
+mod optional_window {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    use super::duration;
+
+    pub fn serialize<S: Serializer>(d: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+        match d {
+            Some(d) => duration::serialize(d, s),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(d).map(Some)
+    }
+}
+
+/// How Bronze is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BronzeSettings {
+    /// Longest time that a record waits for its commit.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub flush_interval: Duration,
+    /// Encoded bytes at which a file is committed before the interval has passed.
+    pub flush_bytes: ByteSize,
+    /// Whether the raw bytes are kept: `when_needed` (the columns alone could not give the same JSON value back) or
+    /// `always`.
+    pub keep_payload: KeepPayload,
+}
+
+impl Default for BronzeSettings {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_secs(30),
+            flush_bytes: ByteSize::mib(32),
+            keep_payload: KeepPayload::WhenNeeded,
+        }
+    }
+}
+
+/// When Bronze keeps a record's raw bytes beside its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepPayload {
+    WhenNeeded,
+    Always,
+}
+
+/// How realtime windows are served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RealtimeSettings {
+    /// How often changed totals are written to ClickHouse.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub flush_interval: Duration,
+    /// Combinations of dimension values that one window of one partition keeps, first come; later ones are counted
+    /// under `__other__`.
+    pub max_combinations: u32,
+}
+
+impl Default for RealtimeSettings {
+    fn default() -> Self {
+        Self { flush_interval: Duration::from_secs(1), max_combinations: 1000 }
+    }
+}
+
+/// Event time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeSettings {
+    /// Length of the base tumbling window.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub window: Duration,
+    /// How far events of one partition are out of order: the watermark is the greatest event time less this.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub bound: Duration,
+    /// How long a window still counts records after the watermark has passed its end.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub allowed_lateness: Duration,
+    /// How far an event's time may lie beyond its Kafka timestamp before it is taken for a wrong clock.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub future_guard: Duration,
+    /// How long a partition must have had nothing new before it no longer holds back `complete`.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub idle_after: Duration,
+}
+
+impl Default for TimeSettings {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(60),
+            bound: Duration::from_secs(30),
+            allowed_lateness: Duration::from_secs(600),
+            future_guard: Duration::from_secs(300),
+            idle_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How long each layer keeps its rows; `forever` for no limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Realtime windows in ClickHouse, by window start; dropped by whole days.
+    #[serde(with = "optional_duration")]
+    #[schemars(schema_with = "optional_duration::schema")]
+    pub realtime: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { realtime: Some(Duration::from_secs(30 * 24 * 3600)) }
+    }
+}

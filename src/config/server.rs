@@ -1,0 +1,219 @@
+//! `boathouse.toml`: where the servers are and where the daemon keeps its own things.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{ByteSize, duration};
+
+/// The server's configuration, `boathouse.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Folder for what the daemon itself must remember: its group instance id and its lock. Relative paths count
+    /// from the working directory.
+    pub data_dir: PathBuf,
+    pub kafka: Kafka,
+    pub lakehouse: Lakehouse,
+    pub clickhouse: ClickHouse,
+    pub metrics: Metrics,
+    pub pipelines: Pipelines,
+    pub memory: Memory,
+    pub log: Log,
+    pub shutdown: Shutdown,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/boathouse".into(),
+            kafka: Kafka::default(),
+            lakehouse: Lakehouse::default(),
+            clickhouse: ClickHouse::default(),
+            metrics: Metrics::default(),
+            pipelines: Pipelines::default(),
+            memory: Memory::default(),
+            log: Log::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+/// The Kafka cluster.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kafka {
+    /// Bootstrap servers, `host:port`, separated by commas.
+    pub brokers: String,
+    /// First part of the consumer group's name; the group of a pipeline is `{group}.{pipeline}`.
+    pub group: String,
+    /// Any other librdkafka setting by its own name, such as `security.protocol`. Settings that exactly-once
+    /// delivery depends on cannot be changed here.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self { brokers: "127.0.0.1:9092".into(), group: "boathouse".into(), properties: BTreeMap::new() }
+    }
+}
+
+/// Where the Delta tables live.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lakehouse {
+    /// A folder or URI; tables are below it as `bronze/<pipeline>`.
+    pub uri: String,
+}
+
+impl Default for Lakehouse {
+    fn default() -> Self {
+        Self { uri: "/data/lakehouse".into() }
+    }
+}
+
+/// The ClickHouse server, by its HTTP interface.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClickHouse {
+    /// HTTP address.
+    pub url: String,
+    /// User name.
+    pub user: String,
+    /// Password; better given by `password_file` or `BOATHOUSE__CLICKHOUSE__PASSWORD`.
+    pub password: Secret,
+    /// File that holds the password, for secrets mounted as files.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for ClickHouse {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:8123".into(),
+            user: "default".into(),
+            password: Secret::default(),
+            password_file: None,
+        }
+    }
+}
+
+/// A value that never shows in a log, an error or a dump.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one place that hands it to a client.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "***" })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(if self.0.is_empty() { "" } else { "***" })
+    }
+}
+
+/// The listener for Prometheus and health checks.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address of `/metrics`, `/healthz` and `/readyz`.
+    pub listen: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".into() }
+    }
+}
+
+/// Where pipelines are defined.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pipelines {
+    /// Folder with one folder per pipeline, each with a `pipeline.toml`; relative paths count from the folder of
+    /// the configuration file.
+    pub dir: PathBuf,
+}
+
+impl Default for Pipelines {
+    fn default() -> Self {
+        Self { dir: "pipelines".into() }
+    }
+}
+
+/// The one memory budget that every buffer is cut from.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// Bytes that records may hold between Kafka and the sinks: librdkafka's queues, batches in hand, Bronze files
+    /// being written, window totals not yet served.
+    pub budget: ByteSize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { budget: ByteSize::mib(128) }
+    }
+}
+
+/// Logs, on standard error.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `human` or `json`.
+    pub format: LogFormat,
+    /// What to log, in the form of `RUST_LOG`, such as `info,boathouse=debug`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Human, filter: "info".into() }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+/// Stopping.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// How long SIGTERM may drain what is in hand before the daemon leaves all the same. What was not drained is read
+    /// again at the next start.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub deadline: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30) }
+    }
+}
