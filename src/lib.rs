@@ -17,4 +17,5 @@ pub mod bronze;
 pub mod config;
 pub mod event;
 pub mod kafka;
+pub mod telemetry;
 pub mod window;

@@ -1,0 +1,358 @@
+//! The live state of every partition, actor and sink, in one concurrent map that actors write and others read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
+
+use super::partition::{Acquired, Consumed, PartitionPhase, PartitionState};
+use crate::kafka::Source;
+
+/// Where the daemon as a whole stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum DaemonPhase {
+    /// Tables, migrations and the group are being set up; not ready.
+    Starting = 0,
+    /// At work; ready unless something is stuck.
+    Running = 1,
+    /// Draining before it leaves; not ready.
+    Stopping = 2,
+}
+
+impl DaemonPhase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DaemonPhase::Starting => "starting",
+            DaemonPhase::Running => "running",
+            DaemonPhase::Stopping => "stopping",
+        }
+    }
+}
+
+/// Which actor: its kind, such as `partition_consumer`, and its own name, such as `user_events/user-events/0/2`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ActorId {
+    pub kind: &'static str,
+    pub name: Arc<str>,
+}
+
+impl ActorId {
+    pub fn new(kind: &'static str, name: impl Into<Arc<str>>) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+/// What an actor's supervisor knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorPhase {
+    Running,
+    /// Failed; the supervisor waits before it builds the actor again.
+    BackingOff,
+    /// Failed too often: it stays down, and the daemon is not ready.
+    GaveUp,
+}
+
+impl ActorPhase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActorPhase::Running => "running",
+            ActorPhase::BackingOff => "backing_off",
+            ActorPhase::GaveUp => "gave_up",
+        }
+    }
+}
+
+/// The live state of one actor.
+#[derive(Debug, Clone)]
+pub struct ActorState {
+    pub phase: ActorPhase,
+    /// How often it was built again since the daemon started.
+    pub restarts: u64,
+    /// Why it failed last, and when.
+    pub last_failure: Option<(Instant, String)>,
+}
+
+/// Whether a sink takes what it is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "condition")]
+pub enum SinkCondition {
+    Healthy,
+    /// It fails and is tried again; expected to heal by itself.
+    Retrying {
+        error: String,
+    },
+    /// It refuses our name or password: nothing is dropped, and somebody must act.
+    Refused {
+        error: String,
+    },
+}
+
+impl SinkCondition {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SinkCondition::Healthy => "healthy",
+            SinkCondition::Retrying { .. } => "retrying",
+            SinkCondition::Refused { .. } => "refused",
+        }
+    }
+
+    /// The error, where there is one.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            SinkCondition::Healthy => None,
+            SinkCondition::Retrying { error } | SinkCondition::Refused { error } => Some(error),
+        }
+    }
+}
+
+/// The live state of one sink, such as `bronze/user_events` or `clickhouse`.
+#[derive(Debug, Clone)]
+pub struct SinkState {
+    pub condition: SinkCondition,
+    /// When it came into this condition.
+    pub since: Instant,
+}
+
+/// The board. Clones share one state. Writing to it costs one short lock of one entry: once a batch, never once a
+/// record.
+#[derive(Debug, Clone, Default)]
+pub struct Board {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    started: Instant,
+    phase: AtomicU8,
+    partitions: DashMap<Source, PartitionState>,
+    actors: DashMap<ActorId, ActorState>,
+    sinks: DashMap<String, SinkState>,
+    memory_used: AtomicU64,
+    memory_budget: AtomicU64,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            phase: AtomicU8::new(DaemonPhase::Starting as u8),
+            partitions: DashMap::new(),
+            actors: DashMap::new(),
+            sinks: DashMap::new(),
+            memory_used: AtomicU64::new(0),
+            memory_budget: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Written by actors.
+impl Board {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn set_phase(&self, phase: DaemonPhase) {
+        self.inner.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// A partition was assigned and its durable position is known; starts its entry afresh.
+    pub fn acquired(&self, source: &Source, acquired: &Acquired) {
+        self.inner.partitions.insert(source.clone(), PartitionState::new(acquired, Instant::now()));
+    }
+
+    /// A partition was revoked: its entry goes, and its series with it.
+    pub fn revoked(&self, source: &Source) {
+        self.inner.partitions.remove(source);
+    }
+
+    /// A batch was handed to both sinks.
+    pub fn consumed(&self, source: &Source, batch: &Consumed) {
+        self.with(source, |p| p.consumed(batch, Instant::now()));
+    }
+
+    /// The broker told its high watermark.
+    pub fn end_offset(&self, source: &Source, end: i64) {
+        self.with(source, |p| p.end_offset(end, Instant::now()));
+    }
+
+    /// Bronze holds everything below `position` durably.
+    pub fn bronze_at(&self, source: &Source, position: i64) {
+        self.with(source, |p| p.bronze_at(position, Instant::now()));
+    }
+
+    /// The windows of every aggregate in ClickHouse hold everything below `position`.
+    pub fn realtime_at(&self, source: &Source, position: i64) {
+        self.with(source, |p| p.realtime_at(position, Instant::now()));
+    }
+
+    /// What the partition's consumer does now.
+    pub fn partition_phase(&self, source: &Source, phase: PartitionPhase) {
+        self.with(source, |p| p.phase = phase);
+    }
+
+    /// The partition stays down until somebody acts. Works for a partition that was never acquired, too: that its
+    /// position could not be had is a reason to stop.
+    pub fn stopped(&self, source: &Source, what: impl Into<String>, command: impl Into<String>) {
+        let phase = PartitionPhase::Stopped { what: what.into(), command: command.into() };
+        let unknown = Acquired {
+            position: 0,
+            mark: None,
+            bound: Default::default(),
+            bronze_flush_interval: Default::default(),
+            realtime_flush_interval: Default::default(),
+        };
+        self.inner
+            .partitions
+            .entry(source.clone())
+            .or_insert_with(|| PartitionState::new(&unknown, Instant::now()))
+            .phase = phase;
+    }
+
+    /// An actor runs; `restart` when it was built again after a failure.
+    pub fn actor_running(&self, id: &ActorId, restart: bool) {
+        let mut actor = self.inner.actors.entry(id.clone()).or_insert_with(|| ActorState {
+            phase: ActorPhase::Running,
+            restarts: 0,
+            last_failure: None,
+        });
+        actor.phase = ActorPhase::Running;
+        actor.restarts += u64::from(restart);
+    }
+
+    /// An actor failed; `gave_up` when its supervisor will not build it again.
+    pub fn actor_failed(&self, id: &ActorId, error: impl Into<String>, gave_up: bool) {
+        let mut actor = self.inner.actors.entry(id.clone()).or_insert_with(|| ActorState {
+            phase: ActorPhase::BackingOff,
+            restarts: 0,
+            last_failure: None,
+        });
+        actor.phase = if gave_up { ActorPhase::GaveUp } else { ActorPhase::BackingOff };
+        actor.last_failure = Some((Instant::now(), error.into()));
+    }
+
+    /// An actor ended as it should; its entry goes.
+    pub fn actor_gone(&self, id: &ActorId) {
+        self.inner.actors.remove(id);
+    }
+
+    /// Whether a sink takes what it is given. `since` moves only when the kind of condition changes.
+    pub fn sink(&self, name: &str, condition: SinkCondition) {
+        let now = Instant::now();
+        let mut sink = self
+            .inner
+            .sinks
+            .entry(name.to_owned())
+            .or_insert_with(|| SinkState { condition: condition.clone(), since: now });
+        if sink.condition.as_str() != condition.as_str() {
+            sink.since = now;
+        }
+        sink.condition = condition;
+    }
+
+    /// Bytes of the memory budget in use, and the whole.
+    pub fn memory(&self, used_bytes: u64, budget_bytes: u64) {
+        self.inner.memory_used.store(used_bytes, Ordering::Relaxed);
+        self.inner.memory_budget.store(budget_bytes, Ordering::Relaxed);
+    }
+
+    fn with(&self, source: &Source, write: impl FnOnce(&mut PartitionState)) {
+        // A word that comes after the partition was revoked is about nobody.
+        if let Some(mut entry) = self.inner.partitions.get_mut(source) {
+            write(&mut entry);
+        }
+    }
+}
+
+/// Read by metrics, health, status.
+impl Board {
+    pub fn phase(&self) -> DaemonPhase {
+        match self.inner.phase.load(Ordering::Relaxed) {
+            0 => DaemonPhase::Starting,
+            1 => DaemonPhase::Running,
+            _ => DaemonPhase::Stopping,
+        }
+    }
+
+    /// When the board, and so the daemon, was made.
+    pub fn started(&self) -> Instant {
+        self.inner.started
+    }
+
+    /// One partition's state.
+    pub fn partition(&self, source: &Source) -> Option<PartitionState> {
+        self.inner.partitions.get(source).map(|entry| entry.clone())
+    }
+
+    /// All partitions of this instance, by pipeline, topic, generation, partition.
+    pub fn partitions(&self) -> Vec<(Source, PartitionState)> {
+        sorted(self.inner.partitions.iter().map(|e| (e.key().clone(), e.value().clone())))
+    }
+
+    /// All actors, by kind and name.
+    pub fn actors(&self) -> Vec<(ActorId, ActorState)> {
+        sorted(self.inner.actors.iter().map(|e| (e.key().clone(), e.value().clone())))
+    }
+
+    /// All sinks, by name.
+    pub fn sinks(&self) -> Vec<(String, SinkState)> {
+        sorted(self.inner.sinks.iter().map(|e| (e.key().clone(), e.value().clone())))
+    }
+
+    /// Bytes of the memory budget in use, and the whole.
+    pub fn memory_bytes(&self) -> (u64, u64) {
+        (self.inner.memory_used.load(Ordering::Relaxed), self.inner.memory_budget.load(Ordering::Relaxed))
+    }
+}
+
+fn sorted<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> Vec<(K, V)> {
+    let mut all: Vec<_> = entries.collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_a_revoke_is_dropped() {
+        let board = Board::new();
+        let source =
+            Source { pipeline: "user_events".into(), topic: "user-events".into(), generation: 0, partition: 1 };
+        board.bronze_at(&source, 5);
+        assert!(board.partitions().is_empty());
+        board.stopped(&source, "the topic was made anew", "boathouse topic adopt user-events");
+        assert_eq!(board.partition(&source).map(|p| p.phase.as_str()), Some("stopped"));
+        board.revoked(&source);
+        board.bronze_at(&source, 6);
+        assert!(board.partitions().is_empty());
+    }
+
+    #[test]
+    fn restarts_count_and_failures_are_kept() {
+        let board = Board::new();
+        let id = ActorId::new("bronze_writer", "user_events");
+        board.actor_running(&id, false);
+        board.actor_failed(&id, "disk full", false);
+        board.actor_running(&id, true);
+        board.actor_failed(&id, "disk full again", true);
+        let (_, actor) = &board.actors()[0];
+        assert_eq!((actor.phase, actor.restarts), (ActorPhase::GaveUp, 1));
+        assert_eq!(actor.last_failure.as_ref().map(|f| f.1.as_str()), Some("disk full again"));
+    }
+
+    #[test]
+    fn a_sink_keeps_since_while_only_the_text_changes() {
+        let board = Board::new();
+        board.sink("clickhouse", SinkCondition::Retrying { error: "refused".into() });
+        let first = board.sinks()[0].1.since;
+        board.sink("clickhouse", SinkCondition::Retrying { error: "timeout".into() });
+        assert_eq!(board.sinks()[0].1.since, first);
+        assert_eq!(board.sinks()[0].1.condition.error(), Some("timeout"));
+    }
+}

@@ -1,0 +1,23 @@
+//! Telemetry: the live state of every partition and actor, the metrics and their names, health, logs.
+//!
+//! Actors write to the [`Board`]; metrics, health checks, `boathouse status` and the demo's live view read it, so
+//! that nobody asks a busy actor how it is. This room decides nothing for the others.
+
+mod board;
+mod exposition;
+mod health;
+mod http;
+pub mod logs;
+pub mod names;
+mod partition;
+mod process;
+mod recorder;
+mod status;
+
+pub use board::{ActorId, ActorPhase, ActorState, Board, DaemonPhase, SinkCondition, SinkState};
+pub use exposition::render_board;
+pub use health::{Limits, Readiness, readiness};
+pub use http::{ListenError, Listener};
+pub use partition::{Acquired, Consumed, PartitionPhase, PartitionState};
+pub use recorder::Recorder;
+pub use status::{ActorStatus, MemoryStatus, PartitionStatus, SinkStatus, Status};
