@@ -13,6 +13,9 @@
 //! [`config`] is the only room that reads files or the environment; [`telemetry`] names every metric;
 //! [`cli`] has one file per subcommand.
 
+// A panic is survived by supervision, but it is no way to report an error; an exception says why it cannot happen.
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod bronze;
 pub mod config;
 pub mod event;

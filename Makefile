@@ -1,0 +1,34 @@
+# `make` alone lists what there is. Everything is built with cargo's release profile, so that the demo, the tests and
+# the benchmarks share one build of the dependencies.
+
+.DEFAULT_GOAL := help
+SHELL := /usr/bin/env bash
+STAGE := tools/stage.sh
+export RUSTDOCFLAGS ?= -D warnings
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: require require-dev
+require:
+	@tools/check.sh
+require-dev:
+	@tools/check.sh dev
+
+.PHONY: check
+check: require-dev ## Formatting and lints alone, without tests
+	@$(STAGE) format cargo fmt --check
+	@$(STAGE) lint cargo clippy --locked --release --all-targets -- -D warnings
+
+.PHONY: test
+test: check tools ## Formatting, lints, all tests, documentation
+	@$(STAGE) test cargo test --locked --release
+	@$(STAGE) documentation cargo doc --locked --release --no-deps
+
+.PHONY: audit
+audit: require ## Licences, sources and known vulnerabilities of the dependencies (cargo-deny)
+	@$(STAGE) audit tools/audit.sh
+
+.PHONY: tools
+tools: require ## Fetch the pinned ClickHouse engine and Kafka broker into .tools
