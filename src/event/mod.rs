@@ -1,5 +1,19 @@
 //! Bytes to columns: what a record is, whether it is an event, and its fields as Arrow arrays. Pure: no I/O, no clock.
 
 mod batch;
+mod bytes;
+mod codes;
+mod columns;
+mod decoder;
+mod float;
+#[expect(dead_code, reason = "spans are for the scanner")]
+mod general;
+mod json;
+mod refusal;
+mod schema;
+#[expect(dead_code, reason = "day starts are for the scanner")]
+mod timestamp;
 
 pub use batch::{Batch, Codes, Columns, Headers, PADDING, RawBatch};
+pub use decoder::{DECODER_VERSION, Decoder, MAX_BATCH_BYTES};
+pub use schema::{EVENT_TIME_COLUMN, Schema, arrow_type, bronze_fields, coded_fields};

@@ -1,0 +1,129 @@
+//! String columns as codes: a dictionary for each batch.
+//!
+//! A dictionary lives no longer than its batch, so random values cost the memory of the batch that brings them and no
+//! more. Enumerated values, the rule, are found in a small table by one comparison; whatever misses it goes to a hash
+//! map whose keyed hash nobody outside can make collide.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, StringArray};
+
+use super::batch::Codes;
+
+/// Slots of the small table; a power of two.
+const SLOTS: usize = 64;
+/// Longest value that the small table takes.
+const SHORT: usize = 16;
+
+/// Gives codes to the values of a column, batch after batch.
+pub(crate) struct Coder {
+    slots: [Slot; SLOTS],
+    known: HashMap<Box<[u8]>, u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    /// The value's bytes, zeros behind them.
+    bytes: u128,
+    len: u32,
+    code: u32,
+}
+
+const FREE: Slot = Slot { bytes: 0, len: u32::MAX, code: Codes::NONE };
+
+impl Coder {
+    pub fn new() -> Self {
+        Self { slots: [FREE; SLOTS], known: HashMap::new() }
+    }
+
+    /// The codes of a column, in order of first appearance.
+    pub fn encode(&mut self, column: &StringArray) -> Codes {
+        self.slots = [FREE; SLOTS];
+        self.known.clear();
+        if self.known.capacity() > 1024 {
+            self.known.shrink_to(64);
+        }
+        let mut codes = Codes { codes: Vec::with_capacity(column.len()), values: Vec::new() };
+        let bytes = column.value_data();
+        for (row, ends) in column.value_offsets().windows(2).enumerate() {
+            let code = if column.is_null(row) {
+                Codes::NONE
+            } else {
+                self.code(bytes, ends[0] as usize, ends[1] as usize, &mut codes.values)
+            };
+            codes.codes.push(code);
+        }
+        codes
+    }
+
+    #[inline]
+    fn code(&mut self, bytes: &[u8], start: usize, end: usize, values: &mut Vec<String>) -> u32 {
+        let len = end - start;
+        if len > SHORT {
+            return self.look_up(&bytes[start..end], values);
+        }
+        let short = short(bytes, start, len);
+        let hash = (short as u64 ^ (short >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let index = (hash >> (64 - SLOTS.trailing_zeros())) as usize;
+        let slot = self.slots[index];
+        if slot.bytes == short && slot.len == len as u32 {
+            return slot.code;
+        }
+        let code = self.look_up(&bytes[start..end], values);
+        self.slots[index] = Slot { bytes: short, len: len as u32, code };
+        code
+    }
+
+    fn look_up(&mut self, value: &[u8], values: &mut Vec<String>) -> u32 {
+        if let Some(code) = self.known.get(value) {
+            return *code;
+        }
+        let code = values.len() as u32;
+        values.push(String::from_utf8_lossy(value).into_owned());
+        self.known.insert(value.into(), code);
+        code
+    }
+}
+
+/// Up to 16 bytes as a number, zeros behind them.
+#[inline]
+fn short(bytes: &[u8], start: usize, len: usize) -> u128 {
+    let mut word = [0; SHORT];
+    match bytes.get(start..start + SHORT) {
+        Some(all) => {
+            word.copy_from_slice(all);
+            let mask = if len == SHORT { u128::MAX } else { (1 << (8 * len)) - 1 };
+            u128::from_le_bytes(word) & mask
+        }
+        None => {
+            word[..len].copy_from_slice(&bytes[start..start + len]);
+            u128::from_le_bytes(word)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_give_the_column_back() {
+        let long = "x".repeat(17);
+        let mut values: Vec<Option<String>> = vec![None, Some(String::new()), Some("\0".into()), Some("\0\0".into())];
+        values.extend(["login", "click", "login", "abcdefghijklmnop", "abcdefghijklmnopq", &long].map(|s| Some(s.into())));
+        values.extend((0..5000).map(|i| Some(format!("v{}", i % 700))));
+        let column = StringArray::from(values.clone());
+        let mut coder = Coder::new();
+        for _ in 0..2 {
+            let codes = coder.encode(&column);
+            let back: Vec<_> = codes.codes.iter().map(|c| codes.values.get(*c as usize).cloned()).collect();
+            assert_eq!(back, values);
+            let mut distinct = codes.values.clone();
+            distinct.sort();
+            distinct.dedup();
+            assert_eq!(distinct.len(), codes.values.len());
+            assert_eq!(codes.codes[0], Codes::NONE);
+            assert_eq!(codes.values[..3], ["", "\0", "\0\0"]);
+        }
+    }
+}
