@@ -110,7 +110,9 @@ mod tests {
     fn codes_give_the_column_back() {
         let long = "x".repeat(17);
         let mut values: Vec<Option<String>> = vec![None, Some(String::new()), Some("\0".into()), Some("\0\0".into())];
-        values.extend(["login", "click", "login", "abcdefghijklmnop", "abcdefghijklmnopq", &long].map(|s| Some(s.into())));
+        values.extend(
+            ["login", "click", "login", "abcdefghijklmnop", "abcdefghijklmnopq", &long].map(|s| Some(s.into())),
+        );
         values.extend((0..5000).map(|i| Some(format!("v{}", i % 700))));
         let column = StringArray::from(values.clone());
         let mut coder = Coder::new();

@@ -23,7 +23,9 @@ pub(crate) fn gives_back(value: f64, text: &str) -> bool {
     let len = shortest.len() - unused;
     let shortest = std::str::from_utf8(&shortest[..len]).unwrap_or_default();
     Decimal::read(shortest).is_some_and(|s| {
-        s.digits == written.digits && s.exponent == written.exponent && s.significant(shortest).eq(written.significant(text))
+        s.digits == written.digits
+            && s.exponent == written.exponent
+            && s.significant(shortest).eq(written.significant(text))
     })
 }
 
@@ -78,9 +80,24 @@ mod tests {
     #[test]
     fn what_programs_print_of_doubles_comes_back() {
         for text in [
-            "0", "-0.0", "0.000", "1", "-1.50", "1e3", "1E+003", "12.5e-7", "0.1", "0.30000000000000004", "1e300",
-            "123456789012345680000", "1.7976931348623157e308", "5e-324", "2.2250738585072014e-308",
-            "9007199254740992", "0.0000001", "100000000000000000000000",
+            "0",
+            "-0.0",
+            "0.000",
+            "1",
+            "-1.50",
+            "1e3",
+            "1E+003",
+            "12.5e-7",
+            "0.1",
+            "0.30000000000000004",
+            "1e300",
+            "123456789012345680000",
+            "1.7976931348623157e308",
+            "5e-324",
+            "2.2250738585072014e-308",
+            "9007199254740992",
+            "0.0000001",
+            "100000000000000000000000",
         ] {
             assert!(check(text), "{text}");
         }
@@ -89,8 +106,14 @@ mod tests {
     #[test]
     fn what_a_double_cannot_hold_does_not() {
         for text in [
-            "9007199254740993", "0.1000000000000000055511151231257827", "1e-400", "3e-324", "12345678901234567890",
-            "1.23456789012345678", "0.12345678901234567e-310", "1e99999999999",
+            "9007199254740993",
+            "0.1000000000000000055511151231257827",
+            "1e-400",
+            "3e-324",
+            "12345678901234567890",
+            "1.23456789012345678",
+            "0.12345678901234567e-310",
+            "1e99999999999",
         ] {
             assert!(!check(text), "{text}");
         }

@@ -70,9 +70,8 @@ impl Schema {
 /// Indices of the string fields that a realtime aggregate groups or filters by, in field order: those that
 /// [`super::Decoder::new`] is to give codes.
 pub fn coded_fields(pipeline: &Pipeline) -> Vec<usize> {
-    let used = |name: &String| {
-        pipeline.aggregates.iter().any(|a| a.dimensions.contains(name) || a.filter.contains_key(name))
-    };
+    let used =
+        |name: &String| pipeline.aggregates.iter().any(|a| a.dimensions.contains(name) || a.filter.contains_key(name));
     let coded = |f: &&crate::config::Field| f.kind == FieldType::String && used(&f.name);
     pipeline.fields.iter().filter(coded).filter_map(|f| pipeline.field(&f.name)).collect()
 }
