@@ -1,14 +1,27 @@
 //! Typed, validated configuration. Nothing else reads configuration files or the environment.
 
+mod check;
+pub mod docs;
+mod env;
+mod error;
+mod load;
 mod pipeline;
 mod server;
+mod shape;
+mod tree;
 pub mod units;
+mod validate;
+
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use load::{DEFAULT_PATHS, Loaded, Setting, process_env};
 
 pub use pipeline::{
     Aggregate, AllowedValue, BronzeSettings, Field, FieldType, KeepPayload, Pipeline, RealtimeSettings, Retention,
     Role, StartAt, TimeSettings,
 };
 pub use server::{ClickHouse, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown};
+
+pub use validate::BRONZE_COLUMNS;
 
 use std::sync::Arc;
 

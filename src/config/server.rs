@@ -44,7 +44,7 @@ impl Default for Server {
 }
 
 /// The Kafka cluster.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kafka {
     /// Bootstrap servers, `host:port`, separated by commas.
@@ -59,6 +59,15 @@ pub struct Kafka {
 impl Default for Kafka {
     fn default() -> Self {
         Self { brokers: "127.0.0.1:9092".into(), group: "boathouse".into(), properties: BTreeMap::new() }
+    }
+}
+
+/// Shows which properties are set, not what they hold: some are passwords.
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let properties: Vec<&String> = self.properties.keys().collect();
+        let mut f = f.debug_struct("Kafka");
+        f.field("brokers", &self.brokers).field("group", &self.group).field("properties", &properties).finish()
     }
 }
 
@@ -104,6 +113,7 @@ impl Default for ClickHouse {
 /// A value that never shows in a log, an error or a dump.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("format" = "secret"))]
 pub struct Secret(String);
 
 impl Secret {

@@ -137,6 +137,6 @@ pub mod optional_duration {
     }
 
     pub fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "format": "duration" })
+        schemars::json_schema!({ "type": "string", "format": "duration-or-forever" })
     }
 }

@@ -1,0 +1,431 @@
+//! Rules between values: names, roles, references, windows, protected Kafka settings, secrets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{ConfigErrors, did_you_mean};
+use super::load::Places;
+use super::{Aggregate, AllowedValue, Field, FieldType, Pipeline, Role, Server};
+
+/// Columns that Bronze has beside the pipeline's fields.
+pub const BRONZE_COLUMNS: [&str; 13] = [
+    "topic",
+    "generation",
+    "partition",
+    "offset",
+    "kafka_timestamp",
+    "key",
+    "headers",
+    "event_time",
+    "time_status",
+    "parse_error",
+    "payload",
+    "ingestion_time",
+    "ingestion_date",
+];
+
+/// Names in ClickHouse's `realtime` database that no aggregate may take.
+const SERVED_NAMES: [&str; 3] = ["windows", "positions", "intents"];
+
+/// librdkafka settings that exactly-once delivery depends on, and what has their say instead.
+const PROTECTED: [(&str, &str); 13] = [
+    ("bootstrap.servers", "set kafka.brokers"),
+    ("metadata.broker.list", "set kafka.brokers"),
+    ("group.id", "set kafka.group"),
+    ("group.instance.id", "it is kept in data_dir"),
+    ("group.protocol", "it is chosen by the program"),
+    ("enable.auto.commit", "positions are committed with the data"),
+    ("auto.commit.enable", "positions are committed with the data"),
+    ("enable.auto.offset.store", "positions are committed with the data"),
+    ("auto.offset.reset", "a lost position must stop a partition, never move it; see start_at of the pipeline"),
+    ("isolation.level", "aborted transactions must never land"),
+    ("enable.partition.eof", "the position behind trailing transaction markers depends on it"),
+    ("partition.assignment.strategy", "it is always cooperative-sticky"),
+    ("queued.max.messages.kbytes", "it is cut from memory.budget"),
+];
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Longest time setting that is taken for meant: beyond it, sums of times could overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+const LONGEST_NAME: usize = 64;
+
+/// Whether a librdkafka setting holds a secret.
+pub(super) fn is_secret_property(name: &str) -> bool {
+    ["password", "secret", "jaas", "ssl.key", "ssl_key", "oauthbearer.config", "token"].iter().any(|s| name.contains(s))
+}
+
+/// Why a text is no name, if it is none.
+fn bad_name(name: &str) -> Option<&'static str> {
+    let mut chars = name.chars();
+    if !chars.next().is_some_and(|c| c.is_ascii_lowercase()) {
+        return Some("begins with no small letter");
+    }
+    if !chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        return Some("has other characters than small letters, digits and underscores");
+    }
+    if name.len() > LONGEST_NAME {
+        return Some("is longer than 64 characters");
+    }
+    None
+}
+
+pub(super) fn server(server: &Server, places: &Places, errors: &mut ConfigErrors) {
+    let mut add = |path: &str, message: String, hint: &str| {
+        if !places.broken.contains(path) {
+            errors.add(places.near(path), message, hint);
+        }
+    };
+    for broker in server.kafka.brokers.split(',').map(str::trim) {
+        if !is_host_port(broker) {
+            add("kafka.brokers", format!("`kafka.brokers`: `{broker}` is not host:port"), "as in \"127.0.0.1:9092\"");
+        }
+    }
+    if server.kafka.group.is_empty() {
+        add("kafka.group", "`kafka.group` is empty".into(), "name the consumer group");
+    }
+    for (name, value) in &server.kafka.properties {
+        let path = format!("kafka.properties.{name}");
+        if let Some((_, instead)) = PROTECTED.iter().find(|(protected, _)| protected == name) {
+            add(&path, format!("`{path}` cannot be set: {instead}"), "take it out");
+        } else if let Err(e) = rdkafka::ClientConfig::new().set(name, value).create_native_config() {
+            let shown = if is_secret_property(name) { "is refused".into() } else { format!("= \"{value}\": {e}") };
+            add(
+                &path,
+                format!("`{path}` {shown}"),
+                "librdkafka's CONFIGURATION.md lists all settings and their values",
+            );
+        }
+    }
+    if server.lakehouse.uri.is_empty() {
+        add("lakehouse.uri", "`lakehouse.uri` is empty".into(), "name a folder, as in \"/data/lakehouse\"");
+    }
+    match url::Url::parse(&server.clickhouse.url) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            if !url.username().is_empty() || url.password().is_some() {
+                let hint = "set clickhouse.user and clickhouse.password_file";
+                add("clickhouse.url", "`clickhouse.url` holds a user or password".into(), hint);
+            }
+        }
+        _ => add(
+            "clickhouse.url",
+            format!("`clickhouse.url` \"{}\" is not an HTTP address", server.clickhouse.url),
+            "as in \"http://127.0.0.1:8123\"; the native port 9000 is not spoken",
+        ),
+    }
+    if let Some(file) = &server.clickhouse.password_file {
+        if !server.clickhouse.password.is_empty() {
+            let message = "`clickhouse.password` and `clickhouse.password_file` are both set";
+            add("clickhouse.password_file", message.into(), "leave one of them out");
+        }
+        if let Err(e) = readable(file) {
+            let message = format!("`clickhouse.password_file` {} cannot be read: {e}", file.display());
+            add("clickhouse.password_file", message, "is it mounted, and may this user read it?");
+        }
+    }
+    if !is_host_port(&server.metrics.listen) {
+        let message = format!("`metrics.listen` \"{}\" is not an address and port", server.metrics.listen);
+        add("metrics.listen", message, "as in \"127.0.0.1:9464\"");
+    }
+    if server.memory.budget.0 < 16 << 20 {
+        add("memory.budget", format!("`memory.budget` is {}", server.memory.budget), "give it at least 16MiB");
+    }
+    if let Err(e) = tracing_subscriber::EnvFilter::try_new(&server.log.filter) {
+        add("log.filter", format!("`log.filter` \"{}\": {e}", server.log.filter), "as in \"info,boathouse=debug\"");
+    }
+    if server.shutdown.deadline.is_zero() || server.shutdown.deadline > DAY {
+        add("shutdown.deadline", "`shutdown.deadline` is not within a day".into(), "30s is a good value");
+    }
+}
+
+fn readable(file: &Path) -> std::io::Result<()> {
+    std::fs::read(file).map(drop)
+}
+
+fn is_host_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+/// Collects the mistakes of one pipeline.
+struct Rules<'a> {
+    pipeline: &'a Pipeline,
+    places: &'a Places,
+    errors: &'a mut ConfigErrors,
+}
+
+impl Rules<'_> {
+    fn add(&mut self, path: &str, message: String, hint: &str) {
+        if !self.places.broken.contains(path) {
+            self.errors.add(self.places.near(path), message, hint);
+        }
+    }
+
+    /// A name of a field, aggregate or measure; missing ones have their error already.
+    fn name(&mut self, path: &str, name: &str, of: &str) {
+        if let Some(reason) = bad_name(name)
+            && !self.places.broken.contains(path)
+        {
+            let message = format!("{of} `{name}` {reason}");
+            self.add(path, message, "names are like user_id: [a-z][a-z0-9_]*, at most 64 characters");
+        }
+    }
+
+    fn positive(&mut self, path: &str, value: Duration) {
+        if value.is_zero() {
+            self.add(path, format!("`{path}` is 0"), "it must be longer than nothing");
+        }
+        self.bounded(path, value);
+    }
+
+    fn bounded(&mut self, path: &str, value: Duration) {
+        if value > LONGEST {
+            let message = format!("`{path}` is {}, more than a year", humantime::format_duration(value));
+            self.add(path, message, "is the unit right? `m` is minutes, `M` is months");
+        }
+    }
+}
+
+pub(super) fn pipeline(pipeline: &Pipeline, places: &Places, errors: &mut ConfigErrors) {
+    let mut rules = Rules { pipeline, places, errors };
+    rules.pipeline_name();
+    rules.topic();
+    rules.fields();
+    rules.roles();
+    for (i, aggregate) in pipeline.aggregates.iter().enumerate() {
+        rules.aggregate(&format!("aggregate[{i}]"), aggregate);
+    }
+    rules.times();
+}
+
+impl Rules<'_> {
+    fn pipeline_name(&mut self) {
+        let name = &self.pipeline.name;
+        if let Some(reason) = bad_name(name) {
+            let hint = "rename the folder: [a-z][a-z0-9_]*, at most 64 characters";
+            self.add("", format!("the pipeline's folder `{name}` {reason}"), hint);
+        } else if name.contains("__") {
+            let hint = "rename the folder: two underscores separate the parts of names in the environment";
+            self.add("", format!("the pipeline's folder `{name}` has two underscores in a row"), hint);
+        }
+    }
+
+    fn topic(&mut self) {
+        let topic = &self.pipeline.topic;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
+            let hint = "Kafka's names are letters, digits, `.`, `_` and `-`, at most 249";
+            self.add("topic", format!("`topic` \"{topic}\" is no topic name"), hint);
+        }
+    }
+
+    fn fields(&mut self) {
+        if self.pipeline.fields.is_empty() {
+            self.add("field", "the pipeline has no field".into(), "add a [[field]] section for each key of an event");
+        }
+        let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+        for (i, field) in self.pipeline.fields.iter().enumerate() {
+            let path = format!("field[{i}].name");
+            self.name(&path, &field.name, "field");
+            if let Some(earlier) = first.get(field.name.as_str())
+                && !field.name.is_empty()
+            {
+                let hint = format!("the first is at {}", self.places.near(&format!("field[{earlier}].name")));
+                self.add(&path, format!("field `{}` is there twice", field.name), &hint);
+            }
+            first.entry(&field.name).or_insert(i);
+            if field.role != Some(Role::EventTime) && BRONZE_COLUMNS.contains(&field.name.as_str()) {
+                let hint = format!("Bronze has a column of this name: {}", BRONZE_COLUMNS.join(", "));
+                self.add(&path, format!("field `{}` cannot have this name", field.name), &hint);
+            }
+            self.allowed(i, field);
+        }
+    }
+
+    fn allowed(&mut self, i: usize, field: &Field) {
+        let Some(allowed) = &field.allowed else { return };
+        let path = format!("field[{i}].allowed");
+        let fits = |v: &AllowedValue| match (field.kind, v) {
+            (FieldType::String, AllowedValue::Text(_)) | (FieldType::Int, AllowedValue::Int(_)) => true,
+            (FieldType::Float | FieldType::Bool | FieldType::Timestamp, _) => false,
+            (FieldType::String, AllowedValue::Int(_)) | (FieldType::Int, AllowedValue::Text(_)) => false,
+        };
+        if self.places.broken.contains(&format!("field[{i}].type")) {
+        } else if allowed.is_empty() {
+            self.add(&path, format!("`allowed` of `{}` is empty", field.name), "name the values, or leave it out");
+        } else if !allowed.iter().all(fits) {
+            let message = format!("`allowed` of `{}` does not fit its type", field.name);
+            self.add(&path, message, "texts for `string`, whole numbers for `int`; other types take no list");
+        }
+    }
+
+    fn roles(&mut self) {
+        // A role that was misspelt is reported already; so is its absence then.
+        let misspelt = self.places.broken.iter().any(|p| p.starts_with("field") && p.ends_with(".role"));
+        for (role, name, kind, kind_name) in [
+            (Role::EventId, "event_id", FieldType::String, "string"),
+            (Role::EventTime, "event_time", FieldType::Timestamp, "timestamp"),
+        ] {
+            let bearers: Vec<usize> =
+                (0..self.pipeline.fields.len()).filter(|i| self.pipeline.fields[*i].role == Some(role)).collect();
+            match bearers[..] {
+                [] if misspelt || self.pipeline.fields.is_empty() => {}
+                [] => {
+                    let hint = format!("give one field of type {kind_name}: role = \"{name}\"");
+                    self.add("field", format!("no field has the role {name}"), &hint);
+                }
+                [i, ref more @ ..] => {
+                    let field = &self.pipeline.fields[i];
+                    if field.kind != kind && !self.places.broken.contains(&format!("field[{i}].type")) {
+                        let message = format!("the role {name} needs the type {kind_name}");
+                        self.add(&format!("field[{i}].role"), message, "change the field's type, or its role");
+                    }
+                    if !field.required {
+                        let message = format!("the field with the role {name} cannot be optional");
+                        self.add(&format!("field[{i}].required"), message, "take out `required = false`");
+                    }
+                    for second in more {
+                        let hint =
+                            format!("`{}` has it at {}", field.name, self.places.near(&format!("field[{i}].role")));
+                        self.add(
+                            &format!("field[{second}].role"),
+                            format!("a second field with the role {name}"),
+                            &hint,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn aggregate(&mut self, path: &str, aggregate: &Aggregate) {
+        let (name_path, measure_path) = (format!("{path}.name"), format!("{path}.measure"));
+        self.name(&name_path, &aggregate.name, "aggregate");
+        self.name(&measure_path, &aggregate.measure, "measure");
+        if SERVED_NAMES.contains(&aggregate.name.as_str()) || aggregate.name.contains("_partials_") {
+            let message = format!("an aggregate cannot be named `{}`", aggregate.name);
+            self.add(&name_path, message, "the platform's own tables in ClickHouse have this name");
+        }
+        if aggregate.measure == "window_start" || aggregate.dimensions.contains(&aggregate.measure) {
+            let message = format!("the measure `{}` is another column of the view already", aggregate.measure);
+            self.add(&measure_path, message, "as in `login_count`");
+        }
+        for (i, dimension) in aggregate.dimensions.iter().enumerate() {
+            let at = format!("{path}.dimensions[{i}]");
+            if aggregate.dimensions[..i].contains(dimension) {
+                self.add(&at, format!("dimension `{dimension}` is there twice"), "leave one out");
+            }
+            self.string_field(&at, dimension, "dimension");
+        }
+        for (field, values) in &aggregate.filter {
+            let at = format!("{path}.filter.{field}");
+            self.string_field(&at, field, "filter");
+            if values.is_empty() {
+                self.add(
+                    &at,
+                    format!("the filter on `{field}` has no value, so nothing would count"),
+                    "name the values",
+                );
+            }
+        }
+        let base = self.pipeline.time.window;
+        if let Some(window) = aggregate.window {
+            let at = format!("{path}.window");
+            if window.is_zero() || base.is_zero() || !is_multiple(window, base) {
+                let message = format!(
+                    "window {} is no multiple of time.window, {}",
+                    humantime::format_duration(window),
+                    humantime::format_duration(base)
+                );
+                self.add(&at, message, "make it a multiple, or leave it out");
+            } else if !is_multiple(DAY, window) {
+                let message = format!("window {} does not divide a day", humantime::format_duration(window));
+                self.add(&at, message, "windows begin at midnight UTC, as with 1m, 5m, 1h");
+            }
+        }
+    }
+
+    fn string_field(&mut self, path: &str, name: &str, of: &str) {
+        let fields = &self.pipeline.fields;
+        match fields.iter().position(|f| f.name == name) {
+            None => {
+                let strings = || fields.iter().filter(|f| f.kind == FieldType::String).map(|f| f.name.as_str());
+                let hint = match did_you_mean(name, strings()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("the string fields are {}", strings().collect::<Vec<_>>().join(", ")),
+                };
+                self.add(path, format!("{of} `{name}` is no field of this pipeline"), &hint);
+            }
+            Some(i)
+                if fields[i].kind != FieldType::String && !self.places.broken.contains(&format!("field[{i}].type")) =>
+            {
+                self.add(path, format!("{of} `{name}` is no string field"), "only string fields group and filter");
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn times(&mut self) {
+        let pipeline = self.pipeline;
+        let time = &pipeline.time;
+        self.positive("bronze.flush_interval", pipeline.bronze.flush_interval);
+        self.positive("realtime.flush_interval", pipeline.realtime.flush_interval);
+        self.positive("time.idle_after", time.idle_after);
+        for (path, value) in [
+            ("time.bound", time.bound),
+            ("time.allowed_lateness", time.allowed_lateness),
+            ("time.future_guard", time.future_guard),
+        ] {
+            self.bounded(path, value);
+        }
+        if pipeline.bronze.flush_bytes.0 == 0 {
+            self.add("bronze.flush_bytes", "`bronze.flush_bytes` is 0".into(), "as in \"32MiB\"");
+        }
+        if pipeline.realtime.max_combinations == 0 {
+            let hint = "1000 is a good value";
+            self.add("realtime.max_combinations", "`realtime.max_combinations` is 0".into(), hint);
+        }
+        if time.window.is_zero() || time.window.subsec_nanos() != 0 || !is_multiple(DAY, time.window) {
+            let message = format!(
+                "`time.window` {} does not divide a day into whole seconds",
+                humantime::format_duration(time.window)
+            );
+            self.add("time.window", message, "windows begin at midnight UTC, as with 10s, 1m, 5m, 1h");
+        }
+        let longest = pipeline.aggregates.iter().filter_map(|a| a.window).fold(time.window, Duration::max);
+        let open = longest.saturating_add(time.bound).saturating_add(time.allowed_lateness);
+        if let Some(retention) = pipeline.retention.realtime
+            && retention < open.max(DAY)
+        {
+            let message = format!("`retention.realtime` {} is too short", humantime::format_duration(retention));
+            let hint = "windows go by whole days, and only once they are closed: at least 1d, and more than the longest window with time.bound and time.allowed_lateness";
+            self.add("retention.realtime", message, hint);
+        }
+    }
+}
+
+fn is_multiple(of: Duration, unit: Duration) -> bool {
+    !unit.is_zero() && of.as_nanos() % unit.as_nanos() == 0
+}
+
+/// Rules between pipelines. Each has a Bronze of its own by its folder's name.
+pub(super) fn across(pipelines: &[Arc<Pipeline>], places: &[Places], errors: &mut ConfigErrors) {
+    let mut first: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (p, pipeline) in pipelines.iter().enumerate() {
+        for (a, aggregate) in pipeline.aggregates.iter().enumerate().filter(|(_, a)| !a.name.is_empty()) {
+            match first.get(aggregate.name.as_str()) {
+                Some((q, b)) => errors.add(
+                    places[p].near(&format!("aggregate[{a}].name")),
+                    format!("aggregate `{}` is there twice", aggregate.name),
+                    format!(
+                        "the first is at {}; each is a view in ClickHouse, so that names are unique across pipelines",
+                        places[*q].near(&format!("aggregate[{b}].name"))
+                    ),
+                ),
+                None => {
+                    first.insert(&aggregate.name, (p, a));
+                }
+            }
+        }
+    }
+}
