@@ -405,7 +405,7 @@ impl Rules<'_> {
 }
 
 fn is_multiple(of: Duration, unit: Duration) -> bool {
-    !unit.is_zero() && of.as_nanos() % unit.as_nanos() == 0
+    of.as_nanos().is_multiple_of(unit.as_nanos()) && !unit.is_zero()
 }
 
 /// Rules between pipelines. Each has a Bronze of its own by its folder's name.

@@ -162,7 +162,8 @@ fn the_event_time_field_may_be_named_like_its_column() {
 
 #[test]
 fn a_wrong_value_hides_no_other_mistake_and_makes_none() {
-    let pipeline = FIELDS.replace("type = \"timestamp\"", "type = \"timestmp\"").replace("\"user-events\"", "\"user events\"");
+    let pipeline =
+        FIELDS.replace("type = \"timestamp\"", "type = \"timestmp\"").replace("\"user-events\"", "\"user events\"");
     let mistakes = Folder::new("", &[("p", &pipeline)]).mistakes(&[]);
     assert_eq!(mistakes.len(), 2, "{mistakes:#?}");
     assert!(mistakes[0].contains("pipeline.toml:2: `topic` \"user events\" is no topic name"), "{mistakes:#?}");
@@ -172,7 +173,12 @@ fn a_wrong_value_hides_no_other_mistake_and_makes_none() {
 #[test]
 fn missing_keys_are_named_where_they_belong() {
     let mistakes = Folder::new("", &[("p", "[[field]]\nname = \"a\"\n")]).mistakes(&[]).join("\n");
-    assert!(mistakes.contains("pipelines/p/pipeline.toml: `topic` is missing (add `topic = …`, a text: The Kafka topic to read.)"), "{mistakes}");
+    assert!(
+        mistakes.contains(
+            "pipelines/p/pipeline.toml: `topic` is missing (add `topic = …`, a text: The Kafka topic to read.)"
+        ),
+        "{mistakes}"
+    );
     assert!(mistakes.contains("pipelines/p/pipeline.toml:1: `field[0].type` is missing"), "{mistakes}");
 }
 
@@ -181,18 +187,29 @@ fn aggregate_names_are_unique_across_pipelines() {
     let with = format!("{FIELDS}\n[[aggregate]]\nname = \"n\"\nmeasure = \"c\"\n");
     let mistakes = Folder::new("", &[("a", &with), ("b", &with)]).mistakes(&[]);
     assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
-    assert!(mistakes[0].starts_with("pipelines/b/pipeline.toml:19: aggregate `n` is there twice (the first is at"), "{mistakes:#?}");
+    assert!(
+        mistakes[0].starts_with("pipelines/b/pipeline.toml:19: aggregate `n` is there twice (the first is at"),
+        "{mistakes:#?}"
+    );
     assert!(mistakes[0].contains("pipelines/a/pipeline.toml:19"), "{mistakes:#?}");
 }
 
 #[test]
 fn settings_that_exactly_once_depends_on_cannot_be_overridden() {
-    let server = "[kafka.properties]\nauto.offset.reset = \"latest\"\n\"group.id\" = \"x\"\nsocket.nagle.disable = true\n";
-    let mistakes = Folder::new(server, &[("p", FIELDS)]).mistakes(&[("BOATHOUSE__KAFKA__PROPERTIES__ISOLATION_LEVEL", "x")]);
+    let server =
+        "[kafka.properties]\nauto.offset.reset = \"latest\"\n\"group.id\" = \"x\"\nsocket.nagle.disable = true\n";
+    let mistakes =
+        Folder::new(server, &[("p", FIELDS)]).mistakes(&[("BOATHOUSE__KAFKA__PROPERTIES__ISOLATION_LEVEL", "x")]);
     assert_eq!(mistakes.len(), 3, "{mistakes:#?}");
-    assert!(mistakes[0].starts_with("boathouse.toml:2: `kafka.properties.auto.offset.reset` cannot be set"), "{mistakes:#?}");
+    assert!(
+        mistakes[0].starts_with("boathouse.toml:2: `kafka.properties.auto.offset.reset` cannot be set"),
+        "{mistakes:#?}"
+    );
     assert!(mistakes[1].starts_with("boathouse.toml:3: `kafka.properties.group.id` cannot be set"), "{mistakes:#?}");
-    assert!(mistakes[2].starts_with("BOATHOUSE__KAFKA__PROPERTIES__ISOLATION_LEVEL in the environment: "), "{mistakes:#?}");
+    assert!(
+        mistakes[2].starts_with("BOATHOUSE__KAFKA__PROPERTIES__ISOLATION_LEVEL in the environment: "),
+        "{mistakes:#?}"
+    );
 }
 
 #[test]
@@ -206,7 +223,8 @@ fn librdkafka_judges_its_own_settings() {
 #[test]
 fn the_environment_overrides_files() {
     let with = format!("{FIELDS}\n[[aggregate]]\nname = \"n\"\nmeasure = \"c\"\n");
-    let folder = Folder::new("[kafka]\nbrokers = \"a:1\"\nproperties = { client.id = \"file\" }\n", &[("user_events", &with)]);
+    let folder =
+        Folder::new("[kafka]\nbrokers = \"a:1\"\nproperties = { client.id = \"file\" }\n", &[("user_events", &with)]);
     let env = [
         ("BOATHOUSE__KAFKA__BROKERS", "b:2,c:3"),
         ("BOATHOUSE__KAFKA__PROPERTIES__CLIENT_ID", "env"),
@@ -264,7 +282,10 @@ fn broken_files_and_folders_are_named() {
     let folder = Folder::new("[clickhouse]\npassword_file = \"/no/such/secret\"\n", &[("p", FIELDS)]);
     std::fs::create_dir(folder.0.path().join("pipelines/empty")).unwrap();
     let mistakes = folder.mistakes(&[]).join("\n");
-    assert!(mistakes.contains("boathouse.toml:2: `clickhouse.password_file` /no/such/secret cannot be read"), "{mistakes}");
+    assert!(
+        mistakes.contains("boathouse.toml:2: `clickhouse.password_file` /no/such/secret cannot be read"),
+        "{mistakes}"
+    );
     assert!(mistakes.contains("pipelines/empty/pipeline.toml: cannot be read"), "{mistakes}");
     let errors = Config::load(Some(Path::new("/no/such/boathouse.toml"))).unwrap_err();
     assert!(errors.to_string().contains("/no/such/boathouse.toml: cannot be read"), "{errors}");

@@ -1,1 +1,3 @@
+//! Integration tests, one binary: each module speaks to the product as a user does.
 
+mod config;
