@@ -1,1 +1,33 @@
 //! Bronze: every record once in a Delta table, with its verdict, and the position in the same commit.
+//!
+//! [`Encoder`] turns batches into a Parquet file; [`Table`] writes the file; [`Ledger`] commits it together with the
+//! positions of the partitions in it. Only the ledger decides whether a commit may happen; it does no I/O but through
+//! [`CommitLog`].
+//!
+//! *Architecture invariant*: this room knows nothing of Kafka's consumer, of windows or of actors.
+
+mod chunks;
+mod columns;
+mod delta_log;
+mod durable;
+mod encode;
+mod entry;
+mod error;
+mod ledger;
+mod log;
+mod metadata;
+mod properties;
+mod schema;
+mod settings;
+mod stats;
+mod table;
+
+pub use delta_log::DeltaLog;
+pub use encode::{Encoder, SealedFile, ingestion_date};
+pub use entry::AddFile;
+pub use error::{BronzeError, remedy};
+pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
+pub use log::{CommitLog, PutOutcome, TableState};
+pub use schema::{PARTITION_COLUMN, arrow_type, file_schema, reserved_columns};
+pub use settings::{DECODER_VERSION, key as table_key, settings, settings_hash};
+pub use table::Table;

@@ -1,0 +1,208 @@
+//! One entry of the table's log: the actions that Boathouse writes, and what it looks for in others' entries. Pure.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::schema::PARTITION_COLUMN;
+
+/// A data file in the table's storage, ready to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddFile {
+    /// Path below the table's root.
+    pub path: String,
+    /// Value of the partition column, `YYYY-MM-DD`.
+    pub ingestion_date: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// When it was written, milliseconds since the epoch.
+    pub modified_ms: i64,
+    pub rows: usize,
+    /// Statistics, JSON.
+    pub stats: String,
+    /// Whether all rows are of one partition, in offset order.
+    pub single_source: bool,
+}
+
+/// The tag of a file whose rows are all of one partition, in offset order. Rewriting a file loses it.
+pub const SINGLE_SOURCE_TAG: &str = "boathouse.single_source";
+
+/// Writes the lines of an entry. Every entry has an id of its own, so that equal bytes are the same entry.
+#[derive(Debug)]
+pub struct EntryWriter {
+    lines: Vec<Value>,
+}
+
+impl EntryWriter {
+    /// Begins an entry; `id` must be unique, `now_ms` is the wall clock in milliseconds since the epoch.
+    pub fn new(operation: &str, parameters: Value, blind_append: bool, id: &str, now_ms: i64) -> Self {
+        let info = json!({"commitInfo": {
+            "timestamp": now_ms,
+            "operation": operation,
+            "operationParameters": parameters,
+            "isBlindAppend": blind_append,
+            "engineInfo": concat!("boathouse/", env!("CARGO_PKG_VERSION")),
+            "txnId": id,
+        }});
+        Self { lines: vec![info] }
+    }
+
+    /// The newest version of an application id.
+    pub fn txn(&mut self, id: &str, version: i64) {
+        self.lines.push(json!({"txn": {"appId": id, "version": version}}));
+    }
+
+    pub fn add(&mut self, file: &AddFile) {
+        let tags = match file.single_source {
+            true => json!({SINGLE_SOURCE_TAG: "true"}),
+            false => json!({}),
+        };
+        self.lines.push(json!({"add": {
+            "path": file.path,
+            "partitionValues": {PARTITION_COLUMN: file.ingestion_date},
+            "size": file.size,
+            "modificationTime": file.modified_ms,
+            "dataChange": true,
+            "stats": file.stats,
+            "tags": tags,
+        }}));
+    }
+
+    /// Any other action, as it stands in the log.
+    pub fn action(&mut self, action: Value) {
+        self.lines.push(action);
+    }
+
+    pub fn finish(self) -> Bytes {
+        let mut text = String::new();
+        for line in self.lines {
+            text.push_str(&line.to_string());
+            text.push('\n');
+        }
+        text.into()
+    }
+}
+
+/// What an entry of anybody's did to the things that Boathouse watches.
+#[derive(Debug, Default, PartialEq)]
+pub struct EntryEffects {
+    /// Application ids and their new versions.
+    pub txns: Vec<(String, i64)>,
+    /// The table's configuration, if the entry has metadata.
+    pub configuration: Option<HashMap<String, String>>,
+    /// (reader, writer) protocol versions, if the entry changes the protocol.
+    pub protocol: Option<(i32, i32)>,
+    /// Whether it takes rows away (a `remove` with `dataChange`).
+    pub removes_rows: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    txn: Option<Txn>,
+    meta_data: Option<MetaData>,
+    protocol: Option<Protocol>,
+    remove: Option<Remove>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Txn {
+    app_id: String,
+    version: i64,
+}
+
+#[derive(Deserialize)]
+struct MetaData {
+    #[serde(default)]
+    configuration: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Protocol {
+    min_reader_version: i32,
+    min_writer_version: i32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Remove {
+    /// Absent means true, to be safe.
+    #[serde(default = "yes")]
+    data_change: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads an entry; the error says what is wrong with it. An entry without any action is damaged: no writer makes one,
+/// a power cut does.
+pub fn read_entry(bytes: &[u8]) -> Result<EntryEffects, String> {
+    let mut effects = EntryEffects::default();
+    let mut actions = 0;
+    for line in bytes.split(|b| *b == b'\n').filter(|l| !l.trim_ascii().is_empty()) {
+        let line: Line = serde_json::from_slice(line).map_err(|e| format!("is not a log entry ({e})"))?;
+        actions += 1;
+        effects.txns.extend(line.txn.map(|t| (t.app_id, t.version)));
+        if let Some(metadata) = line.meta_data {
+            effects.configuration = Some(metadata.configuration);
+        }
+        if let Some(p) = line.protocol {
+            effects.protocol = Some((p.min_reader_version, p.min_writer_version));
+        }
+        effects.removes_rows |= line.remove.is_some_and(|r| r.data_change);
+    }
+    match actions {
+        0 => Err("is empty, as a power cut leaves it".into()),
+        _ => Ok(effects),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut entry = EntryWriter::new("WRITE", json!({"mode": "Append"}), true, "id", 1);
+        entry.txn("p/t/0/1", 7);
+        entry.txn("p/t/0/1/mark", -5);
+        entry.add(&AddFile {
+            path: "ingestion_date=2026-02-06/part-1.parquet".into(),
+            ingestion_date: "2026-02-06".into(),
+            size: 10,
+            modified_ms: 1,
+            rows: 3,
+            stats: "{}".into(),
+            single_source: true,
+        });
+        let effects = read_entry(&entry.finish()).unwrap();
+        assert_eq!(effects.txns, [("p/t/0/1".into(), 7), ("p/t/0/1/mark".into(), -5)]);
+        assert!(!effects.removes_rows && effects.configuration.is_none() && effects.protocol.is_none());
+    }
+
+    #[test]
+    fn others_entries_are_seen_for_what_they_do() {
+        let entry = br#"{"remove":{"path":"a","dataChange":false}}
+{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":[]}}
+{"metaData":{"id":"x","configuration":{"boathouse.epoch":"e"}}}
+"#;
+        let effects = read_entry(entry).unwrap();
+        assert!(!effects.removes_rows);
+        assert_eq!(effects.protocol, Some((3, 7)));
+        assert_eq!(effects.configuration.unwrap()["boathouse.epoch"], "e");
+        assert!(read_entry(br#"{"remove":{"path":"a"}}"#).unwrap().removes_rows);
+        assert!(read_entry(br#"{"remove":{"path":"a","dataChange":true}}"#).unwrap().removes_rows);
+    }
+
+    #[test]
+    fn damage_is_told() {
+        assert!(read_entry(b"").is_err());
+        assert!(read_entry(b"\n").is_err());
+        assert!(read_entry(br#"{"txn":{"appId":"a","#).is_err());
+    }
+}

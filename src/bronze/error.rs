@@ -1,0 +1,72 @@
+//! What can go wrong in this room, and what the caller does about it.
+
+use crate::kafka::Source;
+
+/// An error of Bronze. The variant tells the caller what to do next; the text tells the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BronzeError {
+    /// Another instance has moved a partition that this one holds. Drop every buffer and acquire again.
+    #[error("table version {version} moved {id}, which this instance holds: another instance owns it now")]
+    Fenced { version: u64, id: String },
+    /// What this instance knows of the table is too old to commit on. Drop every buffer and acquire again.
+    #[error("{what}; the known table version is dropped, partitions are acquired again")]
+    Expired { what: String },
+    /// Something that must not be skipped silently. Stay down until an operator has decided.
+    #[error("{what}, in {place}; {remedy}")]
+    Stopped { what: String, place: String, remedy: String },
+    /// The caller broke the protocol: a bug, never an operator's concern.
+    #[error("{what} ({source_name})")]
+    Misuse { what: &'static str, source_name: String },
+    /// The table's storage did not do what it was asked; worth another try.
+    #[error("{what}: {cause}")]
+    Io { what: String, cause: String },
+    /// A file could not be encoded or decoded.
+    #[error("{what}: {cause}")]
+    Parquet { what: String, cause: String },
+}
+
+impl BronzeError {
+    /// Whether the caller should drop its buffers and acquire its partitions again.
+    pub fn reacquire(&self) -> bool {
+        matches!(self, Self::Fenced { .. } | Self::Expired { .. })
+    }
+
+    /// Whether the daemon must stay down until an operator has decided.
+    pub fn is_loud_stop(&self) -> bool {
+        matches!(self, Self::Stopped { .. } | Self::Misuse { .. })
+    }
+
+    pub(crate) fn io(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self::Io { what: what.into(), cause: cause.to_string() }
+    }
+
+    pub(crate) fn parquet(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self::Parquet { what: what.into(), cause: cause.to_string() }
+    }
+
+    pub(crate) fn misuse(what: &'static str, source: &Source) -> Self {
+        Self::Misuse { what, source_name: source.to_string() }
+    }
+
+    pub(crate) fn stopped(what: impl Into<String>, place: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Stopped { what: what.into(), place: place.into(), remedy: remedy.into() }
+    }
+}
+
+/// The commands that errors name, in one place so that the command line and the messages agree.
+pub mod remedy {
+    /// Takes a torn or zero-length tail off the table's log.
+    pub fn repair_log(pipeline: &str) -> String {
+        format!("`boathouse bronze repair-log {pipeline}` takes the damaged tail off the log")
+    }
+
+    /// Goes (back) to the configuration's settings on purpose.
+    pub fn accept_settings(pipeline: &str) -> String {
+        format!("`boathouse bronze accept-settings {pipeline}` puts this configuration's settings in force on purpose")
+    }
+
+    /// Takes on a topic that was deleted and made anew, as a new generation.
+    pub fn adopt_topic(pipeline: &str) -> String {
+        format!("`boathouse bronze adopt-topic {pipeline}` takes the new topic on as a new generation")
+    }
+}

@@ -1,0 +1,222 @@
+//! The table's metadata: what a new table begins with, and what a start finds to be changed. Pure.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::BronzeError;
+use super::error::remedy;
+use super::log::TableState;
+use super::schema::{PARTITION_COLUMN, delta_columns, schema_string};
+use super::settings::{key, settings, settings_hash};
+use crate::config::Pipeline;
+
+/// Why the settings are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A daemon starts.
+    Start,
+    /// An operator goes back to settings on purpose.
+    AcceptSettings,
+    /// An operator takes on a topic that was made anew.
+    AdoptTopic,
+}
+
+/// What is to be done so that a configuration's settings are in force.
+#[derive(Debug, PartialEq)]
+pub enum Decision {
+    /// Nothing.
+    InForce { epoch: String, generation: i32, table_id: String },
+    /// This metadata commit.
+    Change(Change),
+}
+
+/// A metadata commit.
+#[derive(Debug, PartialEq)]
+pub struct Change {
+    /// What it does, for the log.
+    pub what: String,
+    /// Delta's name of the operation.
+    pub operation: &'static str,
+    pub protocol: Option<Value>,
+    /// The content of the `metaData` action.
+    pub metadata: Value,
+}
+
+/// Every reader of the last years can read it.
+pub fn first_protocol() -> Value {
+    json!({"minReaderVersion": 1, "minWriterVersion": 2})
+}
+
+/// The metadata of a new table.
+pub fn first_metadata(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64) -> Value {
+    let settings = settings(pipeline);
+    let mut configuration = json!({
+        key::PIPELINE: pipeline.name,
+        key::TOPIC: pipeline.topic,
+        key::GENERATION: "0",
+        key::EPOCH: Uuid::new_v4().to_string(),
+        key::SETTINGS: settings.to_string(),
+        key::SETTINGS_HASH: settings_hash(&settings),
+        key::EARLIER: "",
+    });
+    if let Some(id) = topic_id {
+        configuration[key::TOPIC_ID] = json!(id);
+    }
+    json!({
+        "id": Uuid::new_v4().to_string(),
+        "name": format!("bronze.{}", pipeline.name),
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": schema_string(&delta_columns(pipeline)),
+        "partitionColumns": [PARTITION_COLUMN],
+        "configuration": configuration,
+        "createdTime": now_ms,
+    })
+}
+
+/// Compares the table with the configuration.
+pub fn decide(
+    state: &TableState,
+    pipeline: &Pipeline,
+    topic_id: Option<&str>,
+    purpose: Purpose,
+) -> Result<Decision, BronzeError> {
+    let table = Configuration { state, pipeline };
+    let generation = table.generation()?;
+    let (settings, columns) = (settings(pipeline), table.columns()?);
+    let hash = settings_hash(&settings);
+    let mut changed = state.configuration.clone();
+    let mut what = Vec::new();
+
+    let same_topic = table.get(key::TOPIC) == pipeline.topic
+        && match (state.configuration.get(key::TOPIC_ID), topic_id) {
+            (Some(known), Some(seen)) => known == seen,
+            _ => true,
+        };
+    let mut fresh_epoch = false;
+    if purpose == Purpose::AdoptTopic {
+        changed.insert(key::TOPIC.into(), pipeline.topic.clone());
+        changed.remove(key::TOPIC_ID);
+        changed.insert(key::GENERATION.into(), (generation + 1).to_string());
+        what.push(format!("took the topic {} on as generation {}", pipeline.topic, generation + 1));
+        fresh_epoch = true;
+    } else if !same_topic {
+        return Err(table.another_topic(topic_id));
+    }
+    if let (Some(id), None) = (topic_id, changed.get(key::TOPIC_ID)) {
+        changed.insert(key::TOPIC_ID.into(), id.into());
+        what.push("noted the topic's id".into());
+    }
+
+    let in_force = table.get(key::SETTINGS_HASH);
+    if in_force != hash {
+        let mut earlier: Vec<&str> = table.get(key::EARLIER).split(',').filter(|h| !h.is_empty()).collect();
+        if earlier.contains(&hash.as_str()) && purpose != Purpose::AcceptSettings {
+            return Err(table.left_behind(&hash));
+        }
+        earlier.retain(|h| *h != hash);
+        earlier.push(in_force);
+        changed.insert(key::EARLIER.into(), earlier.join(","));
+        changed.insert(key::SETTINGS.into(), settings.to_string());
+        changed.insert(key::SETTINGS_HASH.into(), hash);
+        what.push("put changed settings in force".into());
+        fresh_epoch = true;
+    }
+    if fresh_epoch {
+        // An id, not a counter: this very commit may be lost.
+        changed.insert(key::EPOCH.into(), Uuid::new_v4().to_string());
+    }
+    if what.is_empty() {
+        let table_id = state.metadata["id"].as_str().unwrap_or_default().to_string();
+        return Ok(Decision::InForce { epoch: table.get(key::EPOCH).into(), generation, table_id });
+    }
+    let mut metadata = state.metadata.clone();
+    metadata["schemaString"] = json!(schema_string(&columns));
+    metadata["configuration"] = json!(changed);
+    Ok(Decision::Change(Change { what: what.join(", "), operation: "SET TBLPROPERTIES", protocol: None, metadata }))
+}
+
+struct Configuration<'a> {
+    state: &'a TableState,
+    pipeline: &'a Pipeline,
+}
+
+impl Configuration<'_> {
+    fn get(&self, key: &str) -> &str {
+        self.state.configuration.get(key).map(String::as_str).unwrap_or_default()
+    }
+
+    fn place(&self) -> String {
+        format!("the Bronze table of pipeline {} at version {}", self.pipeline.name, self.state.version)
+    }
+
+    fn generation(&self) -> Result<i32, BronzeError> {
+        let known = self.state.configuration.contains_key(key::EPOCH);
+        self.get(key::GENERATION).parse().ok().filter(|_| known).ok_or_else(|| {
+            BronzeError::stopped(
+                "a Delta table is there that Boathouse did not make",
+                self.place(),
+                "move it away, or give the pipeline another name",
+            )
+        })
+    }
+
+    /// The table's columns with those of new fields added. A column's type never changes.
+    fn columns(&self) -> Result<Vec<Value>, BronzeError> {
+        let schema: Value =
+            self.state.metadata["schemaString"].as_str().and_then(|s| serde_json::from_str(s).ok()).unwrap_or_default();
+        let mut columns = schema["fields"].as_array().cloned().unwrap_or_default();
+        let by_name: HashMap<String, Value> =
+            columns.iter().filter_map(|c| Some((c["name"].as_str()?.to_lowercase(), c["type"].clone()))).collect();
+        for wanted in delta_columns(self.pipeline) {
+            let name = wanted["name"].as_str().unwrap_or_default();
+            match by_name.get(&name.to_lowercase()) {
+                None => columns.push(wanted),
+                Some(known) if same_type(known, &wanted["type"]) => {}
+                Some(known) => {
+                    return Err(BronzeError::stopped(
+                        format!("the column {name} has the type {known}, the configuration says {}", wanted["type"]),
+                        self.place(),
+                        "a field's type never changes: give the field a new name in pipeline.toml",
+                    ));
+                }
+            }
+        }
+        Ok(columns)
+    }
+
+    fn another_topic(&self, topic_id: Option<&str>) -> BronzeError {
+        let known = self.state.configuration.get(key::TOPIC_ID).map(String::as_str).unwrap_or("unknown");
+        BronzeError::stopped(
+            format!(
+                "the table holds topic {} with id {known}, but the broker has topic {} with id {}: it was deleted and made anew, or it is another cluster",
+                self.get(key::TOPIC),
+                self.pipeline.topic,
+                topic_id.unwrap_or("unknown"),
+            ),
+            self.place(),
+            remedy::adopt_topic(&self.pipeline.name),
+        )
+    }
+
+    fn left_behind(&self, hash: &str) -> BronzeError {
+        BronzeError::stopped(
+            format!(
+                "the configuration's settings ({hash}) are ones that the table has left behind (now {})",
+                self.get(key::SETTINGS_HASH)
+            ),
+            self.place(),
+            format!("use the newer configuration, or: {}", remedy::accept_settings(&self.pipeline.name)),
+        )
+    }
+}
+
+/// Nested types may have been written by another Delta library with other spellings of the same thing.
+fn same_type(known: &Value, wanted: &Value) -> bool {
+    match (known, wanted) {
+        (Value::String(a), Value::String(b)) => a == b,
+        (Value::Object(a), Value::Object(b)) => a.get("type") == b.get("type"),
+        _ => false,
+    }
+}
