@@ -20,5 +20,8 @@ pub mod bronze;
 pub mod config;
 pub mod event;
 pub mod kafka;
+pub mod producer;
+pub mod servers;
+pub mod stop_signal;
 pub mod telemetry;
 pub mod window;

@@ -1,3 +1,4 @@
 //! Integration tests, one binary: each module speaks to the product as a user does.
 
 mod config;
+mod support;

@@ -1,0 +1,19 @@
+//! The servers that Boathouse starts itself for the demo and the tests: a Kafka broker and the
+//! ClickHouse engine, each a child process that dies with us.
+//!
+//! Everything here blocks (these are waits of seconds on other programs); from async code call it on a
+//! blocking thread. What this room must not know: pipelines, tables, actors. It starts programs and says
+//! whether they are up.
+
+pub mod broker;
+pub mod child;
+pub mod engine;
+mod error;
+mod kafka;
+pub mod ports;
+mod tansu;
+
+pub use broker::{Broker, BrokerChoice, BrokerKind};
+pub use child::Child;
+pub use engine::Engine;
+pub use error::ServerError;

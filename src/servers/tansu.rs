@@ -1,0 +1,46 @@
+//! tansu: a Kafka-compatible broker in Rust, for machines without Java. It keeps its records in SQLite.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::ServerError;
+
+/// The version that tools/tansu.sh builds.
+const VERSION: &str = include_str!("../../tools/tansu.version");
+
+/// Finds the program, or says what is missing.
+pub(super) fn find() -> Result<PathBuf, ServerError> {
+    let program = super::broker::cache()?.join("tansu").join(VERSION.trim()).join("bin/tansu");
+    if program.is_file() {
+        return Ok(program);
+    }
+    Err(ServerError::Missing {
+        what: format!("tansu ({})", program.display()),
+        hint: "run `BOATHOUSE_BROKER=tansu make tools` (it builds for about nine minutes)".into(),
+    })
+}
+
+/// Whether `folder` holds the data of a tansu broker.
+pub(super) fn has_data(folder: &Path) -> bool {
+    database(folder).is_file()
+}
+
+/// The command that runs the broker on `port`.
+pub(super) fn prepare(program: &Path, folder: &Path, port: u16) -> Result<Command, ServerError> {
+    fs::create_dir_all(folder).map_err(ServerError::io(format!("create {}", folder.display())))?;
+    let folder = fs::canonicalize(folder).map_err(ServerError::io(format!("resolve {}", folder.display())))?;
+    let listener = format!("tcp://127.0.0.1:{port}");
+    let mut command = Command::new(program);
+    command
+        .arg("broker")
+        .args(["--listener-url", &listener])
+        .args(["--advertised-listener-url", &listener])
+        .arg("--storage-engine")
+        .arg(format!("sqlite://{}", database(&folder).display()));
+    Ok(command)
+}
+
+fn database(folder: &Path) -> PathBuf {
+    folder.join("tansu.db")
+}
