@@ -2,3 +2,5 @@
 
 mod config;
 mod support;
+mod grafana;
+mod telemetry;
