@@ -19,9 +19,11 @@
 pub mod bronze;
 pub mod config;
 pub mod event;
+pub mod failpoint;
 pub mod kafka;
 pub mod producer;
 pub mod servers;
+pub mod serving;
 pub mod stop_signal;
 pub mod telemetry;
 pub mod window;

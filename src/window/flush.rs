@@ -51,6 +51,14 @@ pub struct PositionRow {
     pub idle: bool,
 }
 
+/// That records below a position were counted, up to this last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub next_offset: i64,
+    /// The last record below `next_offset`, where it is known.
+    pub last: Option<LastRecord>,
+}
+
 /// A cell's total as it is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlushCell {

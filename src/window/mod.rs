@@ -21,7 +21,7 @@ mod properties;
 pub use combination::Combination;
 pub(crate) use combination::take_value;
 pub use complete::{PartitionHorizon, complete_horizon};
-pub use flush::{FlushCell, FlushCells, LastRecord, PositionRow};
+pub use flush::{Claim, FlushCell, FlushCells, LastRecord, PositionRow};
 pub use plan::{AggregatePlan, DIMENSION_BYTES_MAX, Dimension, Filter, OTHER, PlanError, is_identifier};
 pub use recovery::{Loaded, LoadedCell, OkRows, Rebuild, RowsWanted, Standing, Way, WhySure};
 pub use state::{FoldError, WindowState};

@@ -88,11 +88,8 @@ impl AggregatePlan {
     }
 
     pub fn new(pipeline: &Pipeline, aggregate: &Aggregate, epoch: &str) -> Result<Self, PlanError> {
-        let refuse = |what: String| PlanError {
-            pipeline: pipeline.name.clone(),
-            aggregate: aggregate.name.clone(),
-            what,
-        };
+        let refuse =
+            |what: String| PlanError { pipeline: pipeline.name.clone(), aggregate: aggregate.name.clone(), what };
         for (what, name) in [("name", &aggregate.name), ("measure", &aggregate.measure)] {
             if !is_identifier(name) {
                 return Err(refuse(format!(
@@ -115,7 +112,9 @@ impl AggregatePlan {
         let mut dimensions: Vec<Dimension> = Vec::new();
         for name in &aggregate.dimensions {
             if !is_identifier(name) || RESERVED_COLUMNS.contains(&name.as_str()) || *name == aggregate.measure {
-                return Err(refuse(format!("`{name}` cannot name a dimension's column; rename the field or the measure")));
+                return Err(refuse(format!(
+                    "`{name}` cannot name a dimension's column; rename the field or the measure"
+                )));
             }
             if dimensions.iter().any(|d| d.name == *name) {
                 return Err(refuse(format!("dimension `{name}` is named twice")));
@@ -186,6 +185,14 @@ impl AggregatePlan {
     /// Windows that end at or before this instant are final once the partition's mark is `mark`. Microseconds.
     pub fn closed_horizon(&self, mark: Option<i64>) -> Option<i64> {
         mark.map(|m| m - self.closing)
+    }
+
+    /// The earliest instant that ClickHouse still keeps at `now`: the start of a day. Windows that start before it are
+    /// dropped. Microseconds since the epoch; none where windows are kept for ever.
+    pub fn keep_from(&self, now: i64) -> Option<i64> {
+        const DAY: i64 = 86_400_000_000;
+        // One window more than asked, so that no window is dropped that ends within the retention.
+        self.retention.map(|retention| (now - retention - self.window).div_euclid(DAY) * DAY)
     }
 
     /// The fields whose values decide what is counted where, without duplicates.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::combination::Combination;
-use super::flush::PositionRow;
+use super::flush::{Claim, PositionRow};
 use super::plan::AggregatePlan;
 use super::state::{FoldError, WindowState};
 use super::tally::{MissingCodes, Rows};
@@ -37,15 +37,16 @@ pub struct Loaded {
     /// The cells of windows that `position` calls open.
     pub cells: Vec<LoadedCell>,
     /// Positions at which a flush was begun, whether or not it came to its end.
-    pub intents: Vec<PositionRow>,
+    pub intents: Vec<Claim>,
 }
 
 impl Loaded {
     /// Rows whose records Bronze does not have yet. Each must be checked against the log before its partition is
     /// consumed: where the log ends below `next_offset`, or has another record at `last.offset`, the broker has lost
     /// records that were already counted.
-    pub fn claims_above(&self, next_offset: i64) -> Vec<&PositionRow> {
-        self.position.iter().chain(&self.intents).filter(|row| row.next_offset > next_offset).collect()
+    pub fn claims_above(&self, next_offset: i64) -> Vec<Claim> {
+        let position = self.position.as_ref().map(|p| Claim { next_offset: p.next_offset, last: p.last });
+        position.into_iter().chain(self.intents.iter().copied()).filter(|c| c.next_offset > next_offset).collect()
     }
 }
 

@@ -19,7 +19,9 @@ pub(super) struct Rows<'a> {
 
 /// A field that an aggregate needs came without codes: the decoder and the aggregate disagree about the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the batch holds no codes for field number {field}, which aggregate `{aggregate}` needs: restart the pipeline, so that its decoder is built from the same configuration")]
+#[error(
+    "the batch holds no codes for field number {field}, which aggregate `{aggregate}` needs: restart the pipeline, so that its decoder is built from the same configuration"
+)]
 pub struct MissingCodes {
     pub aggregate: String,
     pub field: usize,

@@ -1,0 +1,173 @@
+//! Reading back what ClickHouse has of one aggregate of one partition.
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use super::client::Client;
+use super::error::{Error, ErrorKind};
+use super::flush::NO_HORIZON;
+use super::tables::{dimension_list, table};
+use crate::kafka::Source;
+use crate::window::{AggregatePlan, Claim, Combination, LastRecord, Loaded, LoadedCell, PositionRow, take_value};
+
+#[derive(Row, Deserialize)]
+struct Position {
+    next_offset: u64,
+    closed_horizon: i64,
+    open_cells: u64,
+    open_count: u64,
+    last_offset: i64,
+    last_timestamp: i64,
+    last_checksum: u64,
+    idle: u8,
+}
+
+#[derive(Row, Deserialize)]
+struct Intent {
+    next_offset: u64,
+    last_offset: i64,
+    last_timestamp: i64,
+    last_checksum: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct Reached {
+    topic: String,
+    generation: i32,
+    partition: i32,
+    next_offset: u64,
+}
+
+fn last(offset: i64, timestamp: i64, checksum: u64) -> Option<LastRecord> {
+    (offset >= 0).then_some(LastRecord { offset, timestamp, checksum })
+}
+
+impl From<Position> for PositionRow {
+    fn from(row: Position) -> Self {
+        Self {
+            next_offset: row.next_offset as i64,
+            closed_horizon: (row.closed_horizon != NO_HORIZON).then_some(row.closed_horizon),
+            open_cells: row.open_cells,
+            open_count: row.open_count,
+            last: last(row.last_offset, row.last_timestamp, row.last_checksum),
+            idle: row.idle != 0,
+        }
+    }
+}
+
+/// The key of positions and intents, up to the topic.
+const KEY: &str = "pipeline = ? AND aggregate = ? AND definition = ?";
+
+impl Client {
+    /// The newest position of one aggregate of one partition, its open cells, and the flushes that were begun. What
+    /// comes back may lag or be in the middle of another's flush; [`crate::window::Rebuild`] judges that.
+    pub async fn load(&self, source: &Source, plan: &AggregatePlan) -> Result<Loaded, Error> {
+        let whose = format!("{} of {source}", plan.name);
+        let key = format!("{KEY} AND topic = ? AND generation = ? AND partition = ?");
+        let keyed = |sql: String| {
+            self.query(&sql)
+                .bind(&*source.pipeline)
+                .bind(plan.name.as_str())
+                .bind(plan.definition.as_str())
+                .bind(&*source.topic)
+                .bind(source.generation)
+                .bind(source.partition)
+        };
+        let sql = format!(
+            "SELECT next_offset, closed_horizon, open_cells, open_count, last_offset, last_timestamp, last_checksum, idle \
+             FROM realtime.positions WHERE {key} ORDER BY next_offset DESC LIMIT 1"
+        );
+        let positions: Vec<Position> = self.rows(&format!("read the position of {whose}"), keyed(sql)).await?;
+        let sql = format!(
+            "SELECT next_offset, last_offset, last_timestamp, last_checksum FROM realtime.intents WHERE {key} \
+             ORDER BY next_offset DESC LIMIT 1"
+        );
+        let intents: Vec<Intent> = self.rows(&format!("read the intents of {whose}"), keyed(sql)).await?;
+        let position = positions.into_iter().next().map(PositionRow::from);
+        let cells = match &position {
+            None => Vec::new(),
+            Some(position) => self.load_cells(source, plan, position).await?,
+        };
+        let intents = intents
+            .into_iter()
+            .map(|row| Claim {
+                next_offset: row.next_offset as i64,
+                last: last(row.last_offset, row.last_timestamp, row.last_checksum),
+            })
+            .collect();
+        Ok(Loaded { position, cells, intents })
+    }
+
+    /// The cells of windows that a position calls open.
+    async fn load_cells(
+        &self,
+        source: &Source,
+        plan: &AggregatePlan,
+        position: &PositionRow,
+    ) -> Result<Vec<LoadedCell>, Error> {
+        let what = format!("load the open windows of {} of {source}", plan.name);
+        // A window is open if it ends after the horizon. Whole seconds: the horizon is cut, so that one window too
+        // many may come, which is left out below.
+        let open_from = position.closed_horizon.map_or(0, |h| (h - plan.window).max(0) / 1_000_000);
+        let sql = format!(
+            "SELECT window_start, {}partial_count, partial_version FROM {} FINAL \
+             WHERE window_start >= toDateTime(?, 'UTC') AND topic = ? AND generation = ? AND partition = ?",
+            dimension_list(plan),
+            table(&plan.partials_table()),
+        );
+        let query =
+            self.query(&sql).bind(open_from).bind(&*source.topic).bind(source.generation).bind(source.partition);
+        let bytes = self.row_binary(&what, query).await?;
+        let mut cells = Vec::new();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let cell = read_cell(&mut rest, plan.dimensions.len()).ok_or_else(|| {
+                self.error(ErrorKind::Permanent, &what, "the answer is not the rows that were asked for")
+            })?;
+            if position.closed_horizon.is_none_or(|h| cell.window_start + plan.window > h) {
+                cells.push(cell);
+            }
+        }
+        Ok(cells)
+    }
+
+    /// How far every partition of an aggregate's definition is: what decides when its view may change over.
+    pub async fn positions(&self, plan: &AggregatePlan) -> Result<Vec<(Source, i64)>, Error> {
+        let sql = format!(
+            "SELECT topic, generation, partition, max(next_offset) AS next_offset FROM realtime.positions \
+             WHERE {KEY} GROUP BY topic, generation, partition ORDER BY topic, generation, partition"
+        );
+        let query = self.query(&sql).bind(&*plan.pipeline).bind(plan.name.as_str()).bind(plan.definition.as_str());
+        let rows: Vec<Reached> = self.rows(&format!("read the positions of {}", plan.name), query).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let source = Source {
+                    pipeline: plan.pipeline.clone(),
+                    topic: row.topic.into(),
+                    generation: row.generation,
+                    partition: row.partition,
+                };
+                (source, row.next_offset as i64)
+            })
+            .collect())
+    }
+}
+
+fn read_cell(rest: &mut &[u8], dimensions: usize) -> Option<LoadedCell> {
+    let window_start = i64::from(u32::from_le_bytes(take(rest)?)) * 1_000_000;
+    let before = *rest;
+    for _ in 0..dimensions {
+        take_value(rest)?;
+    }
+    let combination = Combination::from_row_binary(&before[..before.len() - rest.len()], dimensions)?;
+    let count = u64::from_le_bytes(take(rest)?);
+    let version = i64::from_le_bytes(take(rest)?);
+    Some(LoadedCell { window_start, combination, count, version })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (bytes, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*bytes)
+}
