@@ -1,6 +1,6 @@
 //! Integration tests, one binary: each module speaks to the product as a user does.
 
 mod config;
-mod support;
 mod grafana;
+mod support;
 mod telemetry;
