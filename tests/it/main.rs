@@ -1,6 +1,9 @@
 //! Integration tests, one binary: each module speaks to the product as a user does.
 
 mod config;
+mod corpus;
+mod event;
 mod grafana;
+mod reference;
 mod support;
 mod telemetry;
