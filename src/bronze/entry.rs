@@ -22,12 +22,7 @@ pub struct AddFile {
     pub rows: usize,
     /// Statistics, JSON.
     pub stats: String,
-    /// Whether all rows are of one partition, in offset order.
-    pub single_source: bool,
 }
-
-/// The tag of a file whose rows are all of one partition, in offset order. Rewriting a file loses it.
-pub const SINGLE_SOURCE_TAG: &str = "boathouse.single_source";
 
 /// Writes the lines of an entry. Every entry has an id of its own, so that equal bytes are the same entry.
 #[derive(Debug)]
@@ -55,10 +50,6 @@ impl EntryWriter {
     }
 
     pub fn add(&mut self, file: &AddFile) {
-        let tags = match file.single_source {
-            true => json!({SINGLE_SOURCE_TAG: "true"}),
-            false => json!({}),
-        };
         self.lines.push(json!({"add": {
             "path": file.path,
             "partitionValues": {PARTITION_COLUMN: file.ingestion_date},
@@ -66,7 +57,6 @@ impl EntryWriter {
             "modificationTime": file.modified_ms,
             "dataChange": true,
             "stats": file.stats,
-            "tags": tags,
         }}));
     }
 
@@ -178,7 +168,6 @@ mod tests {
             modified_ms: 1,
             rows: 3,
             stats: "{}".into(),
-            single_source: true,
         });
         let effects = read_entry(&entry.finish()).unwrap();
         assert_eq!(effects.txns, [("p/t/0/1".into(), 7), ("p/t/0/1/mark".into(), -5)]);

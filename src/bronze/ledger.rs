@@ -188,7 +188,7 @@ impl<L: CommitLog> Ledger<L> {
             let at = known.version + 1;
             attempts += 1;
             match self.log.put(at, entry.clone()).await {
-                PutOutcome::Landed => return self.landed(at, advances, attempts).await,
+                PutOutcome::Landed => return self.landed(at, advances, attempts, begun).await,
                 PutOutcome::Taken => {}
                 PutOutcome::Unknown(cause) => {
                     tracing::debug!(table = self.log.name(), version = at, cause, "a commit's answer is unknown");
@@ -197,7 +197,7 @@ impl<L: CommitLog> Ledger<L> {
             match self.read_for_sure(at, begun).await? {
                 // Not there (yet): the same bytes again, so that a late copy of them can do no harm.
                 None => self.log.pause(attempts).await,
-                Some(found) if found == entry => return self.landed(at, advances, attempts).await,
+                Some(found) if found == entry => return self.landed(at, advances, attempts, begun).await,
                 Some(found) => {
                     self.inspect(at, &found)?;
                     self.known = Some(Known { version: at, at: self.log.now() });
@@ -241,7 +241,16 @@ impl<L: CommitLog> Ledger<L> {
         }
     }
 
-    async fn landed(&mut self, version: u64, advances: &[Advance], attempts: u32) -> Result<Committed, BronzeError> {
+    async fn landed(
+        &mut self,
+        version: u64,
+        advances: &[Advance],
+        attempts: u32,
+        begun: Duration,
+    ) -> Result<Committed, BronzeError> {
+        // An answer that took too long (a suspended machine) proves nothing: cleanup may have freed this very version
+        // before our entry came to lie there.
+        self.fresh_enough(begun)?;
         self.log.sync(version).await.map_err(|e| {
             BronzeError::stopped(
                 format!("table version {version} is committed but cannot be made durable ({e})"),

@@ -13,12 +13,17 @@ mod durable;
 mod encode;
 mod entry;
 mod error;
+mod files;
 mod ledger;
 mod log;
 mod metadata;
+mod object_reader;
 mod properties;
+mod read;
 mod schema;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod stats;
 mod table;
 
@@ -28,6 +33,7 @@ pub use entry::AddFile;
 pub use error::{BronzeError, remedy};
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
 pub use log::{CommitLog, PutOutcome, TableState};
+pub use read::{LastRow, OkRows, first_event_time_after};
 pub use schema::{PARTITION_COLUMN, arrow_type, file_schema, reserved_columns};
 pub use settings::{DECODER_VERSION, key as table_key, settings, settings_hash};
 pub use table::Table;

@@ -13,10 +13,14 @@ use super::log::{CommitLog, PutOutcome};
 use super::metadata::{Change, Decision, Purpose, decide, first_metadata, first_protocol};
 use super::schema::PARTITION_COLUMN;
 use super::{BronzeError, Ledger, SealedFile};
-use crate::config::Pipeline;
+use crate::config::{Pipeline, Role};
 
 /// Tries of a settings commit before giving up; every try sees what the others have committed meanwhile.
 const TRIES: u32 = 20;
+
+/// How the name of a data file begins whose rows are all of one partition, in offset order. No other writer's file has
+/// such a name, whatever it merges.
+pub(super) const SINGLE_SOURCE_PREFIX: &str = "partition-";
 
 /// A pipeline's Bronze table, with this configuration's settings in force.
 #[derive(Debug, Clone)]
@@ -133,6 +137,10 @@ impl Table {
         self.opened_at
     }
 
+    pub(super) fn event_id_column(&self) -> Option<&str> {
+        self.pipeline.role(Role::EventId).map(|i| self.pipeline.fields[i].name.as_str())
+    }
+
     pub(super) fn log(&self) -> &DeltaLog {
         &self.log
     }
@@ -141,13 +149,13 @@ impl Table {
     /// commit fails is left for vacuum, never deleted: the commit may have landed.
     pub async fn write_file(&self, file: SealedFile) -> Result<AddFile, BronzeError> {
         let ingestion_date = file.ingestion_date.to_string();
-        let path = format!("{PARTITION_COLUMN}={ingestion_date}/part-{}.parquet", Uuid::new_v4());
+        let prefix = if file.single_source { SINGLE_SOURCE_PREFIX } else { "partitions-" };
+        let path = format!("{PARTITION_COLUMN}={ingestion_date}/{prefix}{}.parquet", Uuid::new_v4());
         let add = AddFile {
             size: file.size as u64,
             modified_ms: now_ms(),
             rows: file.rows,
             stats: file.stats,
-            single_source: file.single_source,
             ingestion_date,
             path,
         };
