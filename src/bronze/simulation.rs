@@ -437,7 +437,7 @@ fn run(seed: u64, broken: Option<Broken>) -> (Vec<String>, (usize, usize)) {
             _ => {
                 let at = world.lock().unwrap().rng.random_range(0..live.len());
                 if poll(&mut live[at]) {
-                    live.swap_remove(at);
+                    drop(live.swap_remove(at));
                 }
             }
         }
