@@ -31,6 +31,7 @@ impl StopSignal {
                         _ = terminate.recv() => {}
                     }
                     if asked.0.swap(true, Ordering::SeqCst) {
+                        #[allow(clippy::disallowed_methods, reason = "the second signal asks for just that")]
                         process::exit(INTERRUPTED);
                     }
                 }

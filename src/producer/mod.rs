@@ -7,6 +7,8 @@
 //!
 //! What this room must not know: Delta, ClickHouse, pipelines. The program links a third as large for it.
 
+#![allow(clippy::disallowed_methods, reason = "a program of its own, without actors, that waits for the broker")]
+
 pub mod clock;
 pub mod event;
 pub mod fault;
