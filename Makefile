@@ -31,4 +31,16 @@ audit: require ## Licences, sources and known vulnerabilities of the dependencie
 	@$(STAGE) audit tools/audit.sh
 
 .PHONY: tools
-tools: require ## Fetch the pinned ClickHouse engine and Kafka broker into .tools
+tools: require ## Fetch the pinned ClickHouse engine and Kafka broker into the cache folder
+	@$(STAGE) engine tools/chdb.sh
+	@$(STAGE) broker tools/broker.sh
+
+# A second `make demo` goes on where the first stopped. Options: make demo DEMO="--rate 1000 --kafka-port 9192".
+.PHONY: demo
+demo: tools ## Build and start everything, print the addresses and a live view; Ctrl-C stops it
+	@$(STAGE) build cargo build --locked --release
+	@"$${CARGO_TARGET_DIR:-target}/release/boathouse" demo $(DEMO)
+
+.PHONY: clean-data
+clean-data: ## Throw the demo's data away
+	rm -rf data

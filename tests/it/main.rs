@@ -4,6 +4,7 @@ mod config;
 mod corpus;
 mod event;
 mod grafana;
+mod producer;
 mod reference;
 mod support;
 mod telemetry;

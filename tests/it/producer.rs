@@ -193,7 +193,10 @@ async fn no_broker_and_impossible_arguments_say_what_to_do() {
     let port = boathouse::servers::ports::free();
     let output = run(&["--brokers", &format!("127.0.0.1:{port}"), "--wait", "1s"]).await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("no Kafka broker answered") && said.contains("--brokers"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("no Kafka broker answered") && said.contains("--brokers"),
+        "{said}"
+    );
     for (arguments, hint) in [
         (["--late", "0.9", "--future", "0.9"].as_slice(), "add up to 1.8"),
         (&["--rate", "0"], "greater than 0"),

@@ -50,7 +50,10 @@ async fn topics_are_listed_described_and_counted() {
     let head = format!("Topic: {topic}  PartitionCount: 3  ReplicationFactor: 1  Configs: ");
     assert!(described.starts_with(&head), "{described}");
     assert!(described.contains("message.timestamp.type=LogAppendTime"), "{described}");
-    assert!(described.contains(&format!("  Topic: {topic}  Partition: 2  Leader: 1  Replicas: 1  Isr: 1\n")), "{described}");
+    assert!(
+        described.contains(&format!("  Topic: {topic}  Partition: 2  Leader: 1  Replicas: 1  Isr: 1\n")),
+        "{described}"
+    );
     assert_eq!(json(kafka, &["describe", &topic]).await["configs"]["retention.ms"], "86400000");
 
     let counted = json(kafka, &["count", &topic]).await;
@@ -60,7 +63,10 @@ async fn topics_are_listed_described_and_counted() {
 
     let output = command(kafka, &["count", "no-such-topic"]).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("there is no topic no-such-topic") && said.contains(&topic), "{said}");
+    assert!(
+        !output.status.success() && said.contains("there is no topic no-such-topic") && said.contains(&topic),
+        "{said}"
+    );
 }
 
 #[tokio::test]
