@@ -1,4 +1,5 @@
 //! Integration tests, one binary: each module speaks to the product as a user does.
+#![allow(clippy::disallowed_methods, reason = "tests read variables for the number of seeds, and wait on other processes")]
 
 mod config;
 mod corpus;
@@ -8,3 +9,4 @@ mod producer;
 mod reference;
 mod support;
 mod telemetry;
+mod tidy;

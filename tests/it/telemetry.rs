@@ -144,3 +144,16 @@ async fn a_stopped_listener_frees_its_port() {
     listener.stop().await;
     std::net::TcpListener::bind(address).expect("free again");
 }
+
+#[test]
+fn the_operations_page_lists_every_metric_as_it_is_defined() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = std::fs::read_to_string(&path).expect("docs/operations.md");
+    let listed: Vec<&str> =
+        page.lines().filter(|l| l.starts_with("| `boathouse_") || l.starts_with("| `process_")).collect();
+    let defined: Vec<String> = names::ALL
+        .iter()
+        .map(|m| format!("| `{}` | {} | {} | {} |", m.name, m.kind.as_str(), m.labels.join(", "), m.description))
+        .collect();
+    assert_eq!(listed, defined, "the table should read:\n{}", defined.join("\n"));
+}

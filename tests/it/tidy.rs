@@ -1,0 +1,111 @@
+//! The invariants of docs/architecture.md that a reader could break without noticing: what each room must not know.
+
+use std::path::{Path, PathBuf};
+
+/// Crates and clocks that a pure room has no business with.
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "SystemTime::now",
+    "Instant::now",
+    "Utc::now",
+    "tokio",
+    "actix",
+    "rdkafka",
+    "reqwest",
+    "clickhouse::",
+    "deltalake",
+    "datafusion",
+];
+
+/// A room, and what may not appear in its code (tests and comments aside).
+const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
+    ("event", &["crate::actors", "crate::bronze", "crate::serving", "crate::telemetry", "crate::cli"]),
+    ("window", &["crate::actors", "crate::bronze", "crate::serving", "crate::telemetry", "crate::cli"]),
+    (
+        "config",
+        &["crate::actors", "crate::bronze", "crate::serving", "crate::telemetry", "crate::cli", "tokio", "actix"],
+    ),
+    (
+        "kafka",
+        &["crate::actors", "crate::bronze", "crate::serving", "crate::cli", "actix", "deltalake", "clickhouse::"],
+    ),
+    ("bronze", &["crate::actors", "crate::serving", "crate::cli", "actix", "rdkafka", "clickhouse::"]),
+    ("serving", &["crate::actors", "crate::bronze", "crate::cli", "actix", "rdkafka", "deltalake"]),
+    ("telemetry", &["crate::actors", "crate::bronze", "crate::serving", "crate::cli", "rdkafka", "deltalake"]),
+];
+const PURE: &[&str] = &["event", "window"];
+const LINES_MAX: usize = 600;
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn source(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
+}
+
+/// The lines of a file that are code of the room itself: no comments, nothing from its test module on.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .take_while(|l| l.trim() != "#[cfg(test)]")
+        .enumerate()
+        .filter(|(_, l)| !l.trim_start().starts_with("//"))
+}
+
+fn violations(room: &str, text: &str, forbidden: &[&str]) -> Vec<String> {
+    code(text)
+        .flat_map(|(number, line)| {
+            forbidden
+                .iter()
+                .filter(|word| line.contains(**word))
+                .map(move |word| format!("{room}, line {}: {word}: {}", number + 1, line.trim()))
+        })
+        .collect()
+}
+
+#[test]
+fn rooms_know_only_what_they_may() {
+    let mut found = Vec::new();
+    for (room, forbidden) in MUST_NOT_KNOW {
+        let all = if PURE.contains(room) { [*forbidden, IMPURE].concat() } else { forbidden.to_vec() };
+        for file in rust_files(&source("src").join(room)) {
+            // A file of tests or of test helpers alone.
+            if file.file_name().is_some_and(|n| n.to_string_lossy().contains("test")) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).expect("source");
+            found.extend(violations(&file.display().to_string(), &text, &all));
+        }
+    }
+    assert!(found.is_empty(), "see docs/architecture.md:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_check_sees_code_and_not_comments_or_tests() {
+    let text = "use tokio::sync;\n// tokio\nfn f() {}\n#[cfg(test)]\nuse tokio::time;\n";
+    assert_eq!(violations("event", text, &["tokio"]), ["event, line 1: tokio: use tokio::sync;"]);
+}
+
+#[test]
+fn files_stay_readable_in_one_sitting() {
+    let long: Vec<String> = ["src", "tests"]
+        .iter()
+        .flat_map(|folder| rust_files(&source(folder)))
+        .filter_map(|file| {
+            let lines = std::fs::read_to_string(&file).expect("source").lines().count();
+            (lines > LINES_MAX).then(|| format!("{}: {lines} lines", file.display()))
+        })
+        .collect();
+    assert!(long.is_empty(), "split them by idea, at most {LINES_MAX} lines a file:\n{}", long.join("\n"));
+}
