@@ -19,6 +19,7 @@
 pub mod bronze;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod event;
 pub mod failpoint;
 pub mod kafka;

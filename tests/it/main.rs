@@ -3,6 +3,7 @@
 
 mod config;
 mod corpus;
+mod engine;
 mod event;
 mod grafana;
 mod producer;

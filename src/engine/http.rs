@@ -1,0 +1,180 @@
+//! ClickHouse's HTTP interface on actix-web. The workers only move bytes; the engine is called on threads of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::body::{Body, BodyError};
+use super::boot::Engine;
+use super::error::{EngineError, code};
+use super::execute;
+use super::reply::{Receiving, Reply};
+use super::request::{Request, credentials};
+use super::users::Users;
+
+/// ClickHouse's parser and analyser recurse deeply: what its own query threads have.
+const REQUEST_STACK_BYTES: usize = 8 << 20;
+
+/// What every request handler shares.
+pub struct Server {
+    pub engine: Engine,
+    pub users: Users,
+    /// Statements that may run at once.
+    pub requests: Arc<Semaphore>,
+    pub requests_max: usize,
+    /// Largest body, in bytes, on the wire and unpacked.
+    pub body_bytes_max: u64,
+}
+
+impl Server {
+    /// Waits until no statement runs, at most `deadline`; tells whether that was reached.
+    pub async fn drained(&self, deadline: Duration) -> bool {
+        let all = u32::try_from(self.requests_max).unwrap_or(u32::MAX);
+        tokio::time::timeout(deadline, self.requests.acquire_many(all)).await.is_ok()
+    }
+}
+
+/// Binds the address and starts serving; the returned server runs until it is stopped.
+pub fn listen(server: Arc<Server>, address: SocketAddr) -> std::io::Result<(actix_web::dev::Server, SocketAddr)> {
+    let data = web::Data::from(server);
+    let http = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            .route("/ping", web::get().to(ok))
+            .route("/ping", web::head().to(ok))
+            .route("/replicas_status", web::get().to(ok))
+            .route("/", web::get().to(front))
+            .route("/", web::head().to(ok))
+            .route("/", web::post().to(query))
+            .default_service(web::route().to(not_found))
+    })
+    .workers(2)
+    .disable_signals()
+    .keep_alive(Duration::from_secs(30))
+    .client_request_timeout(Duration::from_secs(30))
+    .shutdown_timeout(1)
+    .bind(address)?;
+    let bound = http.addrs().first().copied().unwrap_or(address);
+    Ok((http.run(), bound))
+}
+
+async fn ok() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/html; charset=UTF-8").body("Ok.\n")
+}
+
+async fn not_found(http: HttpRequest) -> HttpResponse {
+    let text = format!(
+        "There is no handle {}\n\nUse / or /ping for health checks.\nOr /replicas_status for more sophisticated health \
+         checks.\nSend queries from your program with POST method or GET /?query=...\n",
+        http.path().escape_default()
+    );
+    HttpResponse::NotFound().content_type("text/plain; charset=UTF-8").body(text)
+}
+
+/// `GET /` without a query is a health check.
+async fn front(http: HttpRequest, payload: web::Payload, server: web::Data<Server>) -> HttpResponse {
+    if http.query_string().is_empty() { ok().await } else { query(http, payload, server).await }
+}
+
+async fn query(http: HttpRequest, payload: web::Payload, server: web::Data<Server>) -> HttpResponse {
+    match start(&http, payload, server.into_inner()) {
+        Ok((receiving, query_id)) => respond(receiving, &query_id).await,
+        Err((error, version)) => refuse(&error, &version),
+    }
+}
+
+/// Checks who asks, takes a place among the running statements and starts the request's thread.
+fn start(
+    http: &HttpRequest,
+    payload: web::Payload,
+    server: Arc<Server>,
+) -> Result<(Receiving, String), (EngineError, String)> {
+    let version = server.engine.version.clone();
+    let begin = || -> Result<(Receiving, String), EngineError> {
+        let given = credentials(http.query_string(), http.headers())?;
+        let identity = server.users.authenticate(&given.user, &given.password)?;
+        let request = Request::parse(http.method(), http.query_string(), http.headers())?;
+        let permit = take_place(&server)?;
+        let query_id = request.query_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let (reply, receiving) = Reply::new(&request, &query_id, &server.engine.timezone, &server.engine.version);
+        let (chunks, body_chunks) = mpsc::channel(4);
+        actix_web::rt::spawn(pump(payload, chunks, server.body_bytes_max));
+        let limit = server.body_bytes_max;
+        std::thread::Builder::new()
+            .name("ch-request".to_owned())
+            .stack_size(REQUEST_STACK_BYTES)
+            .spawn(move || {
+                let body = Body::new(body_chunks, &request, limit);
+                execute::serve(&server.engine, &request, &identity, body, reply);
+                drop(permit);
+            })
+            .map_err(|e| EngineError::internal(format_args!("no thread for the request: {e}")))?;
+        Ok((receiving, query_id))
+    };
+    begin().map_err(|e| (e, version))
+}
+
+fn take_place(server: &Server) -> Result<OwnedSemaphorePermit, EngineError> {
+    server.requests.clone().try_acquire_owned().map_err(|_| {
+        EngineError::new(
+            code::TOO_MANY_SIMULTANEOUS_QUERIES,
+            format_args!("Too many simultaneous queries. Maximum: {} (--max-concurrent-requests)", server.requests_max),
+        )
+    })
+}
+
+/// Moves the body from the connection to the request's thread, which holds it back by not reading.
+async fn pump(mut payload: web::Payload, chunks: mpsc::Sender<Result<web::Bytes, BodyError>>, limit: u64) {
+    let mut total = 0_u64;
+    while let Some(piece) = payload.next().await {
+        let piece = piece.map_err(|_| BodyError::Lost).and_then(|bytes| {
+            total += bytes.len() as u64;
+            if total > limit { Err(BodyError::TooLarge { limit }) } else { Ok(bytes) }
+        });
+        let last = piece.is_err();
+        if chunks.send(piece).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn respond(receiving: Receiving, query_id: &str) -> HttpResponse {
+    let Ok(head) = receiving.head.await else {
+        tracing::error!(query_id, "a request's thread ended without an answer");
+        return HttpResponse::InternalServerError()
+            .body("Code: 1001. DB::Exception: the request was lost (STD_EXCEPTION)\n");
+    };
+    let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = HttpResponse::build(status);
+    response.insert_header(("X-ClickHouse-Server-Display-Name", "boathouse"));
+    for (name, value) in head.headers {
+        response.insert_header((name, value));
+    }
+    match head.whole {
+        Some(body) => response.body(body),
+        None => response.streaming(tokio_stream(receiving.chunks)),
+    }
+}
+
+/// The chunks of a body as a stream.
+fn tokio_stream<T: 'static>(mut receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T> {
+    futures::stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+fn refuse(error: &EngineError, version: &str) -> HttpResponse {
+    let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = HttpResponse::build(status);
+    if error.code == code::AUTHENTICATION_FAILED.0 {
+        tracing::warn!(code = error.code, "a request was refused: wrong user or password");
+    }
+    response
+        .insert_header(("X-ClickHouse-Exception-Code", error.code.to_string()))
+        .insert_header(("X-ClickHouse-Server-Display-Name", "boathouse"))
+        .content_type("text/plain; charset=UTF-8")
+        .body(format!("{} (version {version})\n", error.message))
+}

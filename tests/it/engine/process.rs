@@ -1,0 +1,106 @@
+//! Start, stop, death and what the program refuses.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::support::engine::{Engine, fetch_library, run, signal};
+
+#[test]
+fn it_starts_within_a_second_and_says_so_in_one_line() {
+    // The first start reads half a gigabyte of library from disk; this is about the second.
+    drop(Engine::start());
+    let begin = Instant::now();
+    let engine = Engine::start();
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let log = engine.log();
+    let ready: Vec<&str> = log.lines().filter(|l| l.contains("ClickHouse engine 26.")).collect();
+    assert!(ready.len() == 1 && ready[0].contains("(data in "), "{log}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", engine.pid())).unwrap();
+    let rss: u64 = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .and_then(|l| l.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap();
+    println!("start {took:?}, idle RSS {} MiB", rss / 1024);
+    assert!(rss < 600 * 1024, "idle RSS {rss} kB");
+}
+
+#[test]
+fn what_was_acknowledged_survives_sigkill() {
+    let mut engine = Engine::start();
+    engine.sql("CREATE TABLE t (a Int32) ENGINE = MergeTree ORDER BY a SETTINGS fsync_after_insert = 1");
+    for round in 0..3 {
+        for n in 0..20 {
+            engine.sql(&format!("INSERT INTO t VALUES ({n})"));
+        }
+        engine.kill();
+        engine.restart();
+        assert_eq!(engine.sql("SELECT count() FROM t"), format!("{}\n", (round + 1) * 20));
+    }
+}
+
+#[test]
+fn sigterm_lets_running_statements_finish() {
+    let mut engine = Engine::start();
+    engine.sql("CREATE TABLE t (a Int32) ENGINE = MergeTree ORDER BY a");
+    let url = engine.url.clone();
+    let running = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let sql = "INSERT INTO t SELECT number FROM numbers(100) WHERE NOT ignore(sipHash64(arrayMap(x -> sipHash64(x), range(1000000 + number))))";
+            reqwest::Client::new().post(url).body(sql).send().await.unwrap().status().as_u16()
+        })
+    });
+    let limit = Instant::now() + Duration::from_secs(20);
+    while engine.sql("SELECT count() FROM system.processes WHERE query LIKE 'INSERT%'") != "1\n" {
+        assert!(Instant::now() < limit && !running.is_finished(), "the statement was never seen running");
+    }
+    assert_eq!(engine.stop(), Some(0), "{}", engine.log());
+    assert_eq!(running.join().unwrap(), 200);
+    engine.restart();
+    assert_eq!(engine.sql("SELECT count() FROM t"), "100\n");
+}
+
+#[test]
+fn sigint_stops_an_idle_engine_at_once() {
+    let mut engine = Engine::start();
+    engine.sql("CREATE TABLE t (a Int32) ENGINE = MergeTree ORDER BY a");
+    engine.sql("INSERT INTO t VALUES (1)");
+    let begin = Instant::now();
+    signal(engine.pid(), "INT");
+    assert_eq!(engine.stop(), Some(0), "{}", engine.log());
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_folder_belongs_to_one_engine() {
+    let engine = Engine::start();
+    let second = run(&["--path", engine.path.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(
+        !second.status.success() && said.contains("another engine is running") && said.contains("--path"),
+        "{said}"
+    );
+    assert_eq!(engine.sql("SELECT 1"), "1\n");
+}
+
+#[test]
+fn a_port_in_use_is_told_with_what_to_change() {
+    fetch_library();
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = run(&["--path", folder.path().to_str().unwrap(), "--listen", &address]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains(&address) && said.contains("--listen"), "{said}");
+}
+
+#[test]
+fn a_missing_library_names_the_command_that_fetches_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let refused = run(&["--path", path, "--listen", "127.0.0.1:0", "--library", "/nonexistent/libchdb.so"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("make tools"), "{said}");
+}
