@@ -1,3 +1,155 @@
-//! One file per subcommand.
+//! The command line: one file per subcommand.
+//!
+//! A command is a struct of its arguments with a `run(self, &Context) -> anyhow::Result<Outcome>`. Results go to
+//! standard output, everything else (logs, progress, timings) to standard error.
 
+mod clickhouse;
+mod lake;
+mod output;
+mod sql;
 pub mod topic;
+mod validate;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigErrors, Log, process_env};
+use crate::telemetry::logs;
+
+const EXAMPLES: &str = "\
+Examples:
+  boathouse validate --show                     check the configuration; every value and where it comes from
+  boathouse run --config config/boathouse.toml  the daemon
+  boathouse status                              is it healthy, how far behind is it
+  boathouse reconcile                           is it right: Kafka, Bronze and realtime compared
+  boathouse sql \"select time_status, count(*) from bronze.user_events group by 1\"
+  boathouse sql --on clickhouse                 an interactive shell on ClickHouse
+  boathouse dead-letters list                   records that are no events, with the reason
+
+Exit codes:
+  0  done, and right
+  1  a check failed: reconcile found a difference, status found the daemon unhealthy
+  2  not done: wrong usage, a mistake in the configuration, or a server that could not be reached";
+
+/// From a Kafka topic to a Delta lakehouse and ClickHouse, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "boathouse", version, after_help = EXAMPLES, max_term_width = 120)]
+struct Cli {
+    /// The configuration; without it config/boathouse.toml, then /etc/boathouse/boathouse.toml.
+    #[arg(long, global = true, value_name = "FILE", env = "BOATHOUSE_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Print JSON, for programs: field names carry their units.
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Log what the command does (-v), or in detail (-vv), to standard error.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Validate(validate::Args),
+    Sql(sql::Args),
+    Topic(topic::TopicCommand),
+}
+
+/// How a command that could be carried out ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Done, and what it checked is right: exit code 0.
+    Right,
+    /// A check failed: exit code 1.
+    Wrong,
+}
+
+/// What the global arguments say.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    /// `--config`.
+    pub config_path: Option<PathBuf>,
+    /// `--json`.
+    pub json: bool,
+}
+
+impl Context {
+    /// The configuration; its mistakes are the error.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config_path.as_deref())?)
+    }
+
+    /// The configuration and where each value comes from.
+    pub fn loaded(&self) -> Result<crate::config::Loaded, ConfigErrors> {
+        crate::config::Loaded::load(self.config_path.as_deref(), process_env())
+    }
+
+    /// Runs a future to its end on a multi-thread runtime, for commands that are no daemons.
+    pub fn block_on<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the I/O threads; is the limit on processes or memory reached?")?;
+        let result = runtime.block_on(work);
+        // A thread that reads standard input or sits in a foreign call must not hold up the end.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    // Both ring and aws-lc-rs are linked; rustls needs one chosen before the first connection.
+    let _already_chosen = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let context = Context { config_path: cli.config, json: cli.json };
+    match execute(cli.command, cli.verbose, &context) {
+        Ok(Outcome::Right) => ExitCode::SUCCESS,
+        Ok(Outcome::Wrong) => ExitCode::from(1),
+        // Whoever reads the output has seen enough, as `head` does.
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+            eprintln!("{bold}boathouse:{plain} {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<Outcome> {
+    init_logs(verbose)?;
+    match command {
+        Command::Validate(args) => args.run(context),
+        Command::Sql(args) => args.run(context),
+        Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),
+    }
+}
+
+/// Logs of a command that is no daemon: warnings, unless asked for more.
+fn init_logs(verbose: u8) -> anyhow::Result<()> {
+    let filter = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    Ok(logs::init(&Log { filter: filter.into(), ..Log::default() })?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        super::Cli::command().debug_assert();
+    }
+}

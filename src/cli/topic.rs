@@ -7,7 +7,6 @@ mod text;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -24,9 +23,6 @@ pub struct TopicCommand {
     /// Addresses of the brokers, host:port[,host:port…]; by default those of the configuration.
     #[arg(long, global = true)]
     brokers: Option<String>,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,22 +49,16 @@ enum Action {
 
 impl TopicCommand {
     /// Runs the command; `config` is the configuration file, if one was named.
-    pub fn run(self, config: Option<&Path>) -> anyhow::Result<ExitCode> {
+    pub fn run(self, config: Option<&Path>, json: bool) -> anyhow::Result<()> {
         let target = Target::new(self.brokers, config)?;
         let mut out = io::stdout().lock();
-        let result = match self.action {
-            Action::List { all } => list(&target, all, self.json, &mut out),
-            Action::Describe { topic } => describe(&target, topic, self.json, &mut out),
-            Action::Count { topic } => count(&target, topic, self.json, &mut out),
-            Action::Tail(tail) => tail.run(&target, self.json, &mut out),
-        };
-        match result.and_then(|()| out.flush().map_err(Into::into)) {
-            // The reader of a pipe has seen enough (`| head`).
-            Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
-                Ok(ExitCode::SUCCESS)
-            }
-            result => result.map(|()| ExitCode::SUCCESS),
-        }
+        match self.action {
+            Action::List { all } => list(&target, all, json, &mut out),
+            Action::Describe { topic } => describe(&target, topic, json, &mut out),
+            Action::Count { topic } => count(&target, topic, json, &mut out),
+            Action::Tail(tail) => tail.run(&target, json, &mut out),
+        }?;
+        Ok(out.flush()?)
     }
 }
 

@@ -116,6 +116,15 @@ pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
+/// The user's folder for what programs remember between runs, such as a shell's history: `$XDG_STATE_HOME/boathouse`,
+/// by default `~/.local/state/boathouse`.
+pub fn state_dir() -> Option<PathBuf> {
+    let variables: BTreeMap<String, String> = process_env().collect();
+    let folder = |name: &str| variables.get(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    Some(state.join("boathouse"))
+}
+
 fn find(errors: &mut ConfigErrors) -> Option<PathBuf> {
     let found = DEFAULT_PATHS.iter().map(PathBuf::from).find(|p| p.exists());
     if found.is_none() {

@@ -13,7 +13,7 @@ pub mod units;
 mod validate;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
-pub use load::{DEFAULT_PATHS, Loaded, Setting, process_env};
+pub use load::{DEFAULT_PATHS, Loaded, Setting, process_env, state_dir};
 
 pub use pipeline::{
     Aggregate, AllowedValue, BronzeSettings, Field, FieldType, KeepPayload, Pipeline, RealtimeSettings, Retention,

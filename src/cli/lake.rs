@@ -1,0 +1,208 @@
+//! The lakehouse as SQL sees it: Delta tables by name and by path, opened when a statement names them, only read.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::context::SQLOptions;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake::delta_datafusion::{DeltaRuntimeEnvBuilder, DeltaSessionConfig, DeltaSessionContext};
+use url::Url;
+
+/// Bytes that a statement may hold before it spills to disk.
+const MEMORY_BYTES: usize = 512 << 20;
+
+const CATALOG: &str = "lakehouse";
+/// The layers, each a schema of its own; the first is the one that a bare table name means.
+const LAYERS: [&str; 3] = ["bronze", "silver", "gold"];
+/// The schema whose table names are paths, as in Spark: ``delta.`/path` ``.
+const BY_PATH: &str = "delta";
+
+/// A DataFusion session over a lakehouse.
+#[derive(Clone)]
+pub(crate) struct Lake {
+    session: SessionContext,
+    root: Option<PathBuf>,
+}
+
+impl Lake {
+    /// A session over the lakehouse at `uri` (a folder or a `file://` address); without one, only paths are known.
+    pub fn open(uri: Option<&str>) -> anyhow::Result<Self> {
+        let root = uri.map(local_path).transpose()?;
+        let runtime = DeltaRuntimeEnvBuilder::new().with_max_spill_size(MEMORY_BYTES).build();
+        let base = DeltaSessionContext::with_runtime_env(runtime).into_inner();
+        let config = SessionConfig::from(DeltaSessionConfig::default())
+            .set_bool("datafusion.sql_parser.enable_ident_normalization", true)
+            .with_default_catalog_and_schema(CATALOG, LAYERS[0])
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true);
+        let state =
+            datafusion::execution::SessionStateBuilder::new_from_existing(base.state()).with_config(config).build();
+        let session = SessionContext::new_with_state(state);
+        let catalog = MemoryCatalogProvider::new();
+        for layer in LAYERS {
+            let folder = root.as_ref().map(|r| r.join(layer));
+            catalog.register_schema(layer, Arc::new(Layer { folder }))?;
+        }
+        catalog.register_schema(BY_PATH, Arc::new(ByPath))?;
+        session.register_catalog(CATALOG, Arc::new(catalog));
+        Ok(Self { session, root })
+    }
+
+    /// The session itself, for work beyond a statement.
+    pub fn session(&self) -> &SessionContext {
+        &self.session
+    }
+
+    /// Plans a statement that reads. Everything that would write is refused.
+    pub async fn sql(&self, statement: &str) -> anyhow::Result<DataFrame> {
+        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
+        match self.session.sql_with_options(statement, reading).await {
+            Ok(frame) => Ok(frame),
+            Err(e) => Err(self.explain(e)),
+        }
+    }
+
+    /// Tables by name, as `bronze.user_events`.
+    pub fn tables(&self) -> Vec<String> {
+        let Some(root) = &self.root else { return Vec::new() };
+        let names = |layer: &str| {
+            delta_folders(&root.join(layer)).into_iter().map(|name| format!("{layer}.{name}")).collect::<Vec<_>>()
+        };
+        LAYERS.iter().flat_map(|layer| names(layer)).collect()
+    }
+
+    /// The columns of a table and their types.
+    pub async fn columns(&self, table: &str) -> anyhow::Result<Vec<(String, String)>> {
+        let frame = self.session.table(table).await.map_err(|e| self.explain(e))?;
+        Ok(frame.schema().fields().iter().map(|f| (f.name().clone(), f.data_type().to_string())).collect())
+    }
+
+    /// DataFusion's error in the user's terms.
+    pub fn explain(&self, error: DataFusionError) -> anyhow::Error {
+        let text = error.strip_backtrace();
+        let text = text.trim_start_matches("Error during planning: ").replace("table 'lakehouse.", "table '");
+        if text.contains("not found") && text.contains("table '") {
+            let tables = self.tables();
+            let known = if tables.is_empty() {
+                "there is no table yet: has the daemon run with this configuration?".to_string()
+            } else {
+                format!("the tables are {}; others by path: delta.`/path`", tables.join(", "))
+            };
+            return anyhow::anyhow!("{text}\n{known}");
+        }
+        if text.contains("DDL not supported") || text.contains("DML not supported") {
+            return anyhow::anyhow!("this only reads: {text}");
+        }
+        anyhow::anyhow!("{text}")
+    }
+}
+
+/// The folder that a lakehouse URI means.
+pub(crate) fn local_path(uri: &str) -> anyhow::Result<PathBuf> {
+    match Url::parse(uri) {
+        // A one-letter scheme is a drive, and a plain path has none.
+        Ok(url) if url.scheme() == "file" => {
+            url.to_file_path().map_err(|()| anyhow::anyhow!("`{uri}` is not a local file address"))
+        }
+        Ok(url) if url.scheme().len() > 1 => {
+            bail!("`{uri}`: this build reads local lakehouses only; {}:// is not linked in", url.scheme())
+        }
+        _ => Ok(PathBuf::from(uri)),
+    }
+}
+
+/// Opens the Delta table in a folder at its newest version, or at `version`.
+pub(crate) async fn open_delta(folder: &Path, version: Option<u64>) -> anyhow::Result<deltalake::DeltaTable> {
+    let folder = folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()))?;
+    if !folder.join("_delta_log").is_dir() {
+        bail!("{} is no Delta table: it has no _delta_log", folder.display());
+    }
+    let url = Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is no path", folder.display()))?;
+    let table = match version {
+        None => deltalake::open_table(url).await,
+        Some(version) => deltalake::open_table_with_version(url, version).await,
+    };
+    table.with_context(|| format!("the Delta table {} cannot be read", folder.display()))
+}
+
+async fn provider(folder: &Path, version: Option<u64>) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    let table = open_delta(folder, version).await.map_err(|e| DataFusionError::Plan(format!("{e:#}")))?;
+    Ok(table.table_provider().await?)
+}
+
+/// The Delta tables in a folder, by name.
+fn delta_folders(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .filter(|e| e.path().join("_delta_log").is_dir())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// One layer's tables. Every statement sees the newest version.
+#[derive(Debug)]
+struct Layer {
+    folder: Option<PathBuf>,
+}
+
+#[async_trait]
+impl SchemaProvider for Layer {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn table_names(&self) -> Vec<String> {
+        self.folder.as_deref().map(delta_folders).unwrap_or_default()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        match &self.folder {
+            // A name with a separator could leave the layer's folder.
+            Some(folder) if self.table_exist(name) => provider(&folder.join(name), None).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|n| n == name)
+    }
+}
+
+/// Tables by path, at a version if the path ends in `@v12`.
+#[derive(Debug)]
+struct ByPath;
+
+#[async_trait]
+impl SchemaProvider for ByPath {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let (path, version) = match name.rsplit_once("@v") {
+            Some((path, digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                (path, digits.parse().ok())
+            }
+            _ => (name, None),
+        };
+        let path = local_path(path).map_err(|e| DataFusionError::Plan(e.to_string()))?;
+        provider(&path, version).await.map(Some)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        !name.is_empty()
+    }
+}

@@ -1,0 +1,109 @@
+//! `boathouse validate`: is the configuration right, and what does it come to.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::output::{self, Grid};
+use super::{Context, Outcome};
+use crate::config::{ConfigErrors, Loaded, Origin, docs};
+
+/// Check the configuration: all mistakes at once, each with its line and a hint.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  boathouse validate                        exit code 0 if right, 2 if not
+  boathouse validate --show                 every value in force and where it comes from
+  BOATHOUSE__KAFKA__BROKERS=k1:9092 boathouse validate --show
+  boathouse validate --reference            the reference of all keys, as Markdown")]
+pub(crate) struct Args {
+    /// Print every value in force and its origin: default, file and line, or variable.
+    #[arg(long)]
+    show: bool,
+
+    /// Print the reference of all keys (docs/configuration.md) and check nothing.
+    #[arg(long)]
+    reference: bool,
+}
+
+impl Args {
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let mut out = output::stdout();
+        if self.reference {
+            write!(out, "{}", docs::reference())?;
+            out.flush()?;
+            return Ok(Outcome::Right);
+        }
+        match context.loaded() {
+            Ok(loaded) if context.json => output::json(&right_as_json(&loaded, self.show))?,
+            Ok(loaded) if self.show => {
+                let mut grid = Grid::new(&["key", "value", "from"]);
+                for setting in &loaded.settings {
+                    grid.row([setting.path.clone(), shown(&setting.value), setting.origin.to_string()]);
+                }
+                grid.write(&mut out)?;
+            }
+            Ok(loaded) => {
+                let pipelines: Vec<&str> = loaded.config.pipelines.iter().map(|p| p.name.as_str()).collect();
+                writeln!(out, "{} is right; pipelines: {}", loaded.path.display(), pipelines.join(", "))?;
+            }
+            Err(errors) => {
+                if context.json {
+                    output::json(&wrong_as_json(&errors))?;
+                }
+                return Err(errors.into());
+            }
+        }
+        out.flush()?;
+        Ok(Outcome::Right)
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => "–".into(),
+        other => other.to_string(),
+    }
+}
+
+fn right_as_json(loaded: &Loaded, show: bool) -> Value {
+    let mut out = json!({
+        "right": true,
+        "file": loaded.path,
+        "pipelines": loaded.config.pipelines.iter().map(|p| &p.name).collect::<Vec<_>>(),
+    });
+    if show {
+        let settings = loaded.settings.iter().map(|s| {
+            let mut entry = json!({ "key": s.path, "value": s.value });
+            place(&s.origin, &mut entry);
+            entry
+        });
+        out["settings"] = settings.collect();
+    }
+    out
+}
+
+fn wrong_as_json(errors: &ConfigErrors) -> Value {
+    let errors = errors.0.iter().map(|e| {
+        let mut entry = json!({ "message": e.message, "hint": e.hint });
+        place(&e.origin, &mut entry);
+        entry
+    });
+    json!({ "right": false, "errors": errors.collect::<Vec<_>>() })
+}
+
+fn place(origin: &Origin, entry: &mut Value) {
+    match origin {
+        Origin::Default => entry["from"] = "default".into(),
+        Origin::File { path, line } => {
+            entry["from"] = "file".into();
+            entry["file"] = json!(path.as_path());
+            entry["line"] = json!(line);
+        }
+        Origin::Env(name) => {
+            entry["from"] = "environment".into();
+            entry["variable"] = json!(name);
+        }
+    }
+}
