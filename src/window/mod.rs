@@ -14,9 +14,7 @@ mod tally;
 mod verdict;
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
-mod properties;
+mod tests;
 
 pub use combination::Combination;
 pub(crate) use combination::take_value;

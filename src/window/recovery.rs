@@ -92,12 +92,12 @@ pub struct OkRows {
 /// A state that is being rebuilt from Bronze's rows.
 #[derive(Debug)]
 pub struct Rebuild {
-    state: WindowState,
+    pub(super) state: WindowState,
     way: Way,
     at: Standing,
-    wanted: Range<i64>,
+    pub(super) wanted: Range<i64>,
     /// Windows that end at or before it are left out.
-    horizon: Option<i64>,
+    pub(super) horizon: Option<i64>,
 }
 
 impl Rebuild {

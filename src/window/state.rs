@@ -27,7 +27,7 @@ pub enum FoldError {
 }
 
 #[derive(Debug, Default)]
-struct Window {
+pub(super) struct Window {
     cells: HashMap<Combination, Cell>,
     /// Cells other than the overflow cell.
     kept: usize,
@@ -50,7 +50,7 @@ const WINDOW_BYTES: usize = 160;
 pub struct WindowState {
     plan: Arc<AggregatePlan>,
     /// By window start, microseconds.
-    windows: BTreeMap<i64, Window>,
+    pub(super) windows: BTreeMap<i64, Window>,
     /// Every record below this offset has been seen.
     pub(super) position: i64,
     /// Greatest accepted event time below the position, microseconds.
@@ -59,7 +59,7 @@ pub struct WindowState {
     /// Records below this offset are in the cells already.
     pub(super) count_from: i64,
     /// ClickHouse holds rows up to this version: nothing is written below it.
-    floor: i64,
+    pub(super) floor: i64,
     /// The newest position that ClickHouse has acknowledged from here, and whether it said idle.
     acknowledged: Option<(i64, bool)>,
     cell_bytes: usize,
@@ -201,7 +201,9 @@ impl WindowState {
     /// What is to be written now: changed cells, and the position that they make true. None below the floor, and where
     /// nothing has changed since the last acknowledged flush. `idle`: the partition has had nothing new for a while.
     pub fn snapshot(&self, idle: bool) -> Option<FlushCells> {
-        if self.position < self.floor || self.acknowledged == Some((self.position, idle)) {
+        let unchanged =
+            || self.acknowledged == Some((self.position, idle)) && !self.windows.values().any(|w| w.changed);
+        if self.position < self.floor || unchanged() {
             return None;
         }
         let horizon = self.closed_horizon();

@@ -1,0 +1,118 @@
+//! The room under random input: against a plain recount, and under the protocol's crashes.
+
+mod model;
+mod properties;
+mod speed;
+
+use std::sync::Arc;
+
+use crate::config::Pipeline;
+use crate::event::{Batch, Codes, Columns, RawBatch};
+use crate::kafka::Source;
+use crate::window::{EventClock, OkRows, Verdict};
+
+/// Fields that aggregates of these tests group and filter by; they follow the event id and the event time.
+const TEXTS: [&str; 5] = ["kind", "page", "source", "country", "device"];
+const SECOND: i64 = 1_000_000;
+
+/// A pipeline with the fields above; `rest` holds its times and aggregates, as TOML.
+fn pipeline(rest: &str) -> Pipeline {
+    let mut text = String::from("topic = \"t\"\n");
+    text.push_str("[[field]]\nname = \"id\"\ntype = \"string\"\nrole = \"event_id\"\n");
+    text.push_str("[[field]]\nname = \"at\"\ntype = \"timestamp\"\nrole = \"event_time\"\n");
+    for name in TEXTS {
+        text.push_str(&format!("[[field]]\nname = \"{name}\"\ntype = \"string\"\nrequired = false\n"));
+    }
+    text.push_str(rest);
+    let mut pipeline: Pipeline = toml_edit::de::from_str(&text).unwrap();
+    pipeline.name = "p".into();
+    pipeline
+}
+
+fn source(partition: i32) -> Arc<Source> {
+    Arc::new(Source { pipeline: "p".into(), topic: "t".into(), generation: 0, partition })
+}
+
+/// A record; no texts for one that is no event.
+#[derive(Debug, Clone)]
+struct Record {
+    offset: i64,
+    /// Microseconds.
+    time: i64,
+    kafka_ms: i64,
+    texts: Option<[Option<&'static str>; 5]>,
+}
+
+/// What becomes of a record, said plainly.
+fn plain_verdict(pipeline: &Pipeline, record: &Record, mark: &mut Option<i64>) -> Verdict {
+    let micros = |d: std::time::Duration| d.as_micros() as i64;
+    let time = &pipeline.time;
+    if record.texts.is_none() {
+        return Verdict::Unparsed;
+    }
+    if record.time > record.kafka_ms * 1000 + micros(time.future_guard) {
+        return Verdict::Future;
+    }
+    let window_end = (record.time / micros(time.window) + 1) * micros(time.window);
+    if mark.is_some_and(|m| window_end <= m - micros(time.bound) - micros(time.allowed_lateness)) {
+        return Verdict::Late;
+    }
+    *mark = Some(mark.map_or(record.time, |m| m.max(record.time)));
+    Verdict::Ok
+}
+
+/// The texts of some records as codes, by field of the pipeline.
+fn codes<'a>(records: impl Iterator<Item = &'a Record> + Clone) -> Vec<Option<Codes>> {
+    let mut columns = vec![None, None];
+    for field in 0..TEXTS.len() {
+        let mut column = Codes::default();
+        for record in records.clone() {
+            let code = match record.texts.and_then(|t| t[field]) {
+                None => Codes::NONE,
+                Some(text) => match column.values.iter().position(|v| v == text) {
+                    Some(code) => code as u32,
+                    None => {
+                        column.values.push(text.into());
+                        column.values.len() as u32 - 1
+                    }
+                },
+            };
+            column.codes.push(code);
+        }
+        columns.push(Some(column));
+    }
+    columns
+}
+
+/// The batch that a consumer at `from` makes of the next records, with the position behind them.
+fn batch(source: &Arc<Source>, clock: &mut EventClock, records: &[Record], from: i64, next: i64) -> Batch {
+    let mark_before = clock.mark();
+    let mut raw = RawBatch::default();
+    let mut verdicts = Vec::new();
+    for record in records {
+        raw.push(record.offset, record.kafka_ms, None, Some(&record.time.to_le_bytes()));
+        verdicts.push(match record.texts {
+            None => Verdict::Unparsed,
+            Some(_) => clock.judge(record.time, record.kafka_ms),
+        });
+    }
+    raw.seal();
+    let columns = Columns {
+        fields: Vec::new(),
+        event_time: records.iter().map(|r| r.time).collect(),
+        errors: Vec::new(),
+        keep_payload: vec![false; records.len()],
+        codes: codes(records.iter()),
+        raw,
+    };
+    Batch { source: source.clone(), columns, verdicts, from, next, mark_before, mark: clock.mark(), received_at: 0 }
+}
+
+/// Bronze's rows of some records.
+fn ok_rows(records: &[&Record]) -> OkRows {
+    OkRows {
+        offsets: records.iter().map(|r| r.offset).collect(),
+        event_time: records.iter().map(|r| r.time).collect(),
+        codes: codes(records.iter().copied()),
+    }
+}
