@@ -1,0 +1,86 @@
+//! Bronze's rows as a window state counts them: the one place where this room meets the Delta table.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use futures::TryStreamExt;
+
+use super::recover::{BronzeRows, RecoverError};
+use crate::bronze;
+use crate::config::Pipeline;
+use crate::event::Codes;
+use crate::kafka::Source;
+use crate::window::{MissingCodes, OkRows, RowsWanted};
+
+/// A pipeline's Bronze table as of one version.
+pub struct TableRows<'a> {
+    pub table: &'a bronze::Table,
+    /// The newest if none is given.
+    pub version: Option<u64>,
+    pub pipeline: &'a Pipeline,
+}
+
+impl BronzeRows for TableRows<'_> {
+    async fn ok_rows(
+        &self,
+        source: &Source,
+        wanted: &RowsWanted,
+        fields: &[usize],
+        each: &mut (dyn FnMut(&OkRows) -> Result<(), MissingCodes> + Send),
+    ) -> Result<(), RecoverError> {
+        let wanted = bronze::OkRows {
+            source: Arc::new(source.clone()),
+            offsets: wanted.offsets.clone(),
+            event_time_from: wanted.event_time_from,
+            fields: fields.iter().map(|f| self.pipeline.fields[*f].name.clone()).collect(),
+        };
+        let failed = |e| RecoverError::Bronze(Box::new(e));
+        let mut batches = self.table.ok_rows(self.version, wanted).await.map_err(failed)?;
+        while let Some(batch) = batches.try_next().await.map_err(failed)? {
+            let rows = columns(&batch, fields, self.pipeline.fields.len())
+                .ok_or_else(|| RecoverError::Bronze("a column of Bronze's rows has another type".into()))?;
+            each(&rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// Columns of a batch: offset, event time, then the fields.
+fn columns(batch: &RecordBatch, fields: &[usize], fields_of_pipeline: usize) -> Option<OkRows> {
+    let offsets = batch.column(0).as_primitive_opt::<Int64Type>()?.values().to_vec();
+    let event_time = batch.column(1).as_primitive_opt::<TimestampMicrosecondType>()?.values().to_vec();
+    let mut codes = vec![None; fields_of_pipeline];
+    for (index, field) in fields.iter().enumerate() {
+        *codes.get_mut(*field)? = Some(encode(batch.column(2 + index).as_string_opt::<i32>()?));
+    }
+    Some(OkRows { offsets, event_time, codes })
+}
+
+fn encode(texts: &StringArray) -> Codes {
+    let mut seen: HashMap<&str, u32> = HashMap::new();
+    let mut column = Codes { codes: Vec::with_capacity(texts.len()), values: Vec::new() };
+    for text in texts {
+        column.codes.push(match text {
+            None => Codes::NONE,
+            Some(text) => *seen.entry(text).or_insert_with(|| {
+                column.values.push(text.to_owned());
+                column.values.len() as u32 - 1
+            }),
+        });
+    }
+    column
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_become_codes_in_order_of_appearance() {
+        let column = encode(&StringArray::from(vec![Some("b"), None, Some("a"), Some("b"), Some("")]));
+        assert_eq!(column.codes, [0, Codes::NONE, 1, 0, 2]);
+        assert_eq!(column.values, ["b", "a", ""]);
+    }
+}
