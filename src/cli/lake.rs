@@ -1,6 +1,5 @@
 //! The lakehouse as SQL sees it: Delta tables by name and by path, opened when a statement names them, only read.
 
-use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -133,7 +132,7 @@ pub(crate) async fn open_delta(folder: &Path, version: Option<u64>) -> anyhow::R
 
 async fn provider(folder: &Path, version: Option<u64>) -> Result<Arc<dyn TableProvider>, DataFusionError> {
     let table = open_delta(folder, version).await.map_err(|e| DataFusionError::Plan(format!("{e:#}")))?;
-    Ok(table.table_provider().await?)
+    table.table_provider().await
 }
 
 /// The Delta tables in a folder, by name.
@@ -156,10 +155,6 @@ struct Layer {
 
 #[async_trait]
 impl SchemaProvider for Layer {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn table_names(&self) -> Vec<String> {
         self.folder.as_deref().map(delta_folders).unwrap_or_default()
     }
@@ -183,10 +178,6 @@ struct ByPath;
 
 #[async_trait]
 impl SchemaProvider for ByPath {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn table_names(&self) -> Vec<String> {
         Vec::new()
     }
