@@ -17,6 +17,7 @@ use super::BronzeError;
 use super::durable::{fsync, local_path};
 use super::error::remedy;
 use super::log::{CommitLog, PutOutcome, TableState};
+use crate::failpoint;
 
 /// Longest wait between two tries.
 const PAUSE_MAX_MS: u64 = 5_000;
@@ -143,7 +144,10 @@ impl CommitLog for DeltaLog {
     }
 
     async fn put(&self, version: u64, entry: Bytes) -> PutOutcome {
-        match self.store.write_commit_entry(version, CommitOrBytes::LogBytes(entry), Uuid::new_v4()).await {
+        failpoint::hit("bronze.before_commit");
+        let written = self.store.write_commit_entry(version, CommitOrBytes::LogBytes(entry), Uuid::new_v4()).await;
+        failpoint::hit("bronze.after_commit");
+        match written {
             Ok(()) => PutOutcome::Landed,
             Err(TransactionError::VersionAlreadyExists(_)) => PutOutcome::Taken,
             Err(e) => PutOutcome::Unknown(e.to_string()),

@@ -34,6 +34,6 @@ pub use error::{BronzeError, remedy};
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
 pub use log::{CommitLog, PutOutcome, TableState};
 pub use read::{LastRow, OkRows, first_event_time_after};
-pub use schema::{PARTITION_COLUMN, arrow_type, file_schema, reserved_columns};
-pub use settings::{DECODER_VERSION, key as table_key, settings, settings_hash};
+pub use schema::{PARTITION_COLUMN, file_schema, reserved_columns};
+pub use settings::{key as table_key, settings, settings_hash};
 pub use table::Table;

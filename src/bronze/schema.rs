@@ -6,12 +6,14 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
 use crate::config::{FieldType, Pipeline, Role};
+use crate::event::{EVENT_TIME_COLUMN, arrow_type};
 
 /// The partition column of the table: the day (UTC) on which the record was taken from Kafka.
 pub const PARTITION_COLUMN: &str = "ingestion_date";
 
 const BEFORE: [&str; 7] = ["topic", "generation", "partition", "offset", "kafka_timestamp", "key", "headers"];
-const AFTER: [&str; 6] = ["event_time", "time_status", "parse_error", "payload", "ingestion_time", PARTITION_COLUMN];
+const AFTER: [&str; 6] =
+    [EVENT_TIME_COLUMN, "time_status", "parse_error", "payload", "ingestion_time", PARTITION_COLUMN];
 
 /// Names that no field of a pipeline may have (compared without regard to case, as Delta does). The field with the
 /// role `event_time` is exempt: its column is `event_time`, whatever the field's name.
@@ -22,17 +24,6 @@ pub fn reserved_columns() -> impl Iterator<Item = &'static str> {
 /// The fields of a pipeline that are columns of their own: all but the event time's, with their place in `fields`.
 pub(crate) fn own_fields(pipeline: &Pipeline) -> impl Iterator<Item = (usize, &crate::config::Field)> {
     pipeline.fields.iter().enumerate().filter(|(_, f)| f.role != Some(Role::EventTime))
-}
-
-/// The Arrow type of a field's column; also the type of its array in `Columns::fields`.
-pub fn arrow_type(kind: FieldType) -> DataType {
-    match kind {
-        FieldType::String => DataType::Utf8,
-        FieldType::Int => DataType::Int64,
-        FieldType::Float => DataType::Float64,
-        FieldType::Bool => DataType::Boolean,
-        FieldType::Timestamp => timestamp(),
-    }
 }
 
 /// Delta's `timestamp`: microseconds, UTC.
@@ -63,7 +54,7 @@ pub fn file_schema(pipeline: &Pipeline) -> SchemaRef {
     ];
     fields.extend(own_fields(pipeline).map(|(_, f)| Field::new(&f.name, arrow_type(f.kind), true)));
     fields.extend([
-        Field::new("event_time", timestamp(), true),
+        Field::new(EVENT_TIME_COLUMN, timestamp(), true),
         Field::new("time_status", DataType::Utf8, true),
         Field::new("parse_error", DataType::Utf8, true),
         Field::new("payload", DataType::Binary, true),
@@ -100,7 +91,7 @@ pub(crate) fn delta_columns(pipeline: &Pipeline) -> Vec<Value> {
     ];
     columns.extend(own_fields(pipeline).map(|(_, f)| column(&f.name, json!(delta_type(f.kind)))));
     columns.extend([
-        column("event_time", json!("timestamp")),
+        column(EVENT_TIME_COLUMN, json!("timestamp")),
         column("time_status", json!("string")),
         column("parse_error", json!("string")),
         column("payload", json!("binary")),

@@ -5,9 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::schema::delta_type;
 use crate::config::{Pipeline, Role};
-
-/// Version of the rules by which bytes become columns; raise it whenever the decoder would read any record otherwise.
-pub const DECODER_VERSION: u32 = 1;
+use crate::event::DECODER_VERSION;
 
 /// Keys of the table's configuration that are Boathouse's own.
 pub mod key {

@@ -14,6 +14,7 @@ use super::metadata::{Change, Decision, Purpose, decide, first_metadata, first_p
 use super::schema::PARTITION_COLUMN;
 use super::{BronzeError, Ledger, SealedFile};
 use crate::config::{Pipeline, Role};
+use crate::failpoint;
 
 /// Tries of a settings commit before giving up; every try sees what the others have committed meanwhile.
 const TRIES: u32 = 20;
@@ -164,12 +165,14 @@ impl Table {
         let failed = |e: &dyn std::fmt::Display| {
             BronzeError::io(format!("file {} of {} cannot be written", add.path, self.log.name()), e)
         };
+        failpoint::hit("bronze.before_file");
         store.put(&Path::from(add.path.as_str()), payload).await.map_err(|e| failed(&e))?;
         if let Some(root) = self.log.local() {
             let path = root.join(&add.path);
             let folder = path.parent().unwrap_or(root).to_path_buf();
             fsync(vec![path, folder, root.clone()]).await.map_err(|e| failed(&e))?;
         }
+        failpoint::hit("bronze.after_file");
         Ok(add)
     }
 }
