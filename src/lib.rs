@@ -16,6 +16,7 @@
 // A panic is survived by supervision, but it is no way to report an error; an exception says why it cannot happen.
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod actors;
 pub mod bronze;
 pub mod cli;
 pub mod config;

@@ -113,6 +113,11 @@ impl Table {
         Ledger::new(self.log.clone(), &self.pipeline.name, &self.epoch)
     }
 
+    /// The pipeline whose table this is.
+    pub fn pipeline(&self) -> &Arc<Pipeline> {
+        &self.pipeline
+    }
+
     /// The id under which the settings in force were committed.
     pub fn epoch(&self) -> &str {
         &self.epoch

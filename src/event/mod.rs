@@ -15,5 +15,6 @@ mod schema;
 mod timestamp;
 
 pub use batch::{Batch, Codes, Columns, Headers, PADDING, RawBatch};
+pub(crate) use codes::Coder;
 pub use decoder::{DECODER_VERSION, Decoder, MAX_BATCH_BYTES};
 pub use schema::{EVENT_TIME_COLUMN, Schema, arrow_type, bronze_fields, coded_fields};

@@ -1,5 +1,16 @@
-//! Kafka: the client, one queue per partition, positions.
+//! Kafka: the client, one queue and one reader per partition, positions.
+//!
+//! This room knows offsets and threads; it does not know what becomes of a batch.
 
+mod client;
+mod placement;
+mod queue;
+mod reader;
+pub mod settings;
 mod source;
 
+pub use client::{Assigned, Client, ClientEvent, Drained, Place};
+pub use placement::{Known, Placement, place};
+pub use queue::{PartitionQueue, QueueError, Taken};
+pub use reader::{ReadError, Reader, ReaderEvent, Start, now_micros};
 pub use source::Source;

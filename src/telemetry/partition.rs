@@ -167,6 +167,11 @@ impl PartitionState {
         self.end_offset.map(|end| (end - self.read.position).max(0))
     }
 
+    /// How long there has been something to read without the read position moving.
+    pub fn read_waiting(&self, now: Instant) -> Option<Duration> {
+        self.read.waiting(now)
+    }
+
     /// The event-time watermark, microseconds since the epoch.
     pub fn watermark(&self) -> Option<i64> {
         self.mark.map(|mark| mark - self.bound.as_micros() as i64)

@@ -1,5 +1,8 @@
 //! Integration tests, one binary: each module speaks to the product as a user does.
-#![allow(clippy::disallowed_methods, reason = "tests read variables for the number of seeds, and wait on other processes")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read variables for the number of seeds, and wait on other processes"
+)]
 
 mod config;
 mod corpus;

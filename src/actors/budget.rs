@@ -1,0 +1,45 @@
+//! How the one memory budget is cut. Pure.
+
+/// Shares of `memory.budget`, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// The whole.
+    pub whole: usize,
+    /// What librdkafka may hold per partition.
+    pub kafka_queue: usize,
+    /// Encoded bytes at which a Bronze file is committed, whatever `bronze.flush_bytes` says. Two exist at a time: one
+    /// fills while one is being written.
+    pub bronze_file: usize,
+    /// What the window totals of one partition may hold before they are dropped, to be counted again from Bronze.
+    pub windows: usize,
+}
+
+impl Budget {
+    /// Cuts the budget for an instance that may come to hold all `partitions` of a pipeline, one of `pipelines`.
+    ///
+    /// A quarter for Kafka's queues, a quarter for batches in hand (three a partition, and their columns), three eighths
+    /// for the two Bronze files, an eighth for windows.
+    pub fn divide(whole: usize, pipelines: usize, partitions: usize) -> Self {
+        let share = whole / pipelines.max(1);
+        let partitions = partitions.max(1);
+        Self {
+            whole,
+            kafka_queue: (share / 4 / partitions).clamp(1 << 20, 16 << 20),
+            bronze_file: (share * 3 / 16).max(1 << 20),
+            windows: (share / 8 / partitions).max(256 << 10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_stay_within_the_whole() {
+        let b = Budget::divide(128 << 20, 1, 3);
+        assert!(b.kafka_queue * 3 + b.bronze_file * 2 + b.windows * 3 <= 96 << 20, "{b:?}");
+        let b = Budget::divide(128 << 20, 2, 24);
+        assert!(b.kafka_queue >= 1 << 20 && b.windows >= 256 << 10, "{b:?}");
+    }
+}

@@ -1,0 +1,174 @@
+//! The daemon: one actor system with a supervisor per pipeline, the runtime for I/O, the metrics listener, and the way out.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use anyhow::{Context as _, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::budget::Budget;
+use super::pipeline::{PipelineSupervisor, StopPipeline};
+use super::setup::Setup;
+use crate::config::{Config, Pipeline, Server};
+use crate::kafka;
+use crate::serving;
+use crate::telemetry::{Board, DaemonPhase, Limits, Listener, Recorder};
+
+/// How long the start asks the broker how many partitions a topic has; the answer only cuts the memory budget.
+const ASK: Duration = Duration::from_secs(2);
+/// Partitions assumed where the broker does not say.
+const PARTITIONS: usize = 8;
+
+/// Runs until a signal asks it to stop and everything in hand is durable, or the deadline has passed.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    keep_freed_memory();
+    let server = Arc::new(config.server);
+    let _lock = lock(&server.data_dir)?;
+    let instance = instance_id(&server.data_dir)?;
+    let io = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("cannot start the I/O runtime")?;
+    let handle = io.handle().clone();
+    let outcome = System::new().block_on(serve(server, config.pipelines, instance, handle));
+    io.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve(
+    server: Arc<Server>,
+    pipelines: Vec<Arc<Pipeline>>,
+    instance: String,
+    io: tokio::runtime::Handle,
+) -> anyhow::Result<()> {
+    // Before anything that takes time: a signal that comes during the start must not kill without draining.
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let board = Board::new();
+    let recorder = Recorder::global().context("cannot install the metrics recorder")?;
+    let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
+    let clickhouse = {
+        let _runtime = io.enter();
+        serving::Client::new(&server.clickhouse)?
+    };
+    let mut arbiters = Vec::new();
+    let mut supervisors = Vec::new();
+    for pipeline in &pipelines {
+        let bronze = Arbiter::new();
+        let stream = Arbiter::new();
+        let partitions = partitions_of(&server, pipeline, &io).await;
+        let setup = Arc::new(Setup {
+            server: server.clone(),
+            pipeline: pipeline.clone(),
+            board: board.clone(),
+            budget: Budget::divide(server.memory.budget.bytes(), pipelines.len(), partitions),
+            clickhouse: clickhouse.clone(),
+            io: io.clone(),
+            bronze_arbiter: bronze.handle(),
+            stream_arbiter: stream.handle(),
+            instance: instance.clone(),
+        });
+        supervisors.push(PipelineSupervisor::new(setup).start());
+        arbiters.extend([bronze, stream]);
+    }
+    board.set_phase(DaemonPhase::Running);
+    tracing::info!(
+        pipelines = pipelines.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+        kafka = server.kafka.brokers,
+        metrics = %listener.address(),
+        "boathouse runs"
+    );
+
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    let deadline = server.shutdown.deadline;
+    tracing::info!(
+        deadline_s = deadline.as_secs(),
+        "stopping: draining what is in hand; a second signal leaves at once"
+    );
+    board.set_phase(DaemonPhase::Stopping);
+    let drained = futures::future::join_all(supervisors.iter().map(|s| s.send(StopPipeline)));
+    tokio::select! {
+        _ = drained => tracing::info!("stopped: both sinks hold everything that was read"),
+        () = tokio::time::sleep(deadline) => {
+            tracing::warn!("stopped at the deadline; what was not drained is read again at the next start");
+        }
+        _ = interrupt.recv() => tracing::warn!("stopped at once; what was not drained is read again at the next start"),
+        _ = terminate.recv() => tracing::warn!("stopped at once; what was not drained is read again at the next start"),
+    }
+    listener.stop().await;
+    for arbiter in &arbiters {
+        arbiter.stop();
+    }
+    for arbiter in arbiters {
+        // An arbiter ends when its actors have been dropped; a panicked one has nothing more to say.
+        let _ = arbiter.join();
+    }
+    Ok(())
+}
+
+/// How many partitions the topic has, where the broker says so in time.
+async fn partitions_of(server: &Server, pipeline: &Pipeline, io: &tokio::runtime::Handle) -> usize {
+    let (config, topic) = (kafka::settings::client(&server.kafka), pipeline.topic.clone());
+    let ask = io.spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create().ok()?;
+        let metadata = consumer.fetch_metadata(Some(&topic), ASK).ok()?;
+        metadata.topics().first().map(|t| t.partitions().len())
+    });
+    ask.await.ok().flatten().filter(|n| *n > 0).unwrap_or(PARTITIONS)
+}
+
+/// Two daemons on one folder would fence each other for ever: the second one does not start.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(data_dir).with_context(|| {
+        format!("cannot create data_dir {}; set `data_dir` to a folder that may be written", data_dir.display())
+    })?;
+    let path = data_dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another daemon runs on data_dir {}; stop it, or give this one a `data_dir` of its own",
+            data_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}; does the file system support locks?", path.display()))
+        }
+    }
+}
+
+/// The instance's lasting name in its consumer groups: made once, kept in the data folder.
+fn instance_id(data_dir: &Path) -> anyhow::Result<String> {
+    let path = data_dir.join("instance-id");
+    match fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        Ok(_) | Err(_) => {
+            let id = format!("boathouse-{}", uuid::Uuid::new_v4());
+            let fresh = data_dir.join("instance-id.new");
+            fs::write(&fresh, &id)
+                .and_then(|()| fs::rename(&fresh, &path))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(id)
+        }
+    }
+}
+
+/// Batches come and go by the megabyte; given back to the system each time, they would cost their page faults anew.
+fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets parameters of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
+        // Threads hand memory to each other here; many arenas would each keep their own.
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}

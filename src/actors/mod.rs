@@ -1,0 +1,15 @@
+//! The actors: one file each, with its messages, its state and its supervision. An actor owns no arithmetic and no format;
+//! mailboxes hold no durable state.
+
+mod bronze;
+pub mod budget;
+mod consumer;
+mod daemon;
+mod pipeline;
+mod realtime;
+mod recount;
+mod setup;
+pub mod supervise;
+mod windows;
+
+pub use daemon::run;

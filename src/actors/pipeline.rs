@@ -1,0 +1,624 @@
+//! Supervises one pipeline: opens its table, joins the group, places partitions where Bronze stands, makes their actors,
+//! and makes everything anew, after a pause, when something on the way to Bronze fails. What fails on the way to
+//! ClickHouse is rebuilt beside the running stream.
+//!
+//! One *round* is one life of table, client and actors; words from an earlier round are ignored.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use tokio::sync::{mpsc, oneshot};
+
+use super::bronze::{Acquire, BronzeWriter, Flush, Genesis, Release, Store};
+use super::consumer::{NewWindows, PartitionConsumer};
+use super::realtime::{RealtimeWriter, ServeNow, Served, Windows};
+use super::setup::Setup;
+use super::supervise::{Backoff, Ended, launch};
+use super::windows::{Consumer, WindowAggregator};
+use crate::bronze::{BronzeError, Position, Table};
+use crate::event::{self, Decoder, Schema};
+use crate::kafka::{self, Assigned, Client, ClientEvent, Drained, Known, Place, Placement, ReadError, Source, place};
+use crate::telemetry::{Acquired, ActorId, PartitionPhase, SinkCondition};
+use crate::window::{AggregatePlan, EventClock, Standing};
+
+/// Something on the way to Bronze failed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SessionFailed {
+    pub round: u64,
+    pub error: BronzeError,
+}
+
+/// A partition cannot be read on from its position.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PartitionFailed {
+    pub round: u64,
+    pub partition: i32,
+    pub error: ReadError,
+}
+
+/// Drains and leaves; answered when everything is stopped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StopPipeline;
+
+/// Batches that a partition's reader may run ahead of its consumer.
+const AHEAD: usize = 1;
+/// Words of the client that may wait to be heard; then its thread waits.
+const EVENTS: usize = 64;
+/// How long a drain may take at a revocation.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often group offsets are committed and progress is looked at.
+const TICK: Duration = Duration::from_secs(5);
+/// No progress for this long, with records to be read: the client is made anew.
+const STUCK: Duration = Duration::from_secs(90);
+
+struct Running {
+    source: Arc<Source>,
+    consumer: Addr<PartitionConsumer>,
+    consumer_ended: oneshot::Receiver<()>,
+}
+
+struct Session {
+    /// None once it is being closed.
+    client: Option<Client>,
+    bronze: Addr<BronzeWriter>,
+    realtime: Addr<RealtimeWriter>,
+    served: Arc<Served>,
+    table_id: String,
+    generation: i32,
+    schema: Arc<Schema>,
+    partitions: HashMap<i32, Running>,
+    opened: Instant,
+}
+
+/// See the file's head.
+pub struct PipelineSupervisor {
+    setup: Arc<Setup>,
+    round: u64,
+    session: Option<Session>,
+    backoff: Backoff,
+    /// Why the session is being closed, when it is for a fault.
+    fault: Option<Fault>,
+    stopping: Vec<oneshot::Sender<()>>,
+    stopped: bool,
+}
+
+enum Fault {
+    /// Worth another try.
+    Again(String),
+    /// Stays down until somebody acts.
+    Loud(String),
+}
+
+impl From<&BronzeError> for Fault {
+    fn from(error: &BronzeError) -> Self {
+        if error.is_loud_stop() { Fault::Loud(error.to_string()) } else { Fault::Again(error.to_string()) }
+    }
+}
+
+impl PipelineSupervisor {
+    pub fn new(setup: Arc<Setup>) -> Self {
+        Self {
+            setup,
+            round: 0,
+            session: None,
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), None, Duration::from_secs(60)),
+            fault: None,
+            stopping: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    fn id(&self) -> ActorId {
+        ActorId::new("pipeline", self.setup.pipeline.name.as_str())
+    }
+
+    /// Begins a round: the table first, then the group.
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        if !self.stopping.is_empty() || self.stopped {
+            return self.finish_stop();
+        }
+        self.round += 1;
+        let round = self.round;
+        let (uri, pipeline) = (self.setup.server.lakehouse.uri.clone(), self.setup.pipeline.clone());
+        let open = self.setup.io.spawn(async move {
+            let table = Table::open_or_create(&uri, &pipeline, None).await?;
+            let ledger = table.ledger();
+            Ok::<_, BronzeError>(Store { table, ledger })
+        });
+        ctx.spawn(open.into_actor(self).map(move |outcome, supervisor, ctx| match outcome {
+            _ if supervisor.round != round => {}
+            _ if !supervisor.stopping.is_empty() || supervisor.stopped => supervisor.finish_stop(),
+            Ok(Ok(store)) => supervisor.opened(store, ctx),
+            Ok(Err(error)) => supervisor.fail(Fault::from(&error), ctx),
+            Err(panic) => supervisor.fail(Fault::Again(panic.to_string()), ctx),
+        }));
+    }
+
+    fn opened(&mut self, store: Store, ctx: &mut Context<Self>) {
+        let setup = self.setup.clone();
+        let round = self.round;
+        let plans = match AggregatePlan::all(&setup.pipeline, store.table.epoch()) {
+            Ok(plans) => plans,
+            Err(error) => return self.fail(Fault::Loud(error.to_string()), ctx),
+        };
+        tracing::info!("Raw landing streaming to {}", store.table.url());
+        let (table, name) = (store.table.clone(), setup.pipeline.name.clone());
+        let served = Arc::new(Served::new(setup.clickhouse.clone(), table, name, plans));
+        let (table_id, generation) = (store.table.table_id().to_owned(), store.table.generation());
+        let supervisor = ctx.address();
+        let (bronze, ended) = {
+            let setup = setup.clone();
+            launch(&self.setup.bronze_arbiter, move || BronzeWriter::new(setup, round, supervisor, store))
+        };
+        self.watch(ended, "bronze_writer", ctx);
+        let realtime = self.launch_realtime(&served, ctx);
+
+        let group = format!("{}.{}", setup.server.kafka.group, setup.pipeline.name);
+        let config = kafka::settings::consumer(&setup.server.kafka, &group, &setup.instance, setup.budget.kafka_queue);
+        let (events, mut inbox) = mpsc::channel(EVENTS);
+        match Client::start(&config, &setup.pipeline.topic, events) {
+            Ok(client) => {
+                ctx.add_stream(futures::stream::poll_fn(move |cx| {
+                    inbox.poll_recv(cx).map(|event| event.map(|event| Event { round, event }))
+                }));
+                self.session = Some(Session {
+                    client: Some(client),
+                    bronze,
+                    realtime,
+                    served,
+                    table_id,
+                    generation,
+                    schema: Schema::new(&setup.pipeline),
+                    partitions: HashMap::new(),
+                    opened: Instant::now(),
+                });
+                setup.board.actor_running(&self.id(), round > 1);
+            }
+            Err(error) => self.fail(Fault::Loud(format!("the Kafka client cannot be made: {error}")), ctx),
+        }
+    }
+
+    fn launch_realtime(&mut self, served: &Arc<Served>, ctx: &mut Context<Self>) -> Addr<RealtimeWriter> {
+        let (setup, for_actor) = (self.setup.clone(), served.clone());
+        let (realtime, ended) = launch(&Arbiter::current(), move || RealtimeWriter::new(setup, for_actor));
+        let round = self.round;
+        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
+            if let Ok(Ended::Panicked(text)) = how {
+                supervisor.realtime_ended(round, &text, ctx);
+            }
+        }));
+        realtime
+    }
+
+    /// The realtime writer is made anew and given the windows again; they keep what was not acknowledged.
+    fn realtime_ended(&mut self, round: u64, text: &str, ctx: &mut Context<Self>) {
+        if self.round != round || self.session.is_none() {
+            return;
+        }
+        let id = ActorId::new("realtime_writer", self.setup.pipeline.name.as_str());
+        tracing::error!(pipeline = self.setup.pipeline.name, panic = text, "the realtime writer panicked; made anew");
+        self.setup.board.actor_failed(&id, text, false);
+        // The windows hold the old writer's address: with it they go, and count again from Bronze.
+        let Some(served) = self.session.as_ref().map(|s| s.served.clone()) else { return };
+        let realtime = self.launch_realtime(&served, ctx);
+        if let Some(session) = &mut self.session {
+            session.realtime = realtime;
+            let partitions: Vec<i32> = session.partitions.keys().copied().collect();
+            for partition in partitions {
+                self.relaunch_windows(partition, ctx);
+            }
+        }
+        self.setup.board.actor_running(&id, true);
+    }
+
+    /// A child on the way to Bronze: its end by panic ends the round.
+    fn watch(&self, ended: oneshot::Receiver<Ended>, kind: &'static str, ctx: &mut Context<Self>) {
+        let round = self.round;
+        let id = ActorId::new(kind, self.setup.pipeline.name.as_str());
+        self.setup.board.actor_running(&id, round > 1);
+        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
+            if supervisor.round == round
+                && let Ok(Ended::Panicked(text)) = how
+            {
+                supervisor.setup.board.actor_failed(&id, text.as_str(), false);
+                supervisor.fail(Fault::Again(format!("{kind} panicked: {text}")), ctx);
+            }
+        }));
+    }
+
+    /// Ends the round: closes the client, drops the actors, and opens again after a pause.
+    fn fail(&mut self, fault: Fault, ctx: &mut Context<Self>) {
+        if self.fault.is_some() {
+            return; // already closing; the first cause is the one to tell
+        }
+        match &fault {
+            Fault::Again(error) => {
+                tracing::warn!(pipeline = self.setup.pipeline.name, error, "pipeline fails; made anew after a pause");
+            }
+            Fault::Loud(error) => {
+                tracing::error!(pipeline = self.setup.pipeline.name, error, "pipeline stays down until somebody acts");
+            }
+        }
+        let text = match &fault {
+            Fault::Again(text) | Fault::Loud(text) => text.clone(),
+        };
+        self.setup.board.actor_failed(&self.id(), text, matches!(fault, Fault::Loud(_)));
+        self.fault = Some(fault);
+        self.close(ctx);
+    }
+
+    /// Closes the client on a thread of its own: closing revokes, and this actor answers the revocation.
+    fn close(&mut self, ctx: &mut Context<Self>) {
+        let Some(client) = self.session.as_mut().and_then(|session| session.client.take()) else {
+            if self.session.is_none() {
+                self.closed(ctx);
+            }
+            return;
+        };
+        client.stop();
+        let gone = self.setup.io.spawn_blocking(move || drop(client));
+        ctx.spawn(gone.into_actor(self).map(|_, supervisor, ctx| supervisor.closed(ctx)));
+    }
+
+    fn closed(&mut self, ctx: &mut Context<Self>) {
+        let ran = match self.session.take() {
+            Some(session) => {
+                for running in session.partitions.values() {
+                    self.setup.board.revoked(&running.source);
+                }
+                session.opened.elapsed()
+            }
+            None => Duration::ZERO,
+        };
+        let fault = self.fault.take();
+        if !self.stopping.is_empty() {
+            return self.finish_stop();
+        }
+        match fault {
+            Some(Fault::Loud(_)) => self.stopped = true,
+            _ => {
+                let pause = self.backoff.next(ran).unwrap_or(Duration::from_secs(30));
+                ctx.run_later(pause, |supervisor, ctx| supervisor.open(ctx));
+            }
+        }
+    }
+
+    fn finish_stop(&mut self) {
+        self.stopped = true;
+        for waiter in self.stopping.drain(..) {
+            let _ = waiter.send(());
+        }
+    }
+
+    fn assigned(&mut self, partitions: Vec<Assigned>, reply: SyncSender<HashMap<i32, Place>>, ctx: &mut Context<Self>) {
+        let Some(session) = self.session.as_ref().filter(|_| self.fault.is_none()) else {
+            let _ = reply.send(HashMap::new());
+            return;
+        };
+        let pipeline: Arc<str> = self.setup.pipeline.name.as_str().into();
+        let topic: Arc<str> = self.setup.pipeline.topic.as_str().into();
+        let sources: Vec<Arc<Source>> = partitions
+            .iter()
+            .map(|p| {
+                Arc::new(Source {
+                    pipeline: pipeline.clone(),
+                    topic: topic.clone(),
+                    generation: session.generation,
+                    partition: p.partition,
+                })
+            })
+            .collect();
+        let bronze = session.bronze.clone();
+        let (table_id, start_at) = (session.table_id.clone(), self.setup.pipeline.start_at);
+        let work = async move {
+            let gone = |_| BronzeError::Io { what: "placing partitions".into(), cause: "the writer is gone".into() };
+            let acquired = bronze.send(Acquire(sources.clone())).await.map_err(gone)??;
+            let begun = acquired.positions.iter().any(Option::is_some);
+            let mut begin = Vec::new();
+            let mut placed = Vec::new();
+            for ((assigned, source), position) in partitions.iter().zip(&sources).zip(&acquired.positions) {
+                let placement = place(&Known {
+                    name: &format!("{}/{}", source.topic, source.partition),
+                    pipeline: &source.pipeline,
+                    log: assigned.log.clone(),
+                    bronze: position.map(|p| p.next_offset),
+                    pipeline_has_begun: begun,
+                    start_at,
+                    committed_table: assigned.committed_table.as_deref(),
+                    our_table: &table_id,
+                });
+                let at = match &placement {
+                    Placement::Begin(offset) => {
+                        begin.push((source.clone(), *offset));
+                        Some(Position { next_offset: *offset, mark: None })
+                    }
+                    Placement::Continue(_) => *position,
+                    Placement::Stop { .. } => None,
+                };
+                placed.push((source.clone(), placement, at, assigned.log.end));
+            }
+            if !begin.is_empty() {
+                bronze.send(Genesis(begin)).await.map_err(gone)??;
+            }
+            Ok::<_, BronzeError>(placed)
+        };
+        ctx.wait(work.into_actor(self).map(move |outcome, supervisor, ctx| {
+            let mut places = HashMap::new();
+            match outcome {
+                Ok(placed) => {
+                    for (source, placement, at, log_end) in placed {
+                        let place = match (placement, at) {
+                            (Placement::Stop { what, command }, _) => {
+                                tracing::error!(%source, what, command, "partition stopped until somebody decides");
+                                supervisor.setup.board.stopped(&source, what, command);
+                                Place::Hold
+                            }
+                            (_, Some(at)) => supervisor.launch_partition(source.clone(), at, log_end, ctx),
+                            (_, None) => Place::Hold,
+                        };
+                        places.insert(source.partition, place);
+                    }
+                }
+                Err(error) => supervisor.fail(Fault::from(&error), ctx),
+            }
+            // A client that no longer waits is closing.
+            let _ = reply.send(places);
+        }));
+    }
+
+    fn launch_partition(&mut self, source: Arc<Source>, at: Position, log_end: i64, ctx: &mut Context<Self>) -> Place {
+        let setup = self.setup.clone();
+        let Some((bronze, schema)) = self.session.as_ref().map(|s| (s.bronze.clone(), s.schema.clone())) else {
+            return Place::Hold;
+        };
+        setup.board.acquired(
+            &source,
+            &Acquired {
+                position: at.next_offset,
+                mark: at.mark,
+                bound: setup.pipeline.time.bound,
+                bronze_flush_interval: setup.pipeline.bronze.flush_interval,
+                realtime_flush_interval: (!setup.pipeline.aggregates.is_empty())
+                    .then_some(setup.pipeline.realtime.flush_interval),
+            },
+        );
+        setup.board.end_offset(&source, log_end);
+        let start = Standing { next_offset: at.next_offset, mark: at.mark };
+        let Some(windows) = self.launch_windows(&source, Some(start), ctx) else { return Place::Hold };
+        let (events, inbox) = mpsc::channel(AHEAD);
+        let (consumer, ended) = {
+            let (setup, source, supervisor, round) = (setup.clone(), source.clone(), ctx.address(), self.round);
+            let sinks = (bronze, windows.clone());
+            launch(&self.setup.stream_arbiter, move || {
+                PartitionConsumer::new(setup, round, source, supervisor, sinks, inbox)
+            })
+        };
+        windows.do_send(Consumer(consumer.clone()));
+        let (done, consumer_ended) = oneshot::channel();
+        let round = self.round;
+        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
+            let _ = done.send(());
+            if let Ok(Ended::Panicked(text)) = how
+                && supervisor.round == round
+            {
+                supervisor.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
+            }
+        }));
+        tracing::info!(%source, position = at.next_offset, "partition taken up at Bronze's position");
+        if let Some(session) = &mut self.session {
+            session.partitions.insert(source.partition, Running { source: source.clone(), consumer, consumer_ended });
+        }
+        let clock = EventClock::new(&setup.pipeline.time, at.mark);
+        let decoder = Box::new(Decoder::new(schema, &event::coded_fields(&setup.pipeline)));
+        Place::From { source, position: at.next_offset, clock, decoder, events }
+    }
+
+    fn launch_windows(
+        &mut self,
+        source: &Arc<Source>,
+        start: Option<Standing>,
+        ctx: &mut Context<Self>,
+    ) -> Option<Addr<WindowAggregator>> {
+        let session = self.session.as_ref()?;
+        let (windows, ended) = {
+            let (setup, served) = (self.setup.clone(), session.served.clone());
+            let (source, realtime) = (source.clone(), session.realtime.clone());
+            launch(&self.setup.stream_arbiter, move || WindowAggregator::new(setup, served, source, realtime, start))
+        };
+        session.realtime.do_send(Windows(source.clone(), Some(windows.clone())));
+        let (round, partition) = (self.round, source.partition);
+        let id = ActorId::new("window_aggregator", source.to_string());
+        self.setup.board.actor_running(&id, start.is_none());
+        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
+            if let Ok(Ended::Panicked(text)) = how
+                && supervisor.round == round
+            {
+                tracing::error!(actor = %id.name, panic = text, "windows panicked; counted again from Bronze");
+                supervisor.setup.board.actor_failed(&id, text, false);
+                supervisor.relaunch_windows(partition, ctx);
+            }
+        }));
+        Some(windows)
+    }
+
+    /// Makes a partition's windows anew beside its running consumer.
+    fn relaunch_windows(&mut self, partition: i32, ctx: &mut Context<Self>) {
+        let Some(running) = self.session.as_ref().and_then(|s| s.partitions.get(&partition)) else { return };
+        let (source, consumer) = (running.source.clone(), running.consumer.clone());
+        if let Some(windows) = self.launch_windows(&source, None, ctx) {
+            windows.do_send(Consumer(consumer.clone()));
+            consumer.do_send(NewWindows(windows));
+        }
+    }
+
+    /// Partitions leave: their readers have stopped. Unless something has failed, everything in hand is made durable.
+    fn revoked(&mut self, partitions: Vec<i32>, reply: SyncSender<Option<Drained>>, ctx: &mut Context<Self>) {
+        let faulty = self.fault.is_some();
+        let board = self.setup.board.clone();
+        let Some(session) = &mut self.session else {
+            let _ = reply.send(None);
+            return;
+        };
+        let leaving: Vec<Running> = partitions.iter().filter_map(|p| session.partitions.remove(p)).collect();
+        let (bronze, realtime) = (session.bronze.clone(), session.realtime.clone());
+        let table = session.table_id.clone();
+        let drain = async move {
+            let mut sources = Vec::new();
+            let mut ended = Vec::new();
+            for running in leaving {
+                sources.push(running.source);
+                ended.push(running.consumer_ended);
+            }
+            let mut drained = None;
+            if !faulty {
+                let work = async {
+                    futures::future::join_all(ended).await;
+                    let served = realtime.send(ServeNow);
+                    let flushed = bronze.send(Flush);
+                    let (_, flushed) = tokio::join!(served, flushed);
+                    matches!(flushed, Ok(Ok(())))
+                };
+                if actix_rt::time::timeout(DRAIN, work).await.unwrap_or(false) {
+                    let offsets = sources.iter().filter_map(|s| held_by_both(&board, s)).collect();
+                    drained = Some(Drained { offsets, table });
+                }
+            }
+            for source in &sources {
+                realtime.do_send(Windows(source.clone(), None));
+                board.revoked(source);
+            }
+            let _ = bronze.send(Release(sources)).await;
+            drained
+        };
+        ctx.wait(drain.into_actor(self).map(move |drained, _, _| {
+            let _ = reply.send(drained);
+        }));
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let Some(session) = &self.session else { return };
+        let Some(client) = &session.client else { return };
+        if client.ended() {
+            return self.fail(Fault::Again("the Kafka client ended by itself".into()), ctx);
+        }
+        let board = &self.setup.board;
+        let offsets: Vec<_> =
+            session.partitions.values().filter_map(|running| held_by_both(board, &running.source)).collect();
+        if !offsets.is_empty() {
+            client.commit(offsets, &session.table_id);
+        }
+        let now = Instant::now();
+        let stuck = session.partitions.values().find(|running| {
+            board.partition(&running.source).is_some_and(|p| {
+                p.phase == PartitionPhase::Running
+                    && p.lag().is_some_and(|lag| lag > 0)
+                    && p.read_waiting(now).is_some_and(|waiting| waiting > STUCK)
+            })
+        });
+        if let Some(running) = stuck {
+            let error = format!("{} has records to read and has not moved for {STUCK:?}", running.source);
+            self.fail(Fault::Again(error), ctx);
+        }
+    }
+}
+
+/// The offset that the group may be told: what both sinks hold.
+fn held_by_both(board: &crate::telemetry::Board, source: &Source) -> Option<(i32, i64)> {
+    let state = board.partition(source)?;
+    Some((source.partition, state.bronze_position().min(state.realtime_position())))
+}
+
+impl Actor for PipelineSupervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.open(ctx);
+        ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+/// A word of the client, with the round that it belongs to.
+struct Event {
+    round: u64,
+    event: ClientEvent,
+}
+
+impl StreamHandler<Event> for PipelineSupervisor {
+    fn handle(&mut self, Event { round, event }: Event, ctx: &mut Context<Self>) {
+        if round != self.round {
+            return; // dropping a reply's sender answers the client
+        }
+        match event {
+            ClientEvent::Assigned { partitions, reply } => self.assigned(partitions, reply, ctx),
+            ClientEvent::Revoked { partitions, reply, .. } => self.revoked(partitions, reply, ctx),
+            ClientEvent::Ends(ends) => {
+                let Some(session) = &self.session else { return };
+                for (partition, log) in ends {
+                    if let Some(running) = session.partitions.get(&partition) {
+                        self.setup.board.end_offset(&running.source, log.end);
+                    }
+                }
+            }
+            ClientEvent::Reachable(outcome) => {
+                let condition = match outcome {
+                    Ok(()) => SinkCondition::Healthy,
+                    Err(error) => SinkCondition::Retrying { error },
+                };
+                self.setup.board.sink("kafka", condition);
+            }
+            ClientEvent::Failed(error) => self.fail(Fault::Again(error), ctx),
+        }
+    }
+
+    /// The stream of one round ends with its client; the actor goes on.
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+impl Handler<SessionFailed> for PipelineSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, SessionFailed { round, error }: SessionFailed, ctx: &mut Context<Self>) {
+        if round == self.round {
+            self.fail(Fault::from(&error), ctx);
+        }
+    }
+}
+
+impl Handler<PartitionFailed> for PipelineSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, failed: PartitionFailed, _: &mut Context<Self>) {
+        if failed.round != self.round {
+            return;
+        }
+        let Some(running) = self.session.as_ref().and_then(|s| s.partitions.get(&failed.partition)) else { return };
+        let command = failed.error.command(&self.setup.pipeline.name);
+        let what = failed.error.to_string();
+        tracing::error!(source = %running.source, what, command, "partition stopped until somebody decides");
+        self.setup.board.stopped(&running.source, what, command);
+    }
+}
+
+impl Handler<StopPipeline> for PipelineSupervisor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopPipeline, ctx: &mut Context<Self>) -> Self::Result {
+        let (sender, told) = oneshot::channel();
+        self.stopping.push(sender);
+        if self.session.is_some() {
+            self.close(ctx);
+        } else {
+            self.finish_stop();
+        }
+        Box::pin(async move {
+            // Dropped only with the actor: then it is stopped, too.
+            let _ = told.await;
+        })
+    }
+}

@@ -1,0 +1,312 @@
+//! Serves what the windows have counted: every `realtime.flush_interval` the changed totals of all partitions go to
+//! ClickHouse in one insert per aggregate, in the order that recovery relies on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use tokio::sync::{Mutex, oneshot};
+
+use super::setup::Setup;
+use super::windows::{Acknowledge, DropStates, Snapshot, Totals, WindowAggregator};
+use crate::bronze::Table;
+use crate::kafka::{Source, now_micros};
+use crate::serving::{self, Error, ErrorKind, PartitionFlush};
+use crate::telemetry::{SinkCondition, names};
+use crate::window::{AggregatePlan, FlushCells};
+
+/// The aggregates in force, the server that serves them, and the Bronze table that they are counted from.
+pub struct Served {
+    client: serving::Client,
+    pub table: Table,
+    pipeline: String,
+    /// In the pipeline's order.
+    pub plans: Vec<Arc<AggregatePlan>>,
+    /// Whether the tables are known to be there.
+    prepared: Mutex<bool>,
+}
+
+impl Served {
+    pub fn new(client: serving::Client, table: Table, pipeline: String, plans: Vec<Arc<AggregatePlan>>) -> Self {
+        Self { client, table, pipeline, plans, prepared: Mutex::new(false) }
+    }
+
+    /// The client, once the tables are there.
+    pub async fn client(&self) -> Result<&serving::Client, Error> {
+        let mut prepared = self.prepared.lock().await;
+        if !*prepared {
+            self.client.prepare(&self.pipeline, &self.plans).await?;
+            *prepared = true;
+        }
+        Ok(&self.client)
+    }
+
+    /// A table is gone: they are made again before the next use.
+    async fn unprepared(&self) {
+        *self.prepared.lock().await = false;
+    }
+}
+
+/// A partition's windows come or go.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Windows(pub Arc<Source>, pub Option<Addr<WindowAggregator>>);
+
+/// Serves what there is now; answers whether ClickHouse took it.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct ServeNow;
+
+/// See the file's head.
+pub struct RealtimeWriter {
+    setup: Arc<Setup>,
+    served: Arc<Served>,
+    windows: HashMap<Arc<Source>, Addr<WindowAggregator>>,
+    serving: bool,
+    /// Whom to tell when the next serving has ended.
+    waiting: Vec<oneshot::Sender<bool>>,
+    failures: u32,
+    refused: bool,
+    /// The next serving, when none is under way.
+    timer: Option<SpawnHandle>,
+    told: Instant,
+    rows_since_told: u64,
+}
+
+impl RealtimeWriter {
+    pub fn new(setup: Arc<Setup>, served: Arc<Served>) -> Self {
+        Self {
+            setup,
+            served,
+            windows: HashMap::new(),
+            serving: false,
+            waiting: Vec::new(),
+            failures: 0,
+            refused: false,
+            timer: None,
+            told: Instant::now(),
+            rows_since_told: 0,
+        }
+    }
+
+    fn serve(&mut self, ctx: &mut Context<Self>) {
+        if self.serving {
+            return;
+        }
+        self.serving = true;
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let windows: Vec<_> = self.windows.iter().map(|(source, addr)| (source.clone(), addr.clone())).collect();
+        let (served, io) = (self.served.clone(), self.setup.io.clone());
+        let work = async move {
+            let mut totals: Vec<Collected> = Vec::new();
+            for (source, addr) in windows {
+                // An actor that has gone is made anew and counts again from Bronze.
+                if let Ok(Totals { cells, position, oldest }) = addr.send(Snapshot).await {
+                    totals.push(Collected { source, windows: addr, cells, position, oldest, written: Vec::new() });
+                }
+            }
+            let started = Instant::now();
+            let (totals, outcome) = io
+                .spawn(async move {
+                    let outcome = flush(&served, &mut totals).await;
+                    (totals, outcome)
+                })
+                .await
+                .unwrap_or_else(|_| (Vec::new(), Ok(0)));
+            (totals, outcome, started.elapsed())
+        };
+        ctx.spawn(work.into_actor(self).map(move |(totals, outcome, took), writer, ctx| {
+            writer.serving = false;
+            let ok = outcome.is_ok();
+            let rows = *outcome.as_ref().unwrap_or(&0);
+            writer.acknowledged(totals, rows, took);
+            match outcome {
+                Ok(_) => writer.healthy(),
+                Err(error) => writer.failed(&error),
+            }
+            for waiter in waiting {
+                let _ = waiter.send(ok);
+            }
+            let pause = if !writer.waiting.is_empty() && ok { Duration::ZERO } else { writer.pause(took) };
+            writer.timer = Some(ctx.run_later(pause, |writer, ctx| writer.serve(ctx)));
+        }));
+    }
+
+    /// Until the next serving: the interval less what this one took; longer after failures.
+    fn pause(&self, took: Duration) -> Duration {
+        let interval = self.setup.pipeline.realtime.flush_interval;
+        match self.failures {
+            0 => interval.saturating_sub(took),
+            n => (Duration::from_millis(250) * (1 << n.min(5))).min(Duration::from_secs(5)),
+        }
+    }
+
+    fn healthy(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(pipeline = self.setup.pipeline.name, "Fast-agg: ClickHouse takes totals again");
+        }
+        self.failures = 0;
+        self.refused = false;
+        self.setup.board.sink("clickhouse", SinkCondition::Healthy);
+    }
+
+    /// What was written is told to its windows; what was not stays changed there.
+    fn acknowledged(&mut self, totals: Vec<Collected>, rows: u64, took: Duration) {
+        let labels = [self.setup.pipeline.name.as_str()];
+        if rows > 0 {
+            names::REALTIME_ROWS.add(rows, &labels);
+            names::REALTIME_FLUSH_SECONDS.observe(took, &labels);
+        }
+        for Collected { source, windows, position, oldest, written, .. } in totals {
+            if let Some(position) = position {
+                self.setup.board.realtime_at(&source, position);
+                if let Some(oldest) = oldest {
+                    let waited = Duration::from_micros((now_micros() - oldest).max(0) as u64);
+                    names::END_TO_END_SECONDS.observe(waited, &[labels[0], "realtime"]);
+                }
+            }
+            if !written.is_empty() {
+                windows.do_send(Acknowledge(written));
+            }
+        }
+        self.rows_since_told += rows;
+        if self.told.elapsed() >= Duration::from_secs(30) {
+            tracing::info!(
+                pipeline = self.setup.pipeline.name,
+                rows = self.rows_since_told,
+                "Fast-agg: totals served in the last 30 s"
+            );
+            (self.told, self.rows_since_told) = (Instant::now(), 0);
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        self.failures += 1;
+        names::REALTIME_FAILURES.add(1, &[&self.setup.pipeline.name]);
+        let text = error.to_string();
+        let condition = if error.kind == ErrorKind::Auth {
+            if !self.refused {
+                tracing::error!(error = text, "Fast-agg: ClickHouse refuses our user or password; Bronze goes on");
+            }
+            self.refused = true;
+            SinkCondition::Refused { error: text }
+        } else {
+            if self.failures == 1 {
+                tracing::warn!(
+                    error = text,
+                    "Fast-agg: ClickHouse does not take totals; Bronze goes on, windows follow"
+                );
+            }
+            SinkCondition::Retrying { error: text }
+        };
+        self.setup.board.sink("clickhouse", condition);
+        if error.kind == ErrorKind::Missing {
+            // What was acknowledged went with the tables: everything is counted again.
+            for windows in self.windows.values() {
+                windows.do_send(DropStates { only_over_budget: false });
+            }
+        }
+    }
+}
+
+/// What one partition's windows gave, and what became of it.
+struct Collected {
+    source: Arc<Source>,
+    windows: Addr<WindowAggregator>,
+    cells: Vec<(usize, FlushCells)>,
+    /// What is served once all cells are; none while an aggregate is down or a flush has failed.
+    position: Option<i64>,
+    /// When the oldest record in it came to Kafka, microseconds since the epoch.
+    oldest: Option<i64>,
+    written: Vec<(usize, FlushCells)>,
+}
+
+/// Writes all changed totals; answers how many rows of partials that was. What was written moves to `written`, also
+/// where something else has failed.
+async fn flush(served: &Served, totals: &mut [Collected]) -> Result<u64, Error> {
+    let client = match served.client().await {
+        Ok(client) => client,
+        Err(error) => {
+            totals.iter_mut().for_each(|t| t.position = None);
+            return Err(error);
+        }
+    };
+    let mut places = Vec::new();
+    let mut flushes = Vec::new();
+    for (partition, collected) in totals.iter_mut().enumerate() {
+        for (aggregate, cells) in collected.cells.drain(..) {
+            places.push((partition, aggregate));
+            flushes.push(PartitionFlush {
+                source: collected.source.clone(),
+                plan: served.plans[aggregate].clone(),
+                cells,
+            });
+        }
+    }
+    let answers = client.flush(&flushes).await;
+    let mut rows = 0;
+    let mut failure = None;
+    for (((partition, aggregate), flush), answer) in places.into_iter().zip(flushes).zip(answers) {
+        let collected = &mut totals[partition];
+        match answer {
+            Ok(()) => {
+                rows += flush.cells.cells.len() as u64;
+                collected.written.push((aggregate, flush.cells));
+            }
+            Err(error) => {
+                collected.position = None;
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) => {
+            if error.kind == ErrorKind::Missing {
+                served.unprepared().await;
+            }
+            Err(error)
+        }
+        None => Ok(rows),
+    }
+}
+
+impl Actor for RealtimeWriter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        tracing::info!(
+            pipeline = self.setup.pipeline.name,
+            interval_ms = self.setup.pipeline.realtime.flush_interval.as_millis() as u64,
+            "Fast-agg streaming to {}",
+            self.setup.server.clickhouse.url
+        );
+        let interval = self.setup.pipeline.realtime.flush_interval;
+        self.timer = Some(ctx.run_later(interval, |writer, ctx| writer.serve(ctx)));
+    }
+}
+
+impl Handler<Windows> for RealtimeWriter {
+    type Result = ();
+
+    fn handle(&mut self, Windows(source, windows): Windows, _: &mut Context<Self>) {
+        match windows {
+            Some(addr) => self.windows.insert(source, addr),
+            None => self.windows.remove(&source),
+        };
+    }
+}
+
+impl Handler<ServeNow> for RealtimeWriter {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, _: ServeNow, ctx: &mut Context<Self>) -> Self::Result {
+        let (sender, told) = oneshot::channel();
+        self.waiting.push(sender);
+        self.serve(ctx);
+        Box::pin(async move { told.await.unwrap_or(false) })
+    }
+}

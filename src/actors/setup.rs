@@ -1,0 +1,28 @@
+//! What every actor of a pipeline is given when it is made.
+
+use std::sync::Arc;
+
+use actix_rt::ArbiterHandle;
+use tokio::runtime::Handle;
+
+use super::budget::Budget;
+use crate::config::{Pipeline, Server};
+use crate::serving;
+use crate::telemetry::Board;
+
+/// Shared by the actors of one pipeline.
+pub struct Setup {
+    pub server: Arc<Server>,
+    pub pipeline: Arc<Pipeline>,
+    pub board: Board,
+    pub budget: Budget,
+    pub clickhouse: serving::Client,
+    /// The multi-thread runtime where Delta, DataFusion and HTTP run.
+    pub io: Handle,
+    /// Where Bronze is encoded.
+    pub bronze_arbiter: ArbiterHandle,
+    /// Where consumers and windows run.
+    pub stream_arbiter: ArbiterHandle,
+    /// This instance's lasting name in the consumer group.
+    pub instance: String,
+}

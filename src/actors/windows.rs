@@ -1,0 +1,376 @@
+//! The windows of one partition, every aggregate of it: folds batches, gives what is to be served, and comes back after a
+//! stop or an outage. An aggregate is *live* or *down*; one that is down ignores batches and is counted again from Bronze
+//! in the background, then joins between two batches.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use super::consumer::{JoinWindows, PartitionConsumer};
+use super::realtime::{RealtimeWriter, ServeNow, Served};
+use super::recount;
+use super::setup::Setup;
+use super::supervise::Backoff;
+use crate::event::Batch;
+use crate::kafka::Source;
+use crate::telemetry::names;
+use crate::window::{AggregatePlan, FlushCells, Standing, WindowState};
+
+/// Counts a batch. Answered when the partition may go on: at once, unless the totals have outgrown their budget and must
+/// be served first.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Fold(pub Arc<Batch>);
+
+/// What is to be served now, by aggregate.
+#[derive(Message)]
+#[rtype(result = "Totals")]
+pub struct Snapshot;
+
+/// ClickHouse holds these totals, positions included.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Acknowledge(pub Vec<(usize, FlushCells)>);
+
+/// The partition has nothing new, or has again.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct AtEnd;
+
+/// The consumer stands between two batches, at Bronze's position: count what is missing and join.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct GoLive;
+
+/// The consumer, which is made after its windows.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Consumer(pub Addr<PartitionConsumer>);
+
+/// The changed totals of a partition, by the aggregate's place in the pipeline.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub cells: Vec<(usize, FlushCells)>,
+    /// What is served once these are: the least position of all aggregates; none while one is down.
+    pub position: Option<i64>,
+    /// When the oldest record that is not yet served came to Kafka, microseconds since the epoch.
+    pub oldest: Option<i64>,
+}
+
+impl<A, M> actix::dev::MessageResponse<A, M> for Totals
+where
+    A: Actor,
+    M: Message<Result = Totals>,
+{
+    fn handle(self, _: &mut A::Context, sender: Option<actix::dev::OneshotSender<Totals>>) {
+        if let Some(sender) = sender {
+            // A receiver that is gone wants nothing.
+            let _ = sender.send(self);
+        }
+    }
+}
+
+/// How long the start may wait for ClickHouse before Bronze goes on without it.
+const FAST: Duration = Duration::from_secs(3);
+/// Records between ClickHouse's position and Bronze's that may be counted before the first batch is taken.
+const FAST_RECORDS: i64 = 200_000;
+/// How long counting what is missing may hold the partition up.
+const JOIN: Duration = Duration::from_secs(60);
+
+enum Slot {
+    Live(Box<WindowState>),
+    Down,
+}
+
+/// See the file's head.
+pub struct WindowAggregator {
+    setup: Arc<Setup>,
+    served: Arc<Served>,
+    source: Arc<Source>,
+    realtime: Addr<RealtimeWriter>,
+    consumer: Option<Addr<PartitionConsumer>>,
+    /// Where the consumer starts; none for windows that are made while it runs.
+    start: Option<Standing>,
+    slots: Vec<Slot>,
+    /// Counted again, waiting to join.
+    rebuilt: Vec<(usize, WindowState)>,
+    rebuilding: bool,
+    backoff: Backoff,
+    at_end_since: Option<Instant>,
+    /// When the oldest record since the last snapshot came to Kafka, microseconds since the epoch.
+    oldest: Option<i64>,
+}
+
+impl WindowAggregator {
+    pub fn new(
+        setup: Arc<Setup>,
+        served: Arc<Served>,
+        source: Arc<Source>,
+        realtime: Addr<RealtimeWriter>,
+        start: Option<Standing>,
+    ) -> Self {
+        let slots = served.plans.iter().map(|_| Slot::Down).collect();
+        Self {
+            setup,
+            served,
+            source,
+            realtime,
+            consumer: None,
+            start,
+            slots,
+            rebuilt: Vec::new(),
+            rebuilding: false,
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(15), None, Duration::from_secs(60)),
+            at_end_since: None,
+            oldest: None,
+        }
+    }
+
+    fn down(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|i| matches!(self.slots[*i], Slot::Down)).collect()
+    }
+
+    fn memory(&self) -> usize {
+        let live = self.slots.iter().map(|slot| match slot {
+            Slot::Live(state) => state.memory(),
+            Slot::Down => 0,
+        });
+        live.sum()
+    }
+
+    fn plan(&self, aggregate: usize) -> &Arc<AggregatePlan> {
+        &self.served.plans[aggregate]
+    }
+
+    /// Forgets all totals; they are counted again from Bronze once ClickHouse is back.
+    fn drop_states(&mut self, why: &str, ctx: &mut Context<Self>) {
+        let mut dropped = 0;
+        for slot in &mut self.slots {
+            if matches!(slot, Slot::Live(_)) {
+                *slot = Slot::Down;
+                dropped += 1;
+            }
+        }
+        if dropped > 0 {
+            names::REALTIME_DROPPED.add(dropped, &[&self.setup.pipeline.name]);
+            tracing::info!(source = %self.source, why, "window totals dropped; they are counted again from Bronze");
+        }
+        self.rebuild_later(ctx);
+    }
+
+    fn rebuild_later(&mut self, ctx: &mut Context<Self>) {
+        if self.rebuilding || self.down().is_empty() {
+            return;
+        }
+        self.rebuilding = true;
+        let wait = self.backoff.next(Duration::ZERO).unwrap_or(Duration::from_secs(15));
+        ctx.run_later(wait, |windows, ctx| windows.rebuild(ctx));
+    }
+
+    /// Counts what is down from Bronze, while the consumer goes on.
+    fn rebuild(&mut self, ctx: &mut Context<Self>) {
+        let wanted: Vec<_> = self.down().into_iter().map(|i| (i, self.plan(i).clone())).collect();
+        let (served, source) = (self.served.clone(), self.source.clone());
+        let work = async move { recount::rebuild(&served, &source, wanted).await };
+        let work = self.setup.io.spawn(work);
+        ctx.spawn(work.into_actor(self).map(|outcome, windows, ctx| {
+            let outcome = outcome.unwrap_or_else(|panic| Err(anyhow::anyhow!("recount: {panic}")));
+            match (outcome, windows.consumer.clone()) {
+                (Ok(states), Some(consumer)) => {
+                    windows.rebuilt = states;
+                    ctx.spawn(consumer.send(JoinWindows).into_actor(windows).map(|joined, windows, ctx| {
+                        windows.rebuilding = false;
+                        windows.rebuilt.clear();
+                        if joined.unwrap_or(false) && windows.down().is_empty() {
+                            windows.backoff = WindowAggregator::fresh_backoff();
+                            tracing::info!(source = %windows.source, "Fast-agg windows are live again");
+                        } else {
+                            windows.rebuild_later(ctx);
+                        }
+                    }));
+                }
+                (Ok(_), None) => {
+                    windows.rebuilding = false;
+                    windows.rebuild_later(ctx);
+                }
+                (Err(error), _) => {
+                    tracing::info!(source = %windows.source, error = format!("{error:#}"), "windows not counted yet");
+                    windows.rebuilding = false;
+                    windows.rebuild_later(ctx);
+                }
+            }
+        }));
+    }
+
+    fn fresh_backoff() -> Backoff {
+        Backoff::new(Duration::from_millis(500), Duration::from_secs(15), None, Duration::from_secs(60))
+    }
+
+    fn idle(&self) -> bool {
+        self.at_end_since.is_some_and(|since| since.elapsed() >= self.setup.pipeline.time.idle_after)
+    }
+}
+
+impl Actor for WindowAggregator {
+    type Context = Context<Self>;
+
+    /// Comes back the fast way where that is possible, before the first batch is taken.
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let Some(start) = self.start else {
+            return self.rebuild_later(ctx);
+        };
+        let (served, source) = (self.served.clone(), self.source.clone());
+        let work = self.setup.io.spawn(async move {
+            tokio::time::timeout(FAST, recount::fast(&served, &source, start, FAST_RECORDS)).await
+        });
+        ctx.wait(work.into_actor(self).map(|outcome, windows, ctx| {
+            match outcome {
+                Ok(Ok(Ok((states, _claims)))) => {
+                    for (aggregate, state) in states {
+                        windows.slots[aggregate] = Slot::Live(Box::new(state));
+                    }
+                }
+                Ok(Ok(Err(error))) => {
+                    tracing::info!(source = %windows.source, error = format!("{error:#}"), "windows start later");
+                }
+                Ok(Err(_)) => tracing::info!(source = %windows.source, "ClickHouse is slow; windows start later"),
+                Err(panic) => tracing::info!(source = %windows.source, %panic, "windows start later"),
+            }
+            windows.rebuild_later(ctx);
+        }));
+    }
+}
+
+impl Handler<Consumer> for WindowAggregator {
+    type Result = ();
+
+    fn handle(&mut self, Consumer(consumer): Consumer, _: &mut Context<Self>) {
+        self.consumer = Some(consumer);
+    }
+}
+
+impl Handler<Fold> for WindowAggregator {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Fold(batch): Fold, ctx: &mut Context<Self>) -> Self::Result {
+        self.at_end_since = None;
+        if let Some(kafka_ms) = batch.columns.raw.timestamps.first() {
+            let came = if *kafka_ms < 0 { batch.received_at } else { kafka_ms * 1000 };
+            self.oldest.get_or_insert(came);
+        }
+        let mut broken = None;
+        for slot in &mut self.slots {
+            if let Slot::Live(state) = slot
+                && let Err(error) = state.fold(&batch)
+            {
+                // A gap in what the consumer hands on is a bug; the totals cannot be trusted and are counted again.
+                broken = Some(error.to_string());
+                *slot = Slot::Down;
+            }
+        }
+        if let Some(error) = broken {
+            tracing::error!(source = %self.source, error, "windows are counted again from Bronze");
+            self.rebuild_later(ctx);
+        }
+        if self.memory() <= self.setup.budget.windows {
+            return Box::pin(std::future::ready(()));
+        }
+        let (realtime, windows) = (self.realtime.clone(), ctx.address());
+        Box::pin(async move {
+            if !matches!(realtime.send(ServeNow).await, Ok(true)) {
+                windows.do_send(DropStates { only_over_budget: true });
+            }
+        })
+    }
+}
+
+/// Forgets all totals, to be counted again from Bronze: they have outgrown their budget and cannot be served, or
+/// ClickHouse has lost what it had.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct DropStates {
+    pub only_over_budget: bool,
+}
+
+impl Handler<DropStates> for WindowAggregator {
+    type Result = ();
+
+    fn handle(&mut self, DropStates { only_over_budget }: DropStates, ctx: &mut Context<Self>) {
+        if !only_over_budget {
+            self.drop_states("ClickHouse has lost its tables", ctx);
+        } else if self.memory() > self.setup.budget.windows {
+            self.drop_states("over budget while ClickHouse does not take them", ctx);
+        }
+    }
+}
+
+impl Handler<AtEnd> for WindowAggregator {
+    type Result = ();
+
+    fn handle(&mut self, _: AtEnd, _: &mut Context<Self>) {
+        self.at_end_since.get_or_insert_with(Instant::now);
+    }
+}
+
+impl Handler<Snapshot> for WindowAggregator {
+    type Result = Totals;
+
+    fn handle(&mut self, _: Snapshot, _: &mut Context<Self>) -> Totals {
+        let idle = self.idle();
+        let mut totals = Totals { cells: Vec::new(), position: Some(i64::MAX), oldest: self.oldest.take() };
+        for (aggregate, slot) in self.slots.iter_mut().enumerate() {
+            match slot {
+                Slot::Live(state) => {
+                    // Below the floor ClickHouse already has more than we have counted.
+                    let position = state.position().max(state.floor());
+                    totals.position = totals.position.map(|least| least.min(position));
+                    if let Some(cells) = state.snapshot(idle) {
+                        totals.cells.push((aggregate, cells));
+                    }
+                }
+                Slot::Down => totals.position = None,
+            }
+        }
+        totals.position = totals.position.filter(|p| *p != i64::MAX);
+        totals
+    }
+}
+
+impl Handler<Acknowledge> for WindowAggregator {
+    type Result = ();
+
+    fn handle(&mut self, Acknowledge(cells): Acknowledge, _: &mut Context<Self>) {
+        for (aggregate, cells) in &cells {
+            if let Slot::Live(state) = &mut self.slots[*aggregate] {
+                state.acknowledge(cells);
+            }
+        }
+    }
+}
+
+impl Handler<GoLive> for WindowAggregator {
+    type Result = AtomicResponse<Self, bool>;
+
+    fn handle(&mut self, _: GoLive, _: &mut Context<Self>) -> Self::Result {
+        let states = std::mem::take(&mut self.rebuilt);
+        let (served, source) = (self.served.clone(), self.source.clone());
+        let work = self
+            .setup
+            .io
+            .spawn(async move { tokio::time::timeout(JOIN, recount::catch_up(&served, &source, states)).await });
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(|outcome, windows, _| match outcome {
+            Ok(Ok(Ok(states))) => {
+                for (aggregate, state) in states {
+                    windows.slots[aggregate] = Slot::Live(Box::new(state));
+                }
+                true
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::info!(source = %windows.source, error = format!("{error:#}"), "windows do not join yet");
+                false
+            }
+            Ok(Err(_)) | Err(_) => false,
+        })))
+    }
+}

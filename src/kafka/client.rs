@@ -1,0 +1,341 @@
+//! The consumer of one pipeline: a thread that polls the group, and one reader per assigned partition.
+//!
+//! Rebalances run inside the poll call on this thread. It asks the pipeline's supervisor where to start, assigns once,
+//! at that position, and starts the readers; on a revocation it stops the readers and waits until both sinks hold what
+//! they had handed on.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use tokio::sync::mpsc as events;
+
+use super::Source;
+use super::queue::PartitionQueue;
+use super::reader::{Reader, ReaderEvent, Start};
+use crate::event::Decoder;
+use crate::window::EventClock;
+
+/// Records taken by one call.
+const BATCH: usize = 10_000;
+/// How long the broker may take to answer a question about a partition.
+const ASK: Duration = Duration::from_secs(10);
+/// How long the supervisor may take to place partitions. Within librdkafka's `max.poll.interval.ms` (5 minutes).
+const PLACE: Duration = Duration::from_secs(120);
+/// How often the ends of the partitions are asked for.
+const ENDS: Duration = Duration::from_secs(2);
+
+/// A partition as the broker has it at the moment of its assignment.
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    pub partition: i32,
+    /// First offset that the log still holds, and the offset behind its last record.
+    pub log: std::ops::Range<i64>,
+    /// What the group's committed offset says of the table that it stands for, if there is one.
+    pub committed_table: Option<String>,
+}
+
+/// Where a partition starts, or that it does not.
+pub enum Place {
+    /// Read on from `position`.
+    From {
+        source: std::sync::Arc<Source>,
+        position: i64,
+        clock: EventClock,
+        decoder: Box<Decoder>,
+        events: events::Sender<ReaderEvent>,
+    },
+    /// Hold the partition without reading it: it stopped, and somebody must decide.
+    Hold,
+}
+
+/// What the client's thread tells the supervisor.
+pub enum ClientEvent {
+    /// Partitions came to this instance; the client waits for the reply.
+    Assigned { partitions: Vec<Assigned>, reply: mpsc::SyncSender<HashMap<i32, Place>> },
+    /// Partitions go to another instance: their readers have stopped; the client waits for the reply. When `lost`,
+    /// they are gone already, and what is in hand is only to be dropped.
+    Revoked { partitions: Vec<i32>, lost: bool, reply: mpsc::SyncSender<Option<Drained>> },
+    /// The ends of the partitions' logs, as the broker has them now.
+    Ends(Vec<(i32, std::ops::Range<i64>)>),
+    /// The broker cannot be reached, or can be again.
+    Reachable(Result<(), String>),
+    /// The client cannot go on and must be made anew.
+    Failed(String),
+}
+
+/// What both sinks hold of partitions that leave.
+#[derive(Debug, Clone)]
+pub struct Drained {
+    /// (partition, next offset).
+    pub offsets: Vec<(i32, i64)>,
+    /// The Bronze table's id.
+    pub table: String,
+}
+
+enum Command {
+    Commit(Vec<(i32, i64)>, String),
+    Pause(i32, bool),
+    Stop,
+}
+
+/// A handle on the client's thread; dropping it closes the client.
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Client {
+    /// Joins the group and subscribes to the topic.
+    pub fn start(config: &ClientConfig, topic: &str, events: events::Sender<ClientEvent>) -> Result<Self, KafkaError> {
+        let context = Context { topic: topic.to_owned(), events: events.clone(), readers: Mutex::default() };
+        let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
+        consumer.subscribe(&[topic])?;
+        let (commands, inbox) = mpsc::channel();
+        let topic = topic.to_owned();
+        let thread = std::thread::Builder::new()
+            .name("kafka-client".into())
+            .spawn(move || poll(&consumer, &topic, &inbox, &events))
+            .map_err(|e| KafkaError::ClientCreation(format!("cannot start the client's thread: {e}")))?;
+        Ok(Self { commands, thread: Some(thread) })
+    }
+
+    /// Tells the group how far both sinks are. For monitoring alone: nothing ever starts from these offsets.
+    pub fn commit(&self, offsets: Vec<(i32, i64)>, table_id: &str) {
+        // A send fails only when the thread has ended, which it has reported.
+        let _ = self.commands.send(Command::Commit(offsets, table_id.to_owned()));
+    }
+
+    /// Stops or resumes fetching a partition.
+    pub fn pause(&self, partition: i32, paused: bool) {
+        let _ = self.commands.send(Command::Pause(partition, paused));
+    }
+
+    /// Asks the client to close, without waiting. Its readers stop first.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// Whether the thread has ended.
+    pub fn ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Context {
+    topic: String,
+    events: events::Sender<ClientEvent>,
+    /// The running readers. They are gone before the consumer that their queues belong to: `poll` sees to it.
+    readers: Mutex<HashMap<i32, Reader>>,
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        use rdkafka::error::RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(Code::AllBrokersDown) => {
+                let _ = self.events.blocking_send(ClientEvent::Reachable(Err(reason.to_owned())));
+            }
+            Some(Code::Fatal | Code::FencedInstanceId) => {
+                let _ = self.events.blocking_send(ClientEvent::Failed(format!("{error}: {reason}")));
+            }
+            _ => tracing::info!(%error, reason, "Kafka client"),
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, tpl: &mut TopicPartitionList) {
+        let outcome = match err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, tpl),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoke(consumer, tpl),
+            other => Err(KafkaError::Rebalance(other.into())),
+        };
+        if let Err(error) = outcome {
+            let _ = self.events.blocking_send(ClientEvent::Failed(format!("rebalance: {error}")));
+        }
+    }
+}
+
+impl Context {
+    fn assign(&self, consumer: &BaseConsumer<Self>, tpl: &mut TopicPartitionList) -> KafkaResult<()> {
+        let committed = consumer.committed_offsets(tpl.clone(), ASK)?;
+        let mut partitions = Vec::new();
+        for element in committed.elements_for_topic(&self.topic) {
+            let (low, high) = consumer.fetch_watermarks(&self.topic, element.partition(), ASK)?;
+            let table = Some(element.metadata()).filter(|table| !table.is_empty()).map(str::to_owned);
+            partitions.push(Assigned { partition: element.partition(), log: low..high, committed_table: table });
+        }
+        let mut places = HashMap::new();
+        if !partitions.is_empty() {
+            let (reply, answer) = mpsc::sync_channel(1);
+            let asked = self.events.blocking_send(ClientEvent::Assigned { partitions: partitions.clone(), reply });
+            places = asked.ok().and_then(|()| answer.recv_timeout(PLACE).ok()).unwrap_or_default();
+        }
+
+        let mut starts = Vec::new();
+        let mut held = TopicPartitionList::new();
+        for Assigned { partition, .. } in partitions {
+            let queue = PartitionQueue::split(consumer, &self.topic, partition, BATCH);
+            match (places.remove(&partition), queue) {
+                (Some(Place::From { source, position, clock, decoder, events }), Some(queue)) => {
+                    tpl.set_partition_offset(&self.topic, partition, Offset::Offset(position))?;
+                    starts.push((Start { source, queue, decoder: *decoder, clock, position }, events));
+                }
+                _ => {
+                    tpl.set_partition_offset(&self.topic, partition, Offset::End)?;
+                    held.add_partition(&self.topic, partition);
+                }
+            }
+        }
+        consumer.incremental_assign(tpl)?;
+        if held.count() > 0 {
+            consumer.pause(&held)?;
+        }
+        for (start, events) in starts {
+            let partition = start.source.partition;
+            let reader = Reader::spawn(start, events)
+                .map_err(|e| KafkaError::ClientCreation(format!("cannot start a reader's thread: {e}")))?;
+            self.lock().insert(partition, reader);
+        }
+        Ok(())
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, tpl: &TopicPartitionList) -> KafkaResult<()> {
+        let partitions: Vec<i32> = tpl.elements_for_topic(&self.topic).iter().map(|e| e.partition()).collect();
+        let readers: Vec<Reader> = {
+            let mut running = self.lock();
+            partitions.iter().filter_map(|p| running.remove(p)).collect()
+        };
+        readers.iter().for_each(Reader::stop);
+        drop(readers); // joins them; their channels close
+        let (reply, done) = mpsc::sync_channel(1);
+        let lost = consumer.assignment_lost();
+        if self.events.blocking_send(ClientEvent::Revoked { partitions, lost, reply }).is_ok() {
+            // A timeout or a closed channel means that nobody drains any more; whoever takes over starts from Bronze.
+            if let Ok(Some(Drained { offsets, table })) = done.recv_timeout(PLACE)
+                && !lost
+            {
+                commit(consumer, &self.topic, &offsets, &table, CommitMode::Sync);
+            }
+        }
+        consumer.incremental_unassign(tpl)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Reader>> {
+        self.readers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn poll(
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    inbox: &mpsc::Receiver<Command>,
+    events: &events::Sender<ClientEvent>,
+) {
+    let mut asked = Instant::now();
+    loop {
+        match consumer.poll(Duration::from_millis(50)) {
+            None => {}
+            // Records go to the partitions' own queues; one here means that a queue was not split off.
+            Some(Ok(_)) => {
+                let _ = events.blocking_send(ClientEvent::Failed("a record came past its partition's queue".into()));
+                break;
+            }
+            Some(Err(error)) => report(error, events),
+        }
+        loop {
+            match inbox.try_recv() {
+                Ok(Command::Commit(offsets, table)) => commit(consumer, topic, &offsets, &table, CommitMode::Async),
+                Ok(Command::Pause(partition, paused)) => {
+                    let mut tpl = TopicPartitionList::new();
+                    tpl.add_partition(topic, partition);
+                    let outcome = if paused { consumer.pause(&tpl) } else { consumer.resume(&tpl) };
+                    if let Err(error) = outcome {
+                        tracing::warn!(topic, partition, %error, "cannot pause or resume the partition");
+                    }
+                }
+                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
+                    stop_readers(consumer);
+                    return;
+                }
+                Err(mpsc::TryRecvError::Empty) => break,
+            }
+        }
+        if asked.elapsed() >= ENDS {
+            asked = Instant::now();
+            ask_ends(consumer, topic, events);
+        }
+    }
+    stop_readers(consumer);
+}
+
+/// Readers hold queues of this consumer: they go first. The consumer closes when its owner returns.
+fn stop_readers(consumer: &BaseConsumer<Context>) {
+    let readers: Vec<Reader> = consumer.context().lock().drain().map(|(_, reader)| reader).collect();
+    readers.iter().for_each(Reader::stop);
+    // Dropped here: joined.
+}
+
+fn report(error: KafkaError, events: &events::Sender<ClientEvent>) {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+            let _ = events.blocking_send(ClientEvent::Reachable(Err(format!(
+                "the topic does not exist ({error}); create it, or start boathouse-producer, which does"
+            ))));
+        }
+        Some(Code::FencedInstanceId) => {
+            let _ = events.blocking_send(ClientEvent::Failed(format!(
+                "another daemon uses the same group instance id ({error}); does it run on a copy of this data_dir?"
+            )));
+        }
+        _ => tracing::info!(%error, "Kafka client"),
+    }
+}
+
+fn commit(consumer: &BaseConsumer<Context>, topic: &str, offsets: &[(i32, i64)], table: &str, mode: CommitMode) {
+    let mut tpl = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        let mut element = tpl.add_partition(topic, *partition);
+        if element.set_offset(Offset::Offset(*offset)).is_ok() {
+            element.set_metadata(table);
+        }
+    }
+    if let Err(error) = consumer.commit(&tpl, mode) {
+        tracing::debug!(topic, %error, "group offsets are for monitoring alone; not committed this time");
+    }
+}
+
+fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Sender<ClientEvent>) {
+    let partitions: Vec<i32> = consumer.context().lock().keys().copied().collect();
+    let mut ends = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        match consumer.fetch_watermarks(topic, partition, Duration::from_secs(1)) {
+            Ok((low, high)) => ends.push((partition, low..high)),
+            Err(error) => {
+                let _ = events.blocking_send(ClientEvent::Reachable(Err(error.to_string())));
+                return;
+            }
+        }
+    }
+    if !ends.is_empty() {
+        let _ = events.blocking_send(ClientEvent::Reachable(Ok(())));
+        let _ = events.blocking_send(ClientEvent::Ends(ends));
+    }
+}

@@ -1,0 +1,194 @@
+//! A partition's own thread: takes records, decodes them once, judges them, hands the batch on. It waits when the
+//! batch before is not taken yet, which fills librdkafka's bounded queue, which stops its fetcher: that is the backpressure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::mpsc;
+
+use super::Source;
+use super::queue::{PartitionQueue, QueueError};
+use crate::bronze::remedy;
+use crate::event::{Batch, Columns, Decoder, RawBatch};
+use crate::window::{EventClock, Verdict};
+
+/// Longest wait for a batch to fill: at low rates this bounds the latency that batching adds.
+const FILL: Duration = Duration::from_millis(20);
+
+/// What a reader tells its consumer.
+#[derive(Debug)]
+pub enum ReaderEvent {
+    /// Records, or a position that moved without any (transaction markers, compaction).
+    Batch(Arc<Batch>),
+    /// The end of the partition, with nothing queued behind it.
+    End,
+    /// The partition cannot be read on from this position.
+    Failed(ReadError),
+}
+
+/// Why a partition cannot be read on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    #[error("offset {position} is no longer in the log (or not yet): {text}")]
+    OffsetOutOfRange { position: i64, text: String },
+    #[error("the broker does not know this partition any more: {text}")]
+    UnknownPartition { text: String },
+    #[error("this user may not read the topic: {text}")]
+    NotAuthorized { text: String },
+}
+
+impl ReadError {
+    /// What resolves it.
+    pub fn command(&self, pipeline: &str) -> String {
+        match self {
+            Self::OffsetOutOfRange { .. } => {
+                format!("restart the daemon, which tells the log's bounds; then {}", remedy::adopt_topic(pipeline))
+            }
+            Self::UnknownPartition { .. } => {
+                format!("create the topic again, or take the new one on: {}", remedy::adopt_topic(pipeline))
+            }
+            Self::NotAuthorized { .. } => "allow this user to read the topic; the client goes on by itself".into(),
+        }
+    }
+}
+
+/// Where and how a reader starts.
+pub struct Start {
+    pub source: Arc<Source>,
+    pub queue: PartitionQueue,
+    pub decoder: Decoder,
+    pub clock: EventClock,
+    /// First offset to be read.
+    pub position: i64,
+}
+
+/// A running reader; dropping it stops the thread and waits for it.
+pub struct Reader {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// Starts the thread. Events go to `events`, whose capacity bounds how far the reader runs ahead.
+    pub fn spawn(start: Start, events: mpsc::Sender<ReaderEvent>) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("reader-{}", start.source.partition))
+            .spawn(move || read(start, &events, &stopped))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Asks the thread to end, without waiting.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread has closed its channel, which its consumer reports.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
+    let Start { source, mut queue, mut decoder, mut clock, mut position } = start;
+    while !stop.load(Ordering::Relaxed) {
+        let mut raw = RawBatch::default();
+        let taken = queue.take(&mut raw, FILL);
+        let next = raw.offsets.last().map_or(position, |last| last + 1).max(taken.end.unwrap_or(position));
+        if next > position {
+            raw.seal();
+            let mark_before = clock.mark();
+            let columns = decoder.decode(raw);
+            let verdicts = judge(&columns, &mut clock);
+            let batch = Batch {
+                source: source.clone(),
+                columns,
+                verdicts,
+                from: position,
+                next,
+                mark_before,
+                mark: clock.mark(),
+                received_at: now_micros(),
+            };
+            position = next;
+            if !hand_on(events, ReaderEvent::Batch(Arc::new(batch)), stop) {
+                return;
+            }
+        }
+        if taken.end.is_some() && !hand_on(events, ReaderEvent::End, stop) {
+            return;
+        }
+        for error in taken.errors {
+            let error = classify(position, error, &source);
+            if let Some(error) = error {
+                hand_on(events, ReaderEvent::Failed(error), stop);
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until the event is taken; false when the consumer is gone or the reader is to stop.
+fn hand_on(events: &mpsc::Sender<ReaderEvent>, event: ReaderEvent, stop: &AtomicBool) -> bool {
+    let mut event = event;
+    loop {
+        match events.try_send(event) {
+            Ok(()) => return true,
+            Err(mpsc::error::TrySendError::Closed(_)) => return false,
+            Err(mpsc::error::TrySendError::Full(back)) => {
+                if stop.load(Ordering::Relaxed) {
+                    return false;
+                }
+                event = back;
+                // Parked briefly rather than in `blocking_send`, which nothing could interrupt.
+                std::thread::park_timeout(Duration::from_micros(200));
+            }
+        }
+    }
+}
+
+fn judge(columns: &Columns, clock: &mut EventClock) -> Vec<Verdict> {
+    let mut errors = columns.errors.iter().map(|(row, _)| *row as usize).peekable();
+    (0..columns.raw.len())
+        .map(|row| {
+            if errors.next_if_eq(&row).is_some() {
+                Verdict::Unparsed
+            } else {
+                clock.judge(columns.event_time[row], columns.raw.timestamps[row])
+            }
+        })
+        .collect()
+}
+
+/// Errors that end the reading; others (a broker that went away) heal inside librdkafka.
+fn classify(position: i64, error: QueueError, source: &Source) -> Option<ReadError> {
+    let QueueError { code, text } = error;
+    match code {
+        RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+            Some(ReadError::OffsetOutOfRange { position, text })
+        }
+        RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::UnknownPartition
+        | RDKafkaErrorCode::UnknownTopicId => Some(ReadError::UnknownPartition { text }),
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some(ReadError::NotAuthorized { text }),
+        code => {
+            tracing::info!(%source, ?code, text, "Kafka reports a fault on the partition; the client retries by itself");
+            None
+        }
+    }
+}
+
+/// Wall clock, microseconds since the epoch.
+pub fn now_micros() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
