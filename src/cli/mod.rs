@@ -6,6 +6,7 @@
 mod clickhouse;
 mod lake;
 mod output;
+mod run;
 mod sql;
 pub mod topic;
 mod validate;
@@ -57,6 +58,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
     Validate(validate::Args),
     Sql(sql::Args),
     Topic(topic::TopicCommand),
@@ -124,8 +126,11 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<Outcome> {
-    init_logs(verbose)?;
+    if !matches!(command, Command::Run(_)) {
+        init_logs(verbose)?;
+    }
     match command {
+        Command::Run(args) => args.run(context),
         Command::Validate(args) => args.run(context),
         Command::Sql(args) => args.run(context),
         Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),

@@ -1,0 +1,21 @@
+//! `boathouse run`: the daemon.
+
+use super::{Context, Outcome};
+use crate::actors;
+use crate::telemetry::logs;
+
+/// Runs the daemon in the foreground until SIGTERM or Ctrl-C, which drain what is in hand.
+///
+/// Reads every pipeline's topic, lands each event once in Bronze, and serves windows from ClickHouse. Logs go to
+/// standard error, `/metrics`, `/healthz` and `/readyz` are on `metrics.listen`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+impl Args {
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let config = context.config()?;
+        logs::init(&config.server.log)?;
+        actors::run(config)?;
+        Ok(Outcome::Right)
+    }
+}
