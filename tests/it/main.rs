@@ -11,6 +11,7 @@ mod event;
 mod grafana;
 mod producer;
 mod reference;
+mod serving;
 mod support;
 mod telemetry;
 mod tidy;
