@@ -25,6 +25,7 @@ pub mod event;
 pub mod failpoint;
 pub mod kafka;
 pub mod producer;
+pub mod recount;
 pub mod servers;
 pub mod serving;
 pub mod stop_signal;

@@ -1,10 +1,9 @@
 //! ClickHouse: tables and views of realtime windows, flushes, recovery.
 //!
 //! Totals are written per partition as upserts whose version is the partition's position, so that nothing here needs
-//! to know who else writes: repeated, late and outdated inserts change nothing. This room knows nothing of Kafka, and
-//! of Delta only that Bronze's rows come from there ([`TableRows`]).
+//! to know who else writes: repeated, late and outdated inserts change nothing. This room knows nothing of Kafka and
+//! Delta; Bronze's rows come through [`BronzeRows`].
 
-mod bronze_rows;
 mod client;
 mod error;
 mod flush;
@@ -15,7 +14,6 @@ mod schema;
 mod tables;
 mod views;
 
-pub use bronze_rows::TableRows;
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use flush::PartitionFlush;

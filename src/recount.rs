@@ -1,4 +1,5 @@
-//! Bronze's rows as a window state counts them: the one place where this room meets the Delta table.
+//! Bronze's rows as window states count them: the one place where [`crate::serving`] meets [`crate::bronze`], which do
+//! not know each other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 
-use super::recover::{BronzeRows, RecoverError};
 use crate::bronze;
 use crate::config::Pipeline;
 use crate::event::Codes;
 use crate::kafka::Source;
+use crate::serving::{BronzeRows, RecoverError};
 use crate::window::{MissingCodes, OkRows, RowsWanted};
 
 /// A pipeline's Bronze table as of one version.
