@@ -4,6 +4,7 @@
 //! standard output, everything else (logs, progress, timings) to standard error.
 
 mod clickhouse;
+pub mod demo;
 mod lake;
 mod output;
 mod run;
@@ -62,6 +63,7 @@ enum Command {
     Validate(validate::Args),
     Sql(sql::Args),
     Topic(topic::TopicCommand),
+    Demo(demo::DemoCommand),
 }
 
 /// How a command that could be carried out ended.
@@ -133,6 +135,7 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Run(args) => args.run(context),
         Command::Validate(args) => args.run(context),
         Command::Sql(args) => args.run(context),
+        Command::Demo(command) => command.run(context),
         Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),
     }
 }

@@ -14,4 +14,5 @@ mod reference;
 mod serving;
 mod support;
 mod telemetry;
+mod topic;
 mod tidy;

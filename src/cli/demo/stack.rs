@@ -1,0 +1,266 @@
+//! The four processes of the demo: started in the order in which they need each other, stopped the other way.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::DemoCommand;
+use super::look;
+use crate::config::{Config, DEFAULT_PATHS, Loaded, process_env};
+use crate::producer::sender::{self, Pace};
+use crate::producer::topic;
+use crate::servers::engine::program_beside_us;
+use crate::servers::{Broker, BrokerChoice, BrokerKind, Child, Engine, ports};
+use crate::stop_signal::StopSignal;
+
+/// The configuration that stands in where none is found, so that the program alone is enough for a demo.
+const SERVER_TOML: &str = include_str!("../../../config/boathouse.toml");
+const PIPELINE_TOML: &str = include_str!("../../../config/pipelines/user_events/pipeline.toml");
+const TOPIC_LIMIT: Duration = Duration::from_secs(60);
+const DAEMON_READY_LIMIT: Duration = Duration::from_secs(60);
+const PRODUCER_GRACE: Duration = Duration::from_secs(15);
+/// Beyond the daemon's own deadline for draining.
+const DAEMON_EXTRA_GRACE: Duration = Duration::from_secs(10);
+
+/// Where everything is, decided before anything starts.
+pub(super) struct Settings {
+    pub(super) config: Config,
+    config_path: PathBuf,
+    data: PathBuf,
+    choice: BrokerChoice,
+    kafka_port: u16,
+    clickhouse_port: u16,
+    pub(super) metrics_port: u16,
+    rate: f64,
+    users: u32,
+}
+
+impl Settings {
+    pub(super) fn new(command: &DemoCommand, config: Option<&Path>) -> anyhow::Result<Self> {
+        fs::create_dir_all(&command.data).with_context(|| format!("cannot create {}", command.data.display()))?;
+        let data =
+            fs::canonicalize(&command.data).with_context(|| format!("cannot resolve {}", command.data.display()))?;
+        let config_path = match config {
+            Some(path) => path.to_owned(),
+            None => match DEFAULT_PATHS.iter().map(Path::new).find(|path| path.exists()) {
+                Some(path) => path.to_owned(),
+                None => write_default_config(&data)?,
+            },
+        };
+        let choice = BrokerChoice::from_env()?;
+        let mut settings = Self {
+            config: Loaded::load(Some(&config_path), process_env())?.config,
+            config_path,
+            choice,
+            kafka_port: command.kafka_port,
+            clickhouse_port: command.clickhouse_port,
+            metrics_port: command.metrics_port,
+            rate: command.rate,
+            users: command.users,
+            data,
+        };
+        // Once more as the daemon will see it, with the demo's addresses.
+        let brokers = format!("127.0.0.1:{}", settings.kafka_port);
+        let env = process_env().chain(settings.overrides(&brokers));
+        settings.config = Loaded::load(Some(&settings.config_path), env)?.config;
+        if settings.config.pipelines.is_empty() {
+            bail!(
+                "there is no pipeline in {}: the demo has nothing to show",
+                settings.config.server.pipelines.dir.display()
+            );
+        }
+        Ok(settings)
+    }
+
+    /// What the demo changes in the daemon's configuration.
+    fn overrides(&self, brokers: &str) -> Vec<(String, String)> {
+        [
+            ("DATA_DIR", self.data.display().to_string()),
+            ("KAFKA__BROKERS", brokers.to_owned()),
+            ("LAKEHOUSE__URI", self.data.join("lakehouse").display().to_string()),
+            ("CLICKHOUSE__URL", self.clickhouse_url()),
+            ("METRICS__LISTEN", format!("127.0.0.1:{}", self.metrics_port)),
+        ]
+        .into_iter()
+        .map(|(key, value)| (format!("BOATHOUSE__{key}"), value))
+        .collect()
+    }
+
+    pub(super) fn clickhouse_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.clickhouse_port)
+    }
+
+    fn topic(&self) -> &str {
+        // `new` has refused a configuration without pipelines.
+        self.config.pipelines.first().map_or("user-events", |pipeline| &pipeline.topic)
+    }
+}
+
+fn write_default_config(data: &Path) -> anyhow::Result<PathBuf> {
+    let path = data.join("config/boathouse.toml");
+    let pipeline = data.join("config/pipelines/user_events/pipeline.toml");
+    for (file, text) in [(&pipeline, PIPELINE_TOML), (&path, SERVER_TOML)] {
+        if !file.exists() {
+            let folder = file.parent().unwrap_or(data);
+            fs::create_dir_all(folder)
+                .and_then(|()| fs::write(file, text))
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    Ok(path)
+}
+
+/// What runs.
+#[derive(Default)]
+pub(super) struct Stack {
+    broker: Option<Broker>,
+    engine: Option<Engine>,
+    daemon: Option<Child>,
+    producer: Option<Child>,
+    drain_limit: Duration,
+}
+
+impl Stack {
+    /// Starts everything, in order, or stops half-way with the reason (or without one when asked to stop).
+    pub(super) fn start(&mut self, settings: &Settings, stop: &StopSignal, say: impl Fn(&str)) -> anyhow::Result<()> {
+        self.drain_limit = settings.config.server.shutdown.deadline + DAEMON_EXTRA_GRACE;
+        ports::require_free("the daemon", settings.metrics_port, "choose another one with --metrics-port")?;
+        say("Starting the Kafka broker and the ClickHouse engine …");
+        // Both are waits; side by side they take as long as the longer one.
+        let (broker, engine) = std::thread::scope(|scope| {
+            let engine = scope.spawn(|| Engine::start(&settings.data.join("clickhouse"), settings.clickhouse_port));
+            let broker = Broker::start(&settings.choice, &settings.data.join("kafka"), settings.kafka_port);
+            (broker, engine.join())
+        });
+        // Keep whichever runs, so that it is stopped in order.
+        let engine = engine.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (broker, engine) = match (broker, engine) {
+            (Ok(broker), Ok(engine)) => (self.broker.insert(broker), self.engine.insert(engine)),
+            (Err(error), Ok(engine)) => {
+                self.engine = Some(engine);
+                return Err(error.into());
+            }
+            (Ok(broker), Err(error)) => {
+                self.broker = Some(broker);
+                return Err(error.into());
+            }
+            (Err(one), Err(two)) => bail!("{one}\nand {two}"),
+        };
+        let brokers = broker.address().to_owned();
+        let kind = match broker.kind() {
+            BrokerKind::Kafka => "Apache Kafka",
+            BrokerKind::Tansu => "tansu",
+            BrokerKind::External => "not ours",
+        };
+        say(&format!("  Kafka broker      {brokers}  ({kind})"));
+        say(&format!("  ClickHouse        {}", engine.url()));
+
+        let pace = Pace::PerSecond(settings.rate);
+        let client = sender::client_config(&brokers, pace, TOPIC_LIMIT, &[]);
+        for pipeline in &settings.config.pipelines {
+            let found =
+                topic::ensure(&client, &pipeline.topic, topic::PARTITIONS, TOPIC_LIMIT, |_| {}, || stop.asked());
+            match found {
+                Err(topic::TopicError::Stopped) => return Ok(()),
+                found => found?,
+            };
+        }
+
+        self.start_daemon(settings, &brokers, stop)?;
+        say(&format!(
+            "  daemon            http://127.0.0.1:{0}/status  (also /metrics, /healthz, /readyz)",
+            settings.metrics_port
+        ));
+        if stop.asked() {
+            return Ok(());
+        }
+        let mut command = Command::new(program_beside_us("boathouse-producer")?);
+        command.args(["--brokers", &brokers, "--topic", settings.topic()]).args([
+            "--rate",
+            &settings.rate.to_string(),
+            "--users",
+            &settings.users.to_string(),
+        ]);
+        self.producer = Some(Child::spawn("the producer", command, &settings.data.join("producer.log"))?);
+        say(&format!("  producer          {} events/s to {}", settings.rate, settings.topic()));
+        say(&format!("  data and logs     {}", settings.data.display()));
+        say(&format!(
+            "\nTry: curl '{}/?query=SELECT+*+FROM+realtime.events_per_minute+ORDER+BY+1+DESC+LIMIT+8'\nCtrl-C stops everything.\n",
+            settings.clickhouse_url()
+        ));
+        Ok(())
+    }
+
+    fn start_daemon(&mut self, settings: &Settings, brokers: &str, stop: &StopSignal) -> anyhow::Result<()> {
+        let program = env::current_exe().context("cannot find the running program")?;
+        let mut command = Command::new(program);
+        command.arg("run").arg("--config").arg(&settings.config_path).envs(settings.overrides(brokers));
+        let daemon = self.daemon.insert(Child::spawn("the daemon", command, &settings.data.join("boathouse.log"))?);
+        let begin = Instant::now();
+        // Up is enough: whether it is ready, the view shows.
+        daemon
+            .wait_ready(DAEMON_READY_LIMIT, || stop.asked() || look::is_up(settings.metrics_port))
+            .with_context(|| format!("the daemon is not up after {:.0} s", begin.elapsed().as_secs_f64()))
+    }
+
+    /// An error that names the first part that has died, with its log's last lines.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        let broker = self.broker.as_mut().and_then(Broker::child);
+        let engine = self.engine.as_mut().and_then(Engine::child);
+        // The servers first: when one dies, the others follow.
+        for child in [broker, engine, self.daemon.as_mut(), self.producer.as_mut()].into_iter().flatten() {
+            child.check()?;
+        }
+        Ok(())
+    }
+
+    /// Stops everything in order: no new events, the daemon drains, then the servers under it. False when a
+    /// part had to be killed or ended with an error.
+    pub(super) fn stop(mut self, say: impl Fn(&str)) -> bool {
+        let mut clean = true;
+        let mut one = |name: &str, running: bool, stop: &mut dyn FnMut() -> Option<std::process::ExitStatus>| {
+            if !running {
+                return;
+            }
+            let begin = Instant::now();
+            let status = stop();
+            let took = begin.elapsed().as_secs_f64();
+            match status {
+                Some(status) if !was_killed(status) => say(&format!("stopped: {name} ({took:.1} s)")),
+                Some(status) => {
+                    say(&format!("{name} did not stop in an orderly way ({status}, {took:.1} s)"));
+                    clean = false;
+                }
+                None => {}
+            }
+        };
+        let (producer, daemon) = (self.producer.as_mut(), self.daemon.as_mut());
+        let drain_limit = self.drain_limit;
+        if let Some(producer) = producer {
+            one("producer", producer.exited().is_none(), &mut || producer.stop(PRODUCER_GRACE));
+        }
+        if let Some(daemon) = daemon {
+            one("daemon", daemon.exited().is_none(), &mut || daemon.stop(drain_limit));
+        }
+        if let Some(engine) = self.engine.as_mut() {
+            let runs = engine.child().is_some_and(|child| child.exited().is_none());
+            one("ClickHouse engine", runs, &mut || engine.stop());
+        }
+        if let Some(broker) = self.broker.as_mut() {
+            let runs = broker.child().is_some_and(|child| child.exited().is_none());
+            one("Kafka broker", runs, &mut || broker.stop());
+        }
+        clean
+    }
+}
+
+/// Killed for taking too long, or ended by a crash. A program that does not handle SIGTERM ends by it (143 is
+/// Java's way to say so).
+fn was_killed(status: std::process::ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    !(status.success() || status.signal() == Some(libc::SIGTERM) || status.code() == Some(128 + libc::SIGTERM))
+}
