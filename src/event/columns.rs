@@ -157,11 +157,22 @@ impl TextColumn {
     pub fn set(&mut self, row: usize, text: &[u8]) {
         let start = self.offsets[row] as usize;
         let end = start + text.len();
-        if self.values.len() < end {
-            self.values.resize(end.next_power_of_two().max(4096), 0);
-        }
+        self.make_room(end);
         self.values[start..end].copy_from_slice(text);
         self.offsets[row + 1] = end as i32;
+    }
+
+    /// Sees to it that `values` can be written up to `end`.
+    #[inline]
+    pub fn make_room(&mut self, end: usize) {
+        if self.values.len() < end {
+            self.grow(end);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, end: usize) {
+        self.values.resize(end.max(self.values.capacity()).max(4096).max(self.values.len() * 2), 0);
     }
 
     fn finish(&mut self, nulls: Option<NullBuffer>) -> StringArray {

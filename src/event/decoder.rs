@@ -9,6 +9,7 @@ use super::codes::Coder;
 use super::columns::{ColumnSet, Data};
 use super::general::GeneralParser;
 use super::refusal::Refusal;
+use super::scan::{Scanned, Scanner};
 use super::schema::Schema;
 
 /// Version of the rules by which a record is an event; verdicts depend on it.
@@ -21,6 +22,8 @@ pub const MAX_BATCH_BYTES: usize = i32::MAX as usize - PADDING;
 pub struct Decoder {
     schema: Arc<Schema>,
     general: GeneralParser,
+    /// None to have every record read by the general parser.
+    scanner: Option<Scanner>,
     columns: ColumnSet,
     /// One per field; none for fields without codes.
     coders: Vec<Option<Coder>>,
@@ -32,7 +35,13 @@ impl Decoder {
         let columns = ColumnSet::new(&schema);
         let coded = |i: &usize| coded_fields.contains(i) && matches!(columns.columns[*i].data, Data::Text(_));
         let coders = (0..schema.len()).map(|i| coded(&i).then(Coder::new)).collect();
-        Self { general: GeneralParser::new(schema.clone()), columns, coders, schema }
+        let scanner = Some(Scanner::new(&schema));
+        Self { general: GeneralParser::new(schema.clone()), scanner, columns, coders, schema }
+    }
+
+    /// A decoder that never takes the scanner's short cut; for comparison.
+    pub fn without_scanner(schema: Arc<Schema>, coded_fields: &[usize]) -> Self {
+        Self { scanner: None, ..Self::new(schema, coded_fields) }
     }
 
     /// Decodes a batch. The result of a row depends on its record alone.
@@ -49,16 +58,14 @@ impl Decoder {
         self.columns.begin(rows);
         let mut errors = Vec::new();
         let mut keep_payload = vec![true; rows];
+        let mut start = 0;
         for row in 0..rows {
-            if raw.value_null[row] {
-                self.columns.set_row_null(row);
-                errors.push((row as u32, Refusal::Tombstone.to_string()));
-                continue;
+            let end = raw.value_ends[row] as usize;
+            match self.record(&raw, row, start, end) {
+                Ok(keep) => keep_payload[row] = keep,
+                Err(refusal) => errors.push((row as u32, refusal)),
             }
-            match self.general.parse(raw.value(row), row, &mut self.columns) {
-                Ok(accepted) => keep_payload[row] = accepted.keep_payload,
-                Err(refusal) => errors.push((row as u32, refusal.to_string())),
-            }
+            start = end;
         }
         let event_time = match self.schema.event_time.map(|i| &self.columns.columns[i].data) {
             Some(Data::Time(micros)) => micros.clone(),
@@ -70,5 +77,36 @@ impl Decoder {
         };
         let codes = self.coders.iter_mut().enumerate().map(encode).collect();
         Columns { raw, fields, event_time, errors, keep_payload, codes }
+    }
+
+    /// Decodes one record into the columns: whether its bytes must be kept, or why it is no event.
+    #[inline]
+    fn record(&mut self, raw: &RawBatch, row: usize, start: usize, end: usize) -> Result<bool, String> {
+        let mut unknown = false;
+        if let Some(scanner) = &mut self.scanner {
+            match scanner.scan(&raw.values, start, end, row, &mut self.columns) {
+                Scanned::Event { keep_payload } => return Ok(keep_payload),
+                Scanned::Odd => {}
+                Scanned::Unknown => unknown = true,
+            }
+        }
+        self.general_record(raw, row, unknown)
+    }
+
+    #[cold]
+    fn general_record(&mut self, raw: &RawBatch, row: usize, unknown: bool) -> Result<bool, String> {
+        if raw.value_null[row] {
+            self.columns.set_row_null(row);
+            return Err(Refusal::Tombstone.to_string());
+        }
+        let value = raw.value(row);
+        let accepted = self.general.parse(value, row, &mut self.columns).map_err(|refusal| refusal.to_string())?;
+        if let Some(scanner) = &mut self.scanner
+            && unknown
+            && accepted.plain
+        {
+            scanner.learn(value, self.general.spans());
+        }
+        Ok(accepted.keep_payload)
     }
 }

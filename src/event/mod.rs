@@ -6,12 +6,11 @@ mod codes;
 mod columns;
 mod decoder;
 mod float;
-#[expect(dead_code, reason = "spans are for the scanner")]
 mod general;
 mod json;
 mod refusal;
+mod scan;
 mod schema;
-#[expect(dead_code, reason = "day starts are for the scanner")]
 mod timestamp;
 
 pub use batch::{Batch, Codes, Columns, Headers, PADDING, RawBatch};

@@ -1,0 +1,470 @@
+//! The scanner: a short cut for records that are written like others before them.
+//!
+//! It knows the bytes that stand between two values, and before the first and behind the last one, from records that
+//! the general parser accepted: with `{"id":"a","n":1}` it learns `{"id":"`, `","n":` and `}`. Such a literal is made of
+//! whole JSON tokens, and of keys that the parser has looked up, so a record that is literals and plain values in turn
+//! is the JSON object that the parser would find in it: each key once, no required one missing. Whatever else it meets
+//! (an escape, a null where none was, another order, white space, a number out of the common range) it leaves to the
+//! general parser, which alone refuses records.
+
+use super::bytes::{load8, plain_prefix};
+use super::columns::{ColumnSet, Data, TextColumn};
+use super::general::Span;
+use super::schema::Schema;
+use super::timestamp::{self, MICROS_PER_SECOND};
+
+/// Most fields that the scanner can keep apart; a pipeline with more goes to the general parser altogether.
+const MAX_FIELDS: usize = 128;
+/// Literals remembered behind the value of one field.
+const MAX_LITERALS: usize = 8;
+
+/// Learns how records are written, and reads those that are.
+pub(crate) struct Scanner {
+    /// What may follow the value of each field; the last entry is what a record may begin with. The one that fitted
+    /// last stands first.
+    after: Vec<Vec<Step>>,
+    /// Bits of the required fields.
+    required: u128,
+    /// Bits of all fields.
+    all: u128,
+    keep_always: bool,
+    day: Day,
+}
+
+/// A literal and what stands behind it.
+struct Step {
+    literal: Literal,
+    /// The field whose value follows; none at the end of the record.
+    field: Option<usize>,
+    /// The field's bit.
+    bit: u128,
+    /// Bits of the fields that the literal says are null.
+    nulls: u128,
+}
+
+/// What the scanner made of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scanned {
+    /// An event; its values are in the columns.
+    Event { keep_payload: bool },
+    /// A value that the general parser must look at.
+    Odd,
+    /// Written in a way not learned yet.
+    Unknown,
+}
+
+/// The bytes between two values.
+struct Literal {
+    len: usize,
+    /// Its first 32 bytes, zeros behind them, with masks that leave out what lies behind its end.
+    words: [u64; 4],
+    masks: [u64; 4],
+    /// What is longer.
+    rest: Box<[u8]>,
+}
+
+/// The day that was met last, as written with its `T`, and its first microsecond.
+struct Day {
+    /// Bytes 0 to 8 and 3 to 11 of the timestamp.
+    words: (u64, u64),
+    start: i64,
+}
+
+/// A value that ends the short cut.
+type Stop = Scanned;
+
+impl Scanner {
+    pub fn new(schema: &Schema) -> Self {
+        let fields = schema.len();
+        let bit = |i: usize| if i < MAX_FIELDS { 1 << i } else { 0 };
+        let required = schema.fields.iter().enumerate().filter(|(_, f)| f.required).map(|(i, _)| bit(i));
+        Self {
+            after: (0..=fields).map(|_| Vec::new()).collect(),
+            required: required.fold(0, |bits, bit| bits | bit),
+            all: (0..fields).fold(0, |bits, i| bits | bit(i)),
+            keep_always: schema.keep_always,
+            day: Day { words: (0, 0), start: 0 },
+        }
+    }
+
+    /// Learns from a record that the general parser accepted and whose every member is among `spans`.
+    pub fn learn(&mut self, record: &[u8], spans: &[Span]) {
+        let start = self.after.len() - 1;
+        if start > MAX_FIELDS {
+            return;
+        }
+        let (mut node, mut from, mut nulls) = (start, 0, 0);
+        for span in spans {
+            if span.null {
+                nulls |= 1 << span.field;
+                continue;
+            }
+            self.add(node, &record[from..span.range.start], Some(span.field), nulls);
+            (node, from, nulls) = (span.field, span.range.end, 0);
+        }
+        self.add(node, &record[from..], None, nulls);
+    }
+
+    fn add(&mut self, node: usize, literal: &[u8], field: Option<usize>, nulls: u128) {
+        let steps = &mut self.after[node];
+        if steps.iter().any(|s| s.field == field && s.literal.is(literal)) {
+            return;
+        }
+        steps.truncate(MAX_LITERALS - 1);
+        let bit = field.map_or(0, |f| 1 << f);
+        steps.insert(0, Step { literal: Literal::new(literal), field, bit, nulls });
+    }
+
+    /// Reads the record `bytes[start..end]` into `row` of the columns. Behind `end` there must be
+    /// [`super::PADDING`] bytes or more. What it writes before it stops is void: the row is written anew then.
+    #[inline]
+    pub fn scan(&mut self, bytes: &[u8], start: usize, end: usize, row: usize, columns: &mut ColumnSet) -> Scanned {
+        self.walk(bytes, start, end, row, columns).unwrap_or_else(|stop| stop)
+    }
+
+    fn walk(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        end: usize,
+        row: usize,
+        columns: &mut ColumnSet,
+    ) -> Result<Scanned, Stop> {
+        let mut at = start;
+        let mut node = self.after.len() - 1;
+        let (mut seen, mut nulls, mut keep_payload) = (0, 0, self.keep_always);
+        loop {
+            let steps = &mut self.after[node];
+            let fit = steps.iter().position(|s| s.literal.stands_at(bytes, at)).ok_or(Scanned::Unknown)?;
+            if fit > 0 {
+                steps[..=fit].rotate_right(1);
+            }
+            let step = &steps[0];
+            at += step.literal.len;
+            nulls |= step.nulls;
+            let Some(field) = step.field else { break };
+            if seen & step.bit != 0 {
+                return Err(Scanned::Odd);
+            }
+            seen |= step.bit;
+            node = field;
+            at = match &mut columns.columns[field].data {
+                Data::Text(column) => text(bytes, at, end, row, column)?,
+                Data::Int(v) => {
+                    let (value, at) = int(bytes, at)?;
+                    v[row] = value;
+                    at
+                }
+                Data::Time(v) => {
+                    let (micros, canonical, at) = self.day.time(bytes, at, end)?;
+                    v[row] = micros;
+                    keep_payload |= !canonical;
+                    at
+                }
+                Data::Float(v) => {
+                    let (value, at) = float(bytes, at)?;
+                    v[row] = value;
+                    at
+                }
+                Data::Bool(v) => {
+                    let (value, at) = boolean(bytes, at)?;
+                    v[row] = value;
+                    at
+                }
+            };
+        }
+        // Every byte read lies before `at`, so this is also the check that nothing was read of the next record.
+        if at != end {
+            return Err(Scanned::Unknown);
+        }
+        if seen & self.required != self.required || seen & nulls != 0 {
+            return Err(Scanned::Odd);
+        }
+        let mut missing = self.all & !seen;
+        while missing != 0 {
+            columns.set_null(missing.trailing_zeros() as usize, row);
+            missing &= missing - 1;
+        }
+        Ok(Scanned::Event { keep_payload: keep_payload || nulls != 0 })
+    }
+}
+
+impl Literal {
+    fn new(bytes: &[u8]) -> Self {
+        let (mut head, mut mask) = ([0; 32], [0; 32]);
+        let first = bytes.len().min(32);
+        head[..first].copy_from_slice(&bytes[..first]);
+        mask[..first].fill(0xff);
+        let words = |from: &[u8; 32]| [0, 8, 16, 24].map(|at| load8(from, at));
+        Self { len: bytes.len(), words: words(&head), masks: words(&mask), rest: bytes[first..].into() }
+    }
+
+    fn is(&self, bytes: &[u8]) -> bool {
+        let mut padded = [0; 32];
+        let first = bytes.len().min(32);
+        padded[..first].copy_from_slice(&bytes[..first]);
+        self.len == bytes.len() && self.stands_at(&[&padded, &bytes[first..]].concat(), 0)
+    }
+
+    #[inline(always)]
+    fn stands_at(&self, bytes: &[u8], at: usize) -> bool {
+        let differs = |i: usize| (load8(bytes, at + 8 * i) ^ self.words[i]) & self.masks[i];
+        (differs(0) | differs(1)) == 0
+            && (self.len <= 16
+                || (differs(2) | differs(3)) == 0 && (self.len <= 32 || bytes[at + 32..].starts_with(&self.rest)))
+    }
+}
+
+/// Copies the string that begins at `at` into the column; the index of its closing quote.
+#[inline(always)]
+fn text(bytes: &[u8], at: usize, end: usize, row: usize, column: &mut TextColumn) -> Result<usize, Stop> {
+    let from = column.offsets[row] as usize;
+    // A string does not end behind its record; the last step of the copy may reach 16 bytes further.
+    column.make_room(from + end.saturating_sub(at) + 16);
+    let (mut read, mut written, mut ascii) = (at, from, true);
+    loop {
+        let mut block = [0; 16];
+        block.copy_from_slice(&bytes[read..read + 16]);
+        column.values[written..written + 16].copy_from_slice(&block);
+        let (plain, plain_is_ascii) = plain_prefix(&block);
+        ascii &= plain_is_ascii;
+        read += plain;
+        written += plain;
+        if plain < 16 {
+            break;
+        }
+        if read >= end {
+            return Err(Scanned::Odd);
+        }
+    }
+    if read >= end || bytes[read] != b'"' || !(ascii || std::str::from_utf8(&bytes[at..read]).is_ok()) {
+        return Err(Scanned::Odd);
+    }
+    column.offsets[row + 1] = written as i32;
+    Ok(read)
+}
+
+/// High bits set where a byte is no digit.
+#[inline(always)]
+fn no_digits(word: u64) -> u64 {
+    let value = word ^ 0x3030_3030_3030_3030;
+    (value.wrapping_add(0x7676_7676_7676_7676) | value) & 0x8080_8080_8080_8080
+}
+
+/// The number that eight digits stand for.
+#[inline(always)]
+fn eight_digits(word: u64) -> u64 {
+    let pairs = (word & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(10 * 256 + 1) >> 8;
+    let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(100 * 65_536 + 1) >> 16;
+    (fours & 0x0000_ffff_0000_ffff).wrapping_mul(10_000 * 4_294_967_296 + 1) >> 32
+}
+
+/// Digits from `at` on, 18 at most: their number, and where they end.
+#[inline(always)]
+fn digits(bytes: &[u8], at: usize) -> Result<(u64, usize), Stop> {
+    let (mut value, mut end) = (0, at);
+    loop {
+        let word = load8(bytes, end);
+        let count = no_digits(word).trailing_zeros() as usize / 8;
+        if count < 8 {
+            // The digits moved to the end of the word, zeros before them; a shift by all 64 bits leaves none.
+            let moved = word.checked_shl(64 - 8 * count as u32).unwrap_or(0);
+            end += count;
+            if end - at > 18 {
+                return Err(Scanned::Odd);
+            }
+            return Ok((value * POWERS[count] + eight_digits(moved), end));
+        }
+        end += 8;
+        if end - at > 16 {
+            return Err(Scanned::Odd);
+        }
+        value = value * 100_000_000 + eight_digits(word);
+    }
+}
+
+const POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
+#[inline(always)]
+fn int(bytes: &[u8], at: usize) -> Result<(i64, usize), Stop> {
+    let negative = bytes[at] == b'-';
+    let from = at + usize::from(negative);
+    let (value, end) = digits(bytes, from)?;
+    match end - from {
+        0 => return Err(Scanned::Unknown),
+        // `-0` and `01` are for the general parser.
+        1 if !negative || value != 0 => {}
+        _ if bytes[from] != b'0' => {}
+        _ => return Err(Scanned::Odd),
+    }
+    Ok((if negative { -(value as i64) } else { value as i64 }, end))
+}
+
+/// A number of 15 digits at most and without exponent: a quotient of two integers that a double holds exactly, and
+/// therefore the double nearest to it.
+#[inline(always)]
+fn float(bytes: &[u8], at: usize) -> Result<(f64, usize), Stop> {
+    let negative = bytes[at] == b'-';
+    let from = at + usize::from(negative);
+    let (whole, mut end) = digits(bytes, from)?;
+    let whole_digits = end - from;
+    if whole_digits == 0 {
+        return Err(Scanned::Unknown);
+    }
+    let leading_zero = bytes[from] == b'0' && whole_digits > 1;
+    let (mut fraction, mut fraction_digits) = (0, 0);
+    if bytes[end] == b'.' {
+        let point = end + 1;
+        (fraction, end) = digits(bytes, point)?;
+        fraction_digits = end - point;
+        if fraction_digits == 0 {
+            return Err(Scanned::Odd);
+        }
+    }
+    if leading_zero || whole_digits + fraction_digits > 15 || matches!(bytes[end], b'e' | b'E') {
+        return Err(Scanned::Odd);
+    }
+    let scale = 10u64.pow(fraction_digits as u32);
+    let value = (whole * scale + fraction) as f64 / scale as f64;
+    Ok((if negative { -value } else { value }, end))
+}
+
+#[inline(always)]
+fn boolean(bytes: &[u8], at: usize) -> Result<(bool, usize), Stop> {
+    let word = load8(bytes, at);
+    if word as u32 == u32::from_le_bytes(*b"true") {
+        Ok((true, at + 4))
+    } else if word & 0xff_ffff_ffff == u64::from_le_bytes(*b"false\0\0\0") {
+        Ok((false, at + 5))
+    } else {
+        Err(Scanned::Unknown)
+    }
+}
+
+impl Day {
+    /// The timestamp that begins at `at`: its microseconds, whether they give its text back, and where it ends.
+    #[inline(always)]
+    fn time(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(i64, bool, usize), Stop> {
+        if bytes[at + 19] == b'"' {
+            let words = (load8(bytes, at), load8(bytes, at + 3));
+            if (words == self.words || self.turn(bytes, at, words))
+                && let Some(second) = second_of_day(load8(bytes, at + 11))
+            {
+                return Ok((self.start + second * MICROS_PER_SECOND, true, at + 19));
+            }
+        }
+        // With a fraction or a zone, or wrong.
+        let rest = bytes.get(at..end).ok_or(Scanned::Odd)?;
+        let len = rest.iter().take(64).position(|b| *b == b'"').ok_or(Scanned::Odd)?;
+        let time = timestamp::parse(&rest[..len]).map_err(|_| Scanned::Odd)?;
+        Ok((time.micros, time.canonical, at + len))
+    }
+
+    /// Goes over to another day; false if it is none.
+    #[cold]
+    fn turn(&mut self, bytes: &[u8], at: usize, words: (u64, u64)) -> bool {
+        let start = bytes[at..].first_chunk().and_then(timestamp::day_start);
+        match start {
+            Some(start) if bytes[at + 10] == b'T' => {
+                *self = Day { words, start };
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The second that `HH:MM:SS` names.
+#[inline(always)]
+fn second_of_day(word: u64) -> Option<i64> {
+    let value = word ^ u64::from_le_bytes(*b"00:00:00");
+    // Added to a byte, 128 less one more than the greatest it may be sets its high bit if it is greater.
+    let excess = u64::from_le_bytes([0x7d, 0x76, 0x7f, 0x7a, 0x76, 0x7f, 0x7a, 0x76]);
+    if (value.wrapping_add(excess) | value) & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let digit = |i: u32| (value >> (8 * i)) as i64 & 0xf;
+    let hour = digit(0) * 10 + digit(1);
+    let second = hour * 3600 + (digit(3) * 10 + digit(4)) * 60 + digit(6) * 10 + digit(7);
+    (hour <= 23).then_some(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A text with the padding that the scanner needs.
+    fn padded(text: &str) -> Vec<u8> {
+        [text.as_bytes(), &[0; 32]].concat()
+    }
+
+    #[test]
+    fn integers() {
+        for (text, expected) in [
+            ("0,", Some(0)),
+            ("7}", Some(7)),
+            ("-7 ", Some(-7)),
+            ("12345678,", Some(12_345_678)),
+            ("123456789,", Some(123_456_789)),
+            ("1234567890123456,", Some(1_234_567_890_123_456)),
+            ("-999999999999999999,", Some(-999_999_999_999_999_999)),
+            ("1234567890123456789,", None),
+            ("12345678901234567890123456,", None),
+            ("00,", None),
+            ("012345678901,", None),
+            ("-0,", None),
+            ("-,", None),
+            ("x", None),
+        ] {
+            let digits = text.trim_end_matches([',', '}', ' ']).len();
+            assert_eq!(int(&padded(text), 0).ok(), expected.map(|v| (v, digits)), "{text}");
+        }
+    }
+
+    #[test]
+    fn floats() {
+        for (text, short) in [
+            ("0", true),
+            ("-0.0", true),
+            ("1.5", true),
+            ("0.1", true),
+            ("-123456.789012345", true),
+            ("999999999999999", true),
+            ("0.00000000000001", true),
+            ("9999999999999999", false),
+            ("1e3", false),
+            ("1.", false),
+            ("01.5", false),
+            (".5", false),
+            ("-", false),
+        ] {
+            let read = float(&padded(&format!("{text},")), 0).ok();
+            let expected = short.then(|| (text.parse::<f64>().expect("a number").to_bits(), text.len()));
+            assert_eq!(read.map(|(v, end)| (v.to_bits(), end)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_second_of_a_day_and_nothing_near_it() {
+        for hour in 0..100 {
+            for minute in 0..100 {
+                for second in 0..100 {
+                    let text = format!("{hour:02}:{minute:02}:{second:02}");
+                    let ok = hour < 24 && minute < 60 && second < 60;
+                    let expected = ok.then_some(hour * 3600 + minute * 60 + second);
+                    assert_eq!(second_of_day(load8(text.as_bytes(), 0)), expected, "{text}");
+                }
+            }
+        }
+        for place in 0..8 {
+            for byte in 0..=u8::MAX {
+                let mut text = *b"12:34:56";
+                text[place] = byte;
+                let ok = if matches!(place, 2 | 5) { byte == b':' } else { byte.is_ascii_digit() };
+                if !ok {
+                    assert_eq!(second_of_day(load8(&text, 0)), None, "{byte:#x} at {place}");
+                }
+            }
+        }
+    }
+}
