@@ -6,12 +6,14 @@
 
 mod config;
 mod corpus;
+mod crash;
 mod engine;
 mod event;
 mod grafana;
 mod producer;
 mod reference;
 mod serving;
+mod stream;
 mod support;
 mod telemetry;
 mod topic;

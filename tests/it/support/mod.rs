@@ -3,4 +3,5 @@
 #![allow(dead_code, reason = "a box of tools: not each has a user in every state of the tests")]
 
 pub mod broker;
+pub mod daemon;
 pub mod engine;
