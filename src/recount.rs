@@ -1,16 +1,15 @@
 //! Bronze's rows as window states count them: the one place where [`crate::serving`] meets [`crate::bronze`], which do
 //! not know each other.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 
 use crate::bronze;
 use crate::config::Pipeline;
-use crate::event::Codes;
+use crate::event::Coder;
 use crate::kafka::Source;
 use crate::serving::{BronzeRows, RecoverError};
 use crate::window::{MissingCodes, OkRows, RowsWanted};
@@ -53,35 +52,9 @@ fn columns(batch: &RecordBatch, fields: &[usize], fields_of_pipeline: usize) -> 
     let offsets = batch.column(0).as_primitive_opt::<Int64Type>()?.values().to_vec();
     let event_time = batch.column(1).as_primitive_opt::<TimestampMicrosecondType>()?.values().to_vec();
     let mut codes = vec![None; fields_of_pipeline];
+    let mut coder = Coder::new();
     for (index, field) in fields.iter().enumerate() {
-        *codes.get_mut(*field)? = Some(encode(batch.column(2 + index).as_string_opt::<i32>()?));
+        *codes.get_mut(*field)? = Some(coder.encode(batch.column(2 + index).as_string_opt::<i32>()?));
     }
     Some(OkRows { offsets, event_time, codes })
-}
-
-fn encode(texts: &StringArray) -> Codes {
-    let mut seen: HashMap<&str, u32> = HashMap::new();
-    let mut column = Codes { codes: Vec::with_capacity(texts.len()), values: Vec::new() };
-    for text in texts {
-        column.codes.push(match text {
-            None => Codes::NONE,
-            Some(text) => *seen.entry(text).or_insert_with(|| {
-                column.values.push(text.to_owned());
-                column.values.len() as u32 - 1
-            }),
-        });
-    }
-    column
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_become_codes_in_order_of_appearance() {
-        let column = encode(&StringArray::from(vec![Some("b"), None, Some("a"), Some("b"), Some("")]));
-        assert_eq!(column.codes, [0, Codes::NONE, 1, 0, 2]);
-        assert_eq!(column.values, ["b", "a", ""]);
-    }
 }

@@ -10,6 +10,7 @@ mod realtime;
 mod recount;
 mod setup;
 pub mod supervise;
+mod upkeep;
 mod windows;
 
 pub use daemon::run;

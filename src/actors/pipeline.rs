@@ -17,6 +17,7 @@ use super::consumer::{NewWindows, PartitionConsumer};
 use super::realtime::{RealtimeWriter, ServeNow, Served, Windows};
 use super::setup::Setup;
 use super::supervise::{Backoff, Ended, launch};
+use super::upkeep::{self, Upkeep};
 use super::windows::{Consumer, WindowAggregator};
 use crate::bronze::{BronzeError, Position, Table};
 use crate::event::{self, Decoder, Schema};
@@ -73,6 +74,8 @@ struct Session {
     generation: i32,
     schema: Arc<Schema>,
     partitions: HashMap<i32, Running>,
+    /// Runs while this instance holds partition 0.
+    upkeep: Option<Addr<Upkeep>>,
     opened: Instant,
 }
 
@@ -176,6 +179,7 @@ impl PipelineSupervisor {
                     generation,
                     schema: Schema::new(&setup.pipeline),
                     partitions: HashMap::new(),
+                    upkeep: None,
                     opened: Instant::now(),
                 });
                 setup.board.actor_running(&self.id(), round > 1);
@@ -269,6 +273,9 @@ impl PipelineSupervisor {
     fn closed(&mut self, ctx: &mut Context<Self>) {
         let ran = match self.session.take() {
             Some(session) => {
+                if let Some(upkeep) = &session.upkeep {
+                    upkeep.do_send(upkeep::Stop);
+                }
                 for running in session.partitions.values() {
                     self.setup.board.revoked(&running.source);
                 }
@@ -413,6 +420,10 @@ impl PipelineSupervisor {
         tracing::info!(%source, position = at.next_offset, "partition taken up at Bronze's position");
         if let Some(session) = &mut self.session {
             session.partitions.insert(source.partition, Running { source: source.clone(), consumer, consumer_ended });
+            if source.partition == 0 && session.upkeep.is_none() {
+                let (setup, served, generation) = (setup.clone(), session.served.clone(), session.generation);
+                session.upkeep = Some(Upkeep::new(setup, served, generation).start());
+            }
         }
         let clock = EventClock::new(&setup.pipeline.time, at.mark);
         let decoder = Box::new(Decoder::new(schema, &event::coded_fields(&setup.pipeline)));
@@ -465,6 +476,11 @@ impl PipelineSupervisor {
             let _ = reply.send(None);
             return;
         };
+        if partitions.contains(&0)
+            && let Some(upkeep) = session.upkeep.take()
+        {
+            upkeep.do_send(upkeep::Stop);
+        }
         let leaving: Vec<Running> = partitions.iter().filter_map(|p| session.partitions.remove(p)).collect();
         let (bronze, realtime) = (session.bronze.clone(), session.realtime.clone());
         let table = session.table_id.clone();

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
-use arrow::array::AsArray;
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use futures::TryStreamExt;
+use anyhow::anyhow;
 
 use super::realtime::Served;
-use crate::bronze::{self, Table};
-use crate::event::Coder;
+use crate::bronze::Table;
 use crate::kafka::{Source, now_micros};
-use crate::serving::{BronzeRows, RecoverError, count};
-use crate::window::{AggregatePlan, Loaded, MissingCodes, OkRows, Rebuild, RowsWanted, Standing, Way, WindowState};
+use crate::recount::TableRows;
+use crate::serving::count;
+use crate::window::{AggregatePlan, Loaded, Rebuild, Standing, Way, WindowState};
 
 /// Records that the joining of rebuilt windows may leave to be counted while the partition waits.
 const CLOSE_ENOUGH: i64 = 500_000;
@@ -99,7 +96,8 @@ async fn load(
 
 async fn counted(table: &Table, source: &Arc<Source>, rebuilds: Vec<(usize, Rebuild)>) -> anyhow::Result<States> {
     let (aggregates, rebuilds): (Vec<_>, Vec<_>) = rebuilds.into_iter().unzip();
-    let states = count(&Rows(table), source, rebuilds).await?;
+    let rows = TableRows { table, version: None, pipeline: table.pipeline() };
+    let states = count(&rows, source, rebuilds).await?;
     Ok(aggregates.into_iter().zip(states.into_iter().map(|recovered| recovered.state)).collect())
 }
 
@@ -109,46 +107,4 @@ async fn standing(table: &Table, source: &Arc<Source>) -> anyhow::Result<Standin
     let position = acquired.positions.first().copied().flatten();
     let position = position.ok_or_else(|| anyhow!("Bronze does not know {source} any more"))?;
     Ok(Standing { next_offset: position.next_offset, mark: position.mark })
-}
-
-/// Bronze's rows, as the windows want them.
-struct Rows<'a>(&'a Table);
-
-impl BronzeRows for Rows<'_> {
-    async fn ok_rows(
-        &self,
-        source: &Source,
-        wanted: &RowsWanted,
-        fields: &[usize],
-        each: &mut (dyn FnMut(&OkRows) -> Result<(), MissingCodes> + Send),
-    ) -> Result<(), RecoverError> {
-        let pipeline = self.0.pipeline();
-        let query = bronze::OkRows {
-            source: Arc::new(source.clone()),
-            offsets: wanted.offsets.clone(),
-            event_time_from: wanted.event_time_from,
-            fields: fields.iter().map(|i| pipeline.fields[*i].name.clone()).collect(),
-        };
-        let failed = |e: anyhow::Error| RecoverError::Bronze(e.into());
-        let mut batches = self.0.ok_rows(None, query).await.map_err(|e| failed(e.into()))?;
-        let mut coder = Coder::new();
-        while let Some(batch) = batches.try_next().await.map_err(|e| failed(e.into()))? {
-            let column = |i: usize| batch.columns().get(i).context("a column is missing");
-            let rows = (|| {
-                let mut rows = OkRows {
-                    offsets: column(0)?.as_primitive::<Int64Type>().values().to_vec(),
-                    event_time: column(1)?.as_primitive::<TimestampMicrosecondType>().values().to_vec(),
-                    codes: vec![None; pipeline.fields.len()],
-                };
-                for (i, field) in fields.iter().enumerate() {
-                    let text = column(2 + i)?.as_string_opt::<i32>().context("a dimension is no string column")?;
-                    rows.codes[*field] = Some(coder.encode(text));
-                }
-                Ok(rows)
-            })()
-            .map_err(failed)?;
-            each(&rows)?;
-        }
-        Ok(())
-    }
 }

@@ -1,0 +1,162 @@
+//! Looks after a pipeline's tables while the stream runs: changes views over to a new definition once its totals are whole,
+//! counts partitions that nobody reads, drops days beyond the retention. One instance does it: the one that holds
+//! partition 0.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use anyhow::Context as _;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::realtime::Served;
+use super::recount;
+use super::setup::Setup;
+use crate::kafka::{self, Source, now_micros};
+use crate::serving::PartitionFlush;
+use crate::window::AggregatePlan;
+
+/// How often views are looked at while one waits to change over, and when all are settled.
+const SOON: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(600);
+/// How long the broker may take to say how many partitions there are.
+const ASK: Duration = Duration::from_secs(10);
+
+/// See the file's head.
+pub struct Upkeep {
+    setup: Arc<Setup>,
+    served: Arc<Served>,
+    generation: i32,
+}
+
+impl Upkeep {
+    pub fn new(setup: Arc<Setup>, served: Arc<Served>, generation: i32) -> Self {
+        Self { setup, served, generation }
+    }
+
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        let (setup, served, generation) = (self.setup.clone(), self.served.clone(), self.generation);
+        let work = self.setup.io.spawn(async move { look_after(&setup, &served, generation).await });
+        ctx.spawn(work.into_actor(self).map(|outcome, _, ctx| {
+            let settled = match outcome {
+                Ok(Ok(settled)) => settled,
+                Ok(Err(error)) => {
+                    tracing::info!(error = format!("{error:#}"), "views are looked after later");
+                    false
+                }
+                Err(panic) => {
+                    tracing::error!(%panic, "looking after the views ended abnormally; tried again later");
+                    false
+                }
+            };
+            ctx.run_later(if settled { SETTLED } else { SOON }, |upkeep, ctx| upkeep.look(ctx));
+        }));
+    }
+}
+
+impl Actor for Upkeep {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.look(ctx);
+    }
+}
+
+/// The partitions' new owner has somebody else look after the tables.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+impl Handler<Stop> for Upkeep {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
+/// Answers whether every view shows its definition.
+async fn look_after(setup: &Setup, served: &Served, generation: i32) -> anyhow::Result<bool> {
+    let client = served.client().await?;
+    let sources = sources_of(setup, generation).await?;
+    // Positions of Bronze first: what realtime has reached later is compared with what Bronze had before.
+    let bronze: Vec<(Arc<Source>, i64)> = {
+        let acquired = served.table.ledger().acquire(&sources).await?;
+        let known = sources.iter().zip(acquired.positions);
+        known.filter_map(|(source, position)| Some((source.clone(), position?.next_offset))).collect()
+    };
+    let mut settled = true;
+    for (aggregate, plan) in served.plans.iter().enumerate() {
+        let reached = client.positions(plan).await?;
+        let at = |source: &Source| reached.iter().find(|(s, _)| s == source).map(|(_, next)| *next);
+        for (source, _) in bronze.iter().filter(|(s, _)| s.generation < generation && at(s).is_none()) {
+            count_old(served, source, aggregate, plan).await?;
+        }
+        let stopped = |source: &Source| {
+            use crate::telemetry::PartitionPhase;
+            setup.board.partition(source).is_some_and(|p| matches!(p.phase, PartitionPhase::Stopped { .. }))
+        };
+        let whole = bronze
+            .iter()
+            .filter(|(source, _)| source.generation == generation && !stopped(source))
+            .all(|(source, next)| at(source) >= Some(*next));
+        if !whole {
+            settled = false;
+            continue;
+        }
+        if client.point_view(plan).await? {
+            tracing::info!(aggregate = plan.name, definition = plan.definition, "the view shows the new definition");
+        }
+        for table in client.drop_superseded(plan).await? {
+            tracing::info!(aggregate = plan.name, table, "totals of an earlier definition dropped");
+        }
+        for day in client.drop_expired(plan, now_micros()).await? {
+            tracing::info!(aggregate = plan.name, day, "windows beyond the retention dropped");
+        }
+    }
+    Ok(settled)
+}
+
+/// Every partition of every generation of the topic.
+async fn sources_of(setup: &Setup, generation: i32) -> anyhow::Result<Vec<Arc<Source>>> {
+    let config = kafka::settings::client(&setup.server.kafka);
+    let topic = setup.pipeline.topic.clone();
+    let partitions = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create()?;
+        let metadata = consumer.fetch_metadata(Some(&topic), ASK)?;
+        Ok::<_, rdkafka::error::KafkaError>(metadata.topics().first().map_or(0, |t| t.partitions().len()))
+    })
+    .await
+    .context("asking for the topic's partitions")?
+    .context("asking for the topic's partitions")?;
+    let (pipeline, topic): (Arc<str>, Arc<str>) =
+        (setup.pipeline.name.as_str().into(), setup.pipeline.topic.as_str().into());
+    let of = |generation: i32| {
+        let (pipeline, topic) = (pipeline.clone(), topic.clone());
+        (0..partitions as i32).map(move |partition| {
+            Arc::new(Source { pipeline: pipeline.clone(), topic: topic.clone(), generation, partition })
+        })
+    };
+    Ok((0..=generation).flat_map(of).collect())
+}
+
+/// Counts a partition of an earlier generation, which nobody reads any more, under a new definition.
+async fn count_old(
+    served: &Served,
+    source: &Arc<Source>,
+    aggregate: usize,
+    plan: &Arc<AggregatePlan>,
+) -> anyhow::Result<()> {
+    let states = recount::rebuild(served, source, vec![(aggregate, plan.clone())]).await?;
+    let flushes: Vec<PartitionFlush> = states
+        .into_iter()
+        .filter_map(|(_, mut state)| {
+            Some(PartitionFlush { source: source.clone(), plan: plan.clone(), cells: state.snapshot(true)? })
+        })
+        .collect();
+    for answer in served.client().await?.flush(&flushes).await {
+        answer?;
+    }
+    tracing::info!(%source, aggregate = plan.name, "windows of an earlier generation counted");
+    Ok(())
+}
