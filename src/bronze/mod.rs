@@ -26,6 +26,7 @@ mod settings;
 mod simulation;
 mod stats;
 mod table;
+pub mod upkeep;
 
 pub use delta_log::DeltaLog;
 pub use encode::{Encoder, SealedFile, ingestion_date};
