@@ -3,8 +3,12 @@
 
 use std::path::Path;
 
+use boathouse::serving::Client;
 use boathouse::telemetry::names::{self, Definition, Kind};
+use boathouse::window::AggregatePlan;
 use serde_json::Value;
+
+use crate::support::engine::Engine;
 
 const REALTIME: &str = "grafana/dashboards/realtime.json";
 const PIPELINE: &str = "grafana/dashboards/pipeline.json";
@@ -99,5 +103,96 @@ fn data_sources_are_the_provisioned_ones() {
             query.panel,
             query.datasource
         );
+    }
+}
+
+/// What the plugin makes of its macros, for the half hour around `now` and one-minute intervals.
+fn expand(sql: &str, now: i64) -> String {
+    let (from, to) = (format!("toDateTime({})", now - 1800), format!("toDateTime({})", now + 60));
+    let mut out = sql.replace("$__interval_s", "60").replace("$__fromTime", &from).replace("$__toTime", &to);
+    for (name, render) in [
+        ("$__timeFilter(", &(|c: &str| format!("{c} >= {from} AND {c} <= {to}")) as &dyn Fn(&str) -> String),
+        ("$__timeInterval(", &|c: &str| format!("toStartOfInterval(toDateTime({c}), INTERVAL 60 second)")),
+    ] {
+        while let Some(start) = out.find(name) {
+            let end = start + out[start..].find(')').expect("a closing bracket");
+            let column = out[start + name.len()..end].to_owned();
+            out.replace_range(start..=end, &render(&column));
+        }
+    }
+    assert!(!out.contains("$__"), "a macro that this test does not know: {out}");
+    out
+}
+
+#[test]
+fn macros_expand_as_in_the_plugin() {
+    assert_eq!(
+        expand("SELECT $__timeInterval(t) WHERE $__timeFilter(t) LIMIT $__interval_s", 1_800),
+        "SELECT toStartOfInterval(toDateTime(t), INTERVAL 60 second) WHERE t >= toDateTime(0) AND t <= toDateTime(1860) \
+         LIMIT 60"
+    );
+}
+
+/// Sends one statement over HTTP, as the plugin does.
+async fn ask(url: &str, sql: String) -> Result<String, String> {
+    let answer = reqwest::Client::new().post(url).body(sql).send().await.map_err(|e| e.to_string())?;
+    let (ok, text) = (answer.status().is_success(), answer.text().await.map_err(|e| e.to_string())?);
+    if ok { Ok(text) } else { Err(text) }
+}
+
+/// The tables of the seed's pipeline with a total in each of the last 40 minutes and the next two.
+async fn fill(url: &str, now: i64) {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/boathouse.toml");
+    let config = boathouse::config::Config::load(Some(&config)).expect("the shipped configuration");
+    let pipeline = config.pipelines.iter().find(|p| p.name == "user_events").expect("the seed's pipeline");
+    let plans = AggregatePlan::all(pipeline, "an epoch").expect("the seed's aggregates");
+    let address = boathouse::config::ClickHouse { url: url.to_owned(), ..Default::default() };
+    let client = Client::new(&address).expect("a client");
+    client.prepare(&pipeline.name, &plans).await.expect("tables and views");
+    for plan in &plans {
+        let names: String = plan.dimensions.iter().map(|d| format!("{}, ", d.name)).collect();
+        let values = "'web', ".repeat(plan.dimensions.len());
+        let first = now - now % 60 - 40 * 60;
+        let partials = format!(
+            "INSERT INTO realtime.{} (window_start, {names}topic, generation, partition, partial_count, partial_version) \
+             SELECT toDateTime({first} + 60 * number), {values}'user-events', 0, 0, 7 + number, 1000 FROM numbers(43)",
+            plan.partials_table()
+        );
+        ask(url, partials).await.expect("totals");
+        let position = format!(
+            "INSERT INTO realtime.positions (pipeline, aggregate, definition, topic, generation, partition, next_offset, \
+             closed_horizon) VALUES ('user_events', '{}', '{}', 'user-events', 0, 0, 1000, {})",
+            plan.name,
+            plan.definition,
+            (now - 600) * 1_000_000
+        );
+        ask(url, position).await.expect("positions");
+    }
+}
+
+#[tokio::test]
+async fn clickhouse_panels_run_on_the_engine_and_find_rows() {
+    let engine = Engine::start();
+    let now = chrono::Utc::now().timestamp();
+    fill(&engine.url, now).await;
+    let all = queries(&dashboard(REALTIME));
+    assert!(all.len() >= 10, "only {} queries", all.len());
+    for query in &all {
+        assert_eq!(query.datasource, "boathouse-clickhouse", "{}", query.panel);
+        let sql = expand(&query.text, now);
+        let answer = ask(&engine.url, format!("{sql} FORMAT JSON"))
+            .await
+            .unwrap_or_else(|e| panic!("{}: {e}\nin: {sql}", query.panel));
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        let rows = answer["data"].as_array().expect("rows");
+        let number = |v: &Value| v.as_f64().or(v.as_str().and_then(|s| s.parse().ok()));
+        let counted = rows.iter().flat_map(|r| r.as_object().expect("a row").values()).any(|v| number(v) > Some(0.0));
+        assert!(counted, "{} finds nothing: {rows:?}\nin: {sql}", query.panel);
+        if query.time_series {
+            let first = &answer["meta"][0];
+            let is_time = first["type"].as_str().is_some_and(|t| t.starts_with("DateTime"));
+            assert!(first["name"] == "time" && is_time, "{}: the first column is {first}", query.panel);
+            assert!((29..=33).contains(&rows.len()), "{}: {} rows in half an hour", query.panel, rows.len());
+        }
     }
 }
