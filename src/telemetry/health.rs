@@ -10,7 +10,8 @@ use crate::kafka::Source;
 /// How long work may wait before it counts as stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// No progress of a partition, although there is lag. For a sink this comes on top of its flush interval.
+    /// No progress of a partition, although there is lag; for a sink this comes on top of its flush interval. Also how
+    /// long a sink or the broker may fail.
     pub stall: Duration,
     /// Longest time an actor may take to get from failure to running again before it counts.
     pub recovery: Duration,
@@ -66,10 +67,15 @@ pub fn readiness(board: &Board, now: Instant, limits: Limits) -> Readiness {
     }
 
     for (name, sink) in board.sinks() {
-        if let SinkCondition::Refused { error } = &sink.condition {
-            reasons.push(format!(
+        let for_long = now.saturating_duration_since(sink.since);
+        match &sink.condition {
+            SinkCondition::Refused { error } => reasons.push(format!(
                 "{name} refuses us: {error}; correct its user and password in the configuration, nothing is lost meanwhile"
-            ));
+            )),
+            SinkCondition::Retrying { error } if for_long > limits.stall => {
+                reasons.push(format!("{name} has failed for {}: {error}; it is tried again", seconds(for_long)));
+            }
+            SinkCondition::Retrying { .. } | SinkCondition::Healthy => {}
         }
     }
 
@@ -176,6 +182,16 @@ mod tests {
         assert!(stuck.reasons[0].contains("5 records that bronze has not taken for 92 s"), "{:?}", stuck.reasons);
         board.bronze_at(&source(0), 15);
         assert!(after(&board, 9_999).ready);
+    }
+
+    #[test]
+    fn an_outage_counts_once_it_lasts() {
+        let board = running_board();
+        board.sink("kafka", SinkCondition::Retrying { error: "all brokers are down".into() });
+        assert!(after(&board, 59).ready);
+        assert_eq!(after(&board, 62).reasons, ["kafka has failed for 62 s: all brokers are down; it is tried again"]);
+        board.sink("kafka", SinkCondition::Healthy);
+        assert!(after(&board, 62).ready);
     }
 
     #[test]
