@@ -53,11 +53,6 @@ impl Lake {
         Ok(Self { session, root })
     }
 
-    /// The session itself, for work beyond a statement.
-    pub fn session(&self) -> &SessionContext {
-        &self.session
-    }
-
     /// Plans a statement that reads. Everything that would write is refused.
     pub async fn sql(&self, statement: &str) -> anyhow::Result<DataFrame> {
         let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);

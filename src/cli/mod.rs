@@ -3,15 +3,21 @@
 //! A command is a struct of its arguments with a `run(self, &Context) -> anyhow::Result<Outcome>`. Results go to
 //! standard output, everything else (logs, progress, timings) to standard error.
 
+mod bronze;
 mod clickhouse;
+mod dead_letters;
 pub mod demo;
+mod kafka;
 mod lake;
 mod output;
+mod reconcile;
 mod run;
 mod sql;
+mod status;
 pub mod topic;
 mod validate;
 
+use std::cell::OnceCell;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +68,9 @@ enum Command {
     Run(run::Args),
     Validate(validate::Args),
     Sql(sql::Args),
+    Reconcile(reconcile::Args),
+    Status(status::Args),
+    DeadLetters(dead_letters::Args),
     Topic(topic::TopicCommand),
     Demo(demo::DemoCommand),
 }
@@ -76,12 +85,13 @@ pub(crate) enum Outcome {
 }
 
 /// What the global arguments say.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Context {
     /// `--config`.
     pub config_path: Option<PathBuf>,
     /// `--json`.
     pub json: bool,
+    runtime: OnceCell<tokio::runtime::Runtime>,
 }
 
 impl Context {
@@ -95,16 +105,27 @@ impl Context {
         crate::config::Loaded::load(self.config_path.as_deref(), process_env())
     }
 
-    /// Runs a future to its end on a multi-thread runtime, for commands that are no daemons.
+    /// Runs a future to its end on the command's multi-thread runtime; for commands that are no daemons. It is one
+    /// runtime for the whole command: an opened Delta table goes on using the one that it was opened on.
     pub fn block_on<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the I/O threads; is the limit on processes or memory reached?")?;
-        let result = runtime.block_on(work);
-        // A thread that reads standard input or sits in a foreign call must not hold up the end.
-        runtime.shutdown_background();
-        result
+        let runtime = match self.runtime.get() {
+            Some(runtime) => runtime,
+            None => {
+                let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+                let built = built.context("cannot start the I/O threads; is the limit on processes reached?")?;
+                self.runtime.get_or_init(|| built)
+            }
+        };
+        runtime.block_on(work)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // A thread that sits in a foreign call must not hold up the end.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -113,7 +134,7 @@ pub fn main() -> ExitCode {
     // Both ring and aws-lc-rs are linked; rustls needs one chosen before the first connection.
     let _already_chosen = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
-    let context = Context { config_path: cli.config, json: cli.json };
+    let context = Context { config_path: cli.config, json: cli.json, runtime: OnceCell::new() };
     match execute(cli.command, cli.verbose, &context) {
         Ok(Outcome::Right) => ExitCode::SUCCESS,
         Ok(Outcome::Wrong) => ExitCode::from(1),
@@ -136,6 +157,9 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Validate(args) => args.run(context),
         Command::Sql(args) => args.run(context),
         Command::Demo(command) => command.run(context),
+        Command::Reconcile(args) => args.run(context),
+        Command::Status(args) => args.run(context),
+        Command::DeadLetters(args) => args.run(context),
         Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),
     }
 }

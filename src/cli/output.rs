@@ -87,10 +87,6 @@ impl Grid {
         self.rows.push(cells.into_iter().collect());
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let layout = self.layout();
         layout.header(out, &self.header)?;

@@ -17,5 +17,5 @@ mod serving;
 mod stream;
 mod support;
 mod telemetry;
-mod topic;
 mod tidy;
+mod topic;
