@@ -193,11 +193,11 @@ fn memory_is_bounded_by_the_cap_and_given_back() {
     let mut clock = EventClock::new(&pipeline.time, None);
     let mut state = Rebuild::recount(plan, Standing { next_offset: 0, mark: None }).finish();
     let fold = |state: &mut WindowState, clock: &mut EventClock, from: i64, seconds: i64| {
-        let records: Vec<Record> = (from..from + 1000)
+        let records: Vec<Record> = (from + 1000..from + 2000)
             .map(|offset| {
                 let page: &'static str = Box::leak(format!("page {offset}").into_boxed_str());
                 let texts = [None, Some(page), None, None, None];
-                Record { offset, time: seconds * SECOND, kafka_ms: seconds * 1000, texts: Some(texts) }
+                Record { offset: offset - 1000, time: seconds * SECOND, kafka_ms: seconds * 1000, texts: Some(texts) }
             })
             .collect();
         state.fold(&batch(&source(0), clock, &records, from, from + 1000)).unwrap();
