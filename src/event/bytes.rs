@@ -42,46 +42,42 @@ pub(crate) fn plain_run_end(bytes: &[u8], from: usize) -> usize {
     at + bytes[at..].iter().take_while(|b| plain(b)).count()
 }
 
-/// How many plain string characters a block begins with (see [`string_ends`]), and whether they are all ASCII.
-#[cfg(target_arch = "x86_64")] // whose baseline includes SSE2
+/// Where in a block a string cannot go on (see [`string_ends`]) and where there is no ASCII: one bit per byte, the
+/// first byte lowest. Exact up to and including the lowest end.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) fn plain_prefix(block: &[u8; 16]) -> (usize, bool) {
+pub(crate) fn classify(block: &[u8; 16]) -> (u32, u32) {
     use std::arch::x86_64::{
         _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
     };
     // SAFETY: every x86-64 processor has SSE2, and these instructions touch registers only.
-    let (ends, high) = unsafe {
+    unsafe {
         let bytes = _mm_set_epi64x(load8(block, 8) as i64, load8(block, 0) as i64);
         let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
         let backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
         let control = _mm_cmpeq_epi8(bytes, _mm_min_epu8(bytes, _mm_set1_epi8(0x1f)));
         let ends = _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, backslash)));
-        (ends as u32 | 1 << 16, _mm_movemask_epi8(bytes) as u32)
-    };
-    (ends.trailing_zeros() as usize, high & (ends - 1) & !ends == 0)
+        (ends as u32, _mm_movemask_epi8(bytes) as u32)
+    }
 }
 
-/// How many plain string characters a block begins with (see [`string_ends`]), and whether they are all ASCII.
+/// Where in a block a string cannot go on (see [`string_ends`]) and where there is no ASCII: one bit per byte, the
+/// first byte lowest. Exact up to and including the lowest end.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-pub(crate) fn plain_prefix(block: &[u8; 16]) -> (usize, bool) {
-    plain_prefix_by_words(block)
+pub(crate) fn classify(block: &[u8; 16]) -> (u32, u32) {
+    classify_by_words(block)
 }
 
-/// [`plain_prefix`] for any processor.
+/// [`classify`] for any processor.
 #[cfg_attr(target_arch = "x86_64", cfg(test))]
 #[inline(always)]
-fn plain_prefix_by_words(block: &[u8; 16]) -> (usize, bool) {
+fn classify_by_words(block: &[u8; 16]) -> (u32, u32) {
+    // Gathers the high bits of eight bytes: bit 8i + 7 goes to bit 56 + i, and no two products meet.
+    let gather = |highs: u64| ((highs >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32;
     let (low, high) = (load8(block, 0), load8(block, 8));
-    let count = |word| string_ends(word).trailing_zeros() as usize / 8;
-    let ascii = |word: u64, count: usize| match count {
-        8 => word & HIGHS == 0,
-        _ => word & HIGHS & ((1 << (8 * count)) - 1) == 0,
-    };
-    match count(low) {
-        8 => (8 + count(high), ascii(low, 8) && ascii(high, count(high))),
-        n => (n, ascii(low, n)),
-    }
+    let both = |low: u64, high: u64| gather(low) | gather(high) << 8;
+    (both(string_ends(low), string_ends(high)), both(low & HIGHS, high & HIGHS))
 }
 
 #[cfg(test)]
@@ -103,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_of_blocks() {
+    fn blocks_are_classified() {
         let plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
         for seed in 0..200_000u64 {
             // Bytes that are mostly plain, with the odd ones among them at every place.
@@ -115,9 +111,11 @@ mod tests {
                 block[random as usize % 16] = (random >> 8) as u8;
             }
             let count = block.iter().take_while(|b| plain(**b)).count();
-            let expected = (count, block[..count].is_ascii());
-            assert_eq!(plain_prefix(&block), expected, "{block:x?}");
-            assert_eq!(plain_prefix_by_words(&block), expected, "{block:x?}");
+            let high = block[..count].iter().rev().fold(0, |bits, b| bits << 1 | u32::from(!b.is_ascii()));
+            for (ends, high_here) in [classify(&block), classify_by_words(&block)] {
+                assert_eq!((ends | 1 << 16).trailing_zeros(), count as u32, "{block:x?}");
+                assert_eq!(high_here & ((1 << count) - 1), high, "{block:x?}");
+            }
         }
     }
 }

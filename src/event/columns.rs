@@ -8,28 +8,29 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use super::schema::Schema;
 use crate::config::FieldType;
 
-/// One column for each field.
+/// One column for each field, those of one type side by side.
 pub(crate) struct ColumnSet {
-    pub columns: Vec<Column>,
+    /// Where each field's column is.
+    pub places: Vec<Place>,
+    pub texts: Vec<TextColumn>,
+    /// Integers, and timestamps in microseconds since the epoch.
+    pub longs: Vec<Vec<i64>>,
+    pub floats: Vec<Vec<f64>>,
+    pub bools: Vec<Vec<bool>>,
+    /// One per field.
+    nulls: Vec<Nulls>,
 }
 
-/// A column of the batch at hand.
-pub(crate) struct Column {
-    pub data: Data,
-    nulls: Nulls,
-}
-
-pub(crate) enum Data {
-    Text(TextColumn),
-    Int(Vec<i64>),
-    Float(Vec<f64>),
-    Bool(Vec<bool>),
-    /// Microseconds since the epoch.
-    Time(Vec<i64>),
+/// A field's column: its type, and its index among those of the type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub kind: FieldType,
+    pub index: usize,
 }
 
 /// Strings one behind the other. Row `i` is `values[offsets[i]..offsets[i + 1]]`; what lies behind the last row written
 /// is void, so that a row written again needs no clearing away.
+#[derive(Default)]
 pub(crate) struct TextColumn {
     pub values: Vec<u8>,
     pub offsets: Vec<i32>,
@@ -38,118 +39,97 @@ pub(crate) struct TextColumn {
 /// Which rows are null: one bit each, set for null.
 #[derive(Default)]
 struct Nulls {
+    rows: usize,
     bits: Vec<u64>,
     any: bool,
 }
 
+/// A value on its way into a column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Cell<'a> {
+    Null,
+    Text(&'a [u8]),
+    /// An integer or a timestamp.
+    Long(i64),
+    Float(f64),
+    Bool(bool),
+}
+
 impl ColumnSet {
     pub fn new(schema: &Schema) -> Self {
-        let column = |kind| match kind {
-            FieldType::String => Data::Text(TextColumn { values: Vec::new(), offsets: Vec::new() }),
-            FieldType::Int => Data::Int(Vec::new()),
-            FieldType::Float => Data::Float(Vec::new()),
-            FieldType::Bool => Data::Bool(Vec::new()),
-            FieldType::Timestamp => Data::Time(Vec::new()),
+        let mut set = Self {
+            places: Vec::new(),
+            texts: Vec::new(),
+            longs: Vec::new(),
+            floats: Vec::new(),
+            bools: Vec::new(),
+            nulls: Vec::new(),
         };
-        let columns = schema.fields.iter().map(|f| Column { data: column(f.kind), nulls: Nulls::default() });
-        Self { columns: columns.collect() }
+        for field in &schema.fields {
+            let index = match field.kind {
+                FieldType::String => push(&mut set.texts),
+                FieldType::Int | FieldType::Timestamp => push(&mut set.longs),
+                FieldType::Float => push(&mut set.floats),
+                FieldType::Bool => push(&mut set.bools),
+            };
+            set.places.push(Place { kind: field.kind, index });
+            set.nulls.push(Nulls::default());
+        }
+        set
     }
 
     /// Makes room for `rows` rows.
     pub fn begin(&mut self, rows: usize) {
-        for column in &mut self.columns {
-            column.nulls.begin(rows);
-            match &mut column.data {
-                Data::Text(text) => {
-                    text.offsets.clear();
-                    text.offsets.resize(rows + 1, 0);
-                }
-                Data::Int(v) | Data::Time(v) => refill(v, rows),
-                Data::Float(v) => refill(v, rows),
-                Data::Bool(v) => refill(v, rows),
-            }
-        }
+        self.nulls.iter_mut().for_each(|n| n.begin(rows));
+        self.texts.iter_mut().for_each(|t| refill(&mut t.offsets, rows + 1));
+        self.longs.iter_mut().for_each(|v| refill(v, rows));
+        self.floats.iter_mut().for_each(|v| refill(v, rows));
+        self.bools.iter_mut().for_each(|v| refill(v, rows));
     }
 
-    pub fn set_text(&mut self, column: usize, row: usize, text: &[u8]) {
-        let column = &mut self.columns[column];
-        if let Data::Text(t) = &mut column.data {
-            t.set(row, text);
-            column.nulls.clear(row);
+    /// Writes a value of the field's type, or null.
+    pub fn set(&mut self, field: usize, row: usize, cell: Cell) {
+        let Place { kind, index } = self.places[field];
+        match cell {
+            Cell::Null => self.nulls[field].set(row),
+            _ => self.nulls[field].clear(row),
         }
-    }
-
-    pub fn set_int(&mut self, column: usize, row: usize, value: i64) {
-        let column = &mut self.columns[column];
-        if let Data::Int(v) = &mut column.data {
-            v[row] = value;
-            column.nulls.clear(row);
-        }
-    }
-
-    pub fn set_time(&mut self, column: usize, row: usize, micros: i64) {
-        let column = &mut self.columns[column];
-        if let Data::Time(v) = &mut column.data {
-            v[row] = micros;
-            column.nulls.clear(row);
-        }
-    }
-
-    pub fn set_float(&mut self, column: usize, row: usize, value: f64) {
-        let column = &mut self.columns[column];
-        if let Data::Float(v) = &mut column.data {
-            v[row] = value;
-            column.nulls.clear(row);
-        }
-    }
-
-    pub fn set_bool(&mut self, column: usize, row: usize, value: bool) {
-        let column = &mut self.columns[column];
-        if let Data::Bool(v) = &mut column.data {
-            v[row] = value;
-            column.nulls.clear(row);
-        }
-    }
-
-    pub fn set_null(&mut self, column: usize, row: usize) {
-        let column = &mut self.columns[column];
-        column.nulls.set(row);
-        match &mut column.data {
-            Data::Text(t) => t.set(row, &[]),
-            Data::Int(v) | Data::Time(v) => v[row] = 0,
-            Data::Float(v) => v[row] = 0.0,
-            Data::Bool(v) => v[row] = false,
+        match (kind, cell) {
+            (FieldType::String, Cell::Text(text)) => self.texts[index].set(row, text),
+            (FieldType::String, _) => self.texts[index].set(row, &[]),
+            (FieldType::Int | FieldType::Timestamp, Cell::Long(v)) => self.longs[index][row] = v,
+            (FieldType::Int | FieldType::Timestamp, _) => self.longs[index][row] = 0,
+            (FieldType::Float, Cell::Float(v)) => self.floats[index][row] = v,
+            (FieldType::Float, _) => self.floats[index][row] = 0.0,
+            (FieldType::Bool, Cell::Bool(v)) => self.bools[index][row] = v,
+            (FieldType::Bool, _) => self.bools[index][row] = false,
         }
     }
 
     pub fn set_row_null(&mut self, row: usize) {
-        for column in 0..self.columns.len() {
-            self.set_null(column, row);
+        for field in 0..self.places.len() {
+            self.set(field, row, Cell::Null);
         }
     }
 
-    /// Takes the finished columns out as arrays.
+    /// Takes the finished columns out as arrays, one per field.
     pub fn finish(&mut self) -> Vec<ArrayRef> {
-        self.columns.iter_mut().map(Column::finish).collect()
-    }
-}
-
-impl Column {
-    fn finish(&mut self) -> ArrayRef {
-        let rows = match &self.data {
-            Data::Text(t) => t.offsets.len() - 1,
-            Data::Int(v) | Data::Time(v) => v.len(),
-            Data::Float(v) => v.len(),
-            Data::Bool(v) => v.len(),
+        let finish = |field: usize| -> ArrayRef {
+            let Place { kind, index } = self.places[field];
+            let nulls = self.nulls[field].finish();
+            match kind {
+                FieldType::String => Arc::new(self.texts[index].finish(nulls)),
+                FieldType::Int => Arc::new(Int64Array::new(take(&mut self.longs[index]).into(), nulls)),
+                FieldType::Float => Arc::new(Float64Array::new(take(&mut self.floats[index]).into(), nulls)),
+                FieldType::Bool => {
+                    Arc::new(BooleanArray::new(BooleanBuffer::from(self.bools[index].as_slice()), nulls))
+                }
+                FieldType::Timestamp => Arc::new(
+                    TimestampMicrosecondArray::new(take(&mut self.longs[index]).into(), nulls).with_timezone("UTC"),
+                ),
+            }
         };
-        let nulls = self.nulls.finish(rows);
-        match &mut self.data {
-            Data::Text(t) => Arc::new(t.finish(nulls)),
-            Data::Int(v) => Arc::new(Int64Array::new(take(v).into(), nulls)),
-            Data::Float(v) => Arc::new(Float64Array::new(take(v).into(), nulls)),
-            Data::Bool(v) => Arc::new(BooleanArray::new(BooleanBuffer::from(v.as_slice()), nulls)),
-            Data::Time(v) => Arc::new(TimestampMicrosecondArray::new(take(v).into(), nulls).with_timezone("UTC")),
-        }
+        (0..self.places.len()).map(finish).collect()
     }
 }
 
@@ -157,21 +137,16 @@ impl TextColumn {
     pub fn set(&mut self, row: usize, text: &[u8]) {
         let start = self.offsets[row] as usize;
         let end = start + text.len();
-        self.make_room(end);
+        if self.values.len() < end {
+            self.grow(end);
+        }
         self.values[start..end].copy_from_slice(text);
         self.offsets[row + 1] = end as i32;
     }
 
-    /// Sees to it that `values` can be written up to `end`.
-    #[inline]
-    pub fn make_room(&mut self, end: usize) {
-        if self.values.len() < end {
-            self.grow(end);
-        }
-    }
-
+    /// Makes `values` reach to `end` or further.
     #[cold]
-    fn grow(&mut self, end: usize) {
+    pub fn grow(&mut self, end: usize) {
         self.values.resize(end.max(self.values.capacity()).max(4096).max(self.values.len() * 2), 0);
     }
 
@@ -190,6 +165,7 @@ impl TextColumn {
 impl Nulls {
     fn begin(&mut self, rows: usize) {
         self.any = false;
+        self.rows = rows;
         self.bits.clear();
         self.bits.resize(rows.div_ceil(64), 0);
     }
@@ -205,13 +181,19 @@ impl Nulls {
         self.bits[row / 64] &= !(1 << (row % 64));
     }
 
-    fn finish(&mut self, rows: usize) -> Option<NullBuffer> {
+    fn finish(&self) -> Option<NullBuffer> {
         if !self.any {
             return None;
         }
         let valid: Vec<u64> = self.bits.iter().map(|w| !w).collect();
-        Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(valid), 0, rows)))
+        Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(valid), 0, self.rows)))
     }
+}
+
+/// Adds an empty column; its index.
+fn push<T: Default>(columns: &mut Vec<T>) -> usize {
+    columns.push(T::default());
+    columns.len() - 1
 }
 
 /// `rows` zeros.

@@ -6,11 +6,12 @@ use arrow::array::AsArray;
 
 use super::batch::{Codes, Columns, PADDING, RawBatch};
 use super::codes::Coder;
-use super::columns::{ColumnSet, Data};
+use super::columns::{ColumnSet, Place};
 use super::general::GeneralParser;
 use super::refusal::Refusal;
 use super::scan::{Scanned, Scanner};
 use super::schema::Schema;
+use crate::config::FieldType;
 
 /// Version of the rules by which a record is an event; verdicts depend on it.
 pub const DECODER_VERSION: u32 = 1;
@@ -33,7 +34,7 @@ impl Decoder {
     /// `coded_fields` are the indices of the string fields whose values are to be given as codes.
     pub fn new(schema: Arc<Schema>, coded_fields: &[usize]) -> Self {
         let columns = ColumnSet::new(&schema);
-        let coded = |i: &usize| coded_fields.contains(i) && matches!(columns.columns[*i].data, Data::Text(_));
+        let coded = |i: &usize| coded_fields.contains(i) && columns.places[*i].kind == FieldType::String;
         let coders = (0..schema.len()).map(|i| coded(&i).then(Coder::new)).collect();
         let scanner = Some(Scanner::new(&schema));
         Self { general: GeneralParser::new(schema.clone()), scanner, columns, coders, schema }
@@ -67,8 +68,8 @@ impl Decoder {
             }
             start = end;
         }
-        let event_time = match self.schema.event_time.map(|i| &self.columns.columns[i].data) {
-            Some(Data::Time(micros)) => micros.clone(),
+        let event_time = match self.schema.event_time.map(|field| self.columns.places[field]) {
+            Some(Place { kind: FieldType::Timestamp, index }) => self.columns.longs[index].clone(),
             _ => vec![0; rows],
         };
         let fields = self.columns.finish();
@@ -105,7 +106,7 @@ impl Decoder {
             && unknown
             && accepted.plain
         {
-            scanner.learn(value, self.general.spans());
+            scanner.learn(value, self.general.spans(), &self.columns);
         }
         Ok(accepted.keep_payload)
     }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::columns::ColumnSet;
+use super::columns::{Cell, ColumnSet};
 use super::float;
 use super::json::{Malformed, Reader, Text, Value};
 use super::refusal::Refusal;
@@ -97,14 +97,14 @@ impl GeneralParser {
             return Err(self.refusal(index, value));
         }
         for (index, slot) in self.slots.iter().enumerate() {
-            match slot {
-                Slot::Int(v) => columns.set_int(index, row, *v),
-                Slot::Float(v) => columns.set_float(index, row, *v),
-                Slot::Bool(v) => columns.set_bool(index, row, *v),
-                Slot::Time(v) => columns.set_time(index, row, *v),
-                Slot::Text(text) => columns.set_text(index, row, text.bytes(value, &self.scratch)),
-                Slot::Missing | Slot::Null | Slot::Wrong(_) => columns.set_null(index, row),
-            }
+            let cell = match slot {
+                Slot::Int(v) | Slot::Time(v) => Cell::Long(*v),
+                Slot::Float(v) => Cell::Float(*v),
+                Slot::Bool(v) => Cell::Bool(*v),
+                Slot::Text(text) => Cell::Text(text.bytes(value, &self.scratch)),
+                Slot::Missing | Slot::Null | Slot::Wrong(_) => Cell::Null,
+            };
+            columns.set(index, row, cell);
         }
         Ok(accepted)
     }

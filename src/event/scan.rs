@@ -7,39 +7,60 @@
 //! (an escape, a null where none was, another order, white space, a number out of the common range) it leaves to the
 //! general parser, which alone refuses records.
 
-use super::bytes::{load8, plain_prefix};
-use super::columns::{ColumnSet, Data, TextColumn};
+use super::bytes::{classify, load8};
+use super::columns::{Cell, ColumnSet, Place, TextColumn};
 use super::general::Span;
 use super::schema::Schema;
 use super::timestamp::{self, MICROS_PER_SECOND};
+use crate::config::FieldType;
 
 /// Most fields that the scanner can keep apart; a pipeline with more goes to the general parser altogether.
-const MAX_FIELDS: usize = 128;
+const MAX_FIELDS: usize = 64;
 /// Literals remembered behind the value of one field.
 const MAX_LITERALS: usize = 8;
 
 /// Learns how records are written, and reads those that are.
 pub(crate) struct Scanner {
-    /// What may follow the value of each field; the last entry is what a record may begin with. The one that fitted
-    /// last stands first.
-    after: Vec<Vec<Step>>,
+    /// What may follow the value of each field; the last entry is what a record may begin with.
+    after: Vec<Node>,
     /// Bits of the required fields.
-    required: u128,
+    required: u64,
     /// Bits of all fields.
-    all: u128,
+    all: u64,
     keep_always: bool,
     day: Day,
+}
+
+/// What has been seen behind the value of one field.
+struct Node {
+    /// What fitted last.
+    first: Step,
+    others: Vec<Step>,
 }
 
 /// A literal and what stands behind it.
 struct Step {
     literal: Literal,
-    /// The field whose value follows; none at the end of the record.
-    field: Option<usize>,
+    then: Then,
+    /// The index of the field whose value follows; at the end of the record none.
+    field: usize,
+    /// The index of its column among those of its type.
+    column: usize,
     /// The field's bit.
-    bit: u128,
+    bit: u64,
     /// Bits of the fields that the literal says are null.
-    nulls: u128,
+    nulls: u64,
+}
+
+/// What stands behind a literal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Text,
+    Int,
+    Float,
+    Bool,
+    Time,
+    End,
 }
 
 /// What the scanner made of a record.
@@ -70,7 +91,7 @@ struct Day {
     start: i64,
 }
 
-/// A value that ends the short cut.
+/// Why the short cut ends.
 type Stop = Scanned;
 
 impl Scanner {
@@ -79,7 +100,7 @@ impl Scanner {
         let bit = |i: usize| if i < MAX_FIELDS { 1 << i } else { 0 };
         let required = schema.fields.iter().enumerate().filter(|(_, f)| f.required).map(|(i, _)| bit(i));
         Self {
-            after: (0..=fields).map(|_| Vec::new()).collect(),
+            after: (0..=fields).map(|_| Node { first: Step::never(), others: Vec::new() }).collect(),
             required: required.fold(0, |bits, bit| bits | bit),
             all: (0..fields).fold(0, |bits, i| bits | bit(i)),
             keep_always: schema.keep_always,
@@ -88,7 +109,7 @@ impl Scanner {
     }
 
     /// Learns from a record that the general parser accepted and whose every member is among `spans`.
-    pub fn learn(&mut self, record: &[u8], spans: &[Span]) {
+    pub fn learn(&mut self, record: &[u8], spans: &[Span], columns: &ColumnSet) {
         let start = self.after.len() - 1;
         if start > MAX_FIELDS {
             return;
@@ -99,20 +120,21 @@ impl Scanner {
                 nulls |= 1 << span.field;
                 continue;
             }
-            self.add(node, &record[from..span.range.start], Some(span.field), nulls);
+            let Place { kind, index } = columns.places[span.field];
+            let then = match kind {
+                FieldType::String => Then::Text,
+                FieldType::Int => Then::Int,
+                FieldType::Float => Then::Float,
+                FieldType::Bool => Then::Bool,
+                FieldType::Timestamp => Then::Time,
+            };
+            let literal = Literal::new(&record[from..span.range.start]);
+            let step = Step { literal, then, field: span.field, column: index, bit: 1 << span.field, nulls };
+            self.after[node].learn(step);
             (node, from, nulls) = (span.field, span.range.end, 0);
         }
-        self.add(node, &record[from..], None, nulls);
-    }
-
-    fn add(&mut self, node: usize, literal: &[u8], field: Option<usize>, nulls: u128) {
-        let steps = &mut self.after[node];
-        if steps.iter().any(|s| s.field == field && s.literal.is(literal)) {
-            return;
-        }
-        steps.truncate(MAX_LITERALS - 1);
-        let bit = field.map_or(0, |f| 1 << f);
-        steps.insert(0, Step { literal: Literal::new(literal), field, bit, nulls });
+        let literal = Literal::new(&record[from..]);
+        self.after[node].learn(Step { literal, then: Then::End, field: start, column: 0, bit: 0, nulls });
     }
 
     /// Reads the record `bytes[start..end]` into `row` of the columns. Behind `end` there must be
@@ -132,46 +154,45 @@ impl Scanner {
     ) -> Result<Scanned, Stop> {
         let mut at = start;
         let mut node = self.after.len() - 1;
-        let (mut seen, mut nulls, mut keep_payload) = (0, 0, self.keep_always);
+        let (mut seen, mut nulls, mut canonical) = (0, 0, true);
         loop {
-            let steps = &mut self.after[node];
-            let fit = steps.iter().position(|s| s.literal.stands_at(bytes, at)).ok_or(Scanned::Unknown)?;
-            if fit > 0 {
-                steps[..=fit].rotate_right(1);
+            let node_here = &mut self.after[node];
+            if !node_here.first.literal.stands_at(bytes, at) {
+                node_here.turn(bytes, at)?;
             }
-            let step = &steps[0];
+            let step = &node_here.first;
             at += step.literal.len;
             nulls |= step.nulls;
-            let Some(field) = step.field else { break };
             if seen & step.bit != 0 {
                 return Err(Scanned::Odd);
             }
             seen |= step.bit;
-            node = field;
-            at = match &mut columns.columns[field].data {
-                Data::Text(column) => text(bytes, at, end, row, column)?,
-                Data::Int(v) => {
-                    let (value, at) = int(bytes, at)?;
-                    v[row] = value;
-                    at
+            node = step.field;
+            match step.then {
+                Then::Text => at = text(bytes, at, end, row, &mut columns.texts[step.column])?,
+                Then::Int => {
+                    let (value, behind) = int(bytes, at)?;
+                    columns.longs[step.column][row] = value;
+                    at = behind;
                 }
-                Data::Time(v) => {
-                    let (micros, canonical, at) = self.day.time(bytes, at, end)?;
-                    v[row] = micros;
-                    keep_payload |= !canonical;
-                    at
+                Then::Time => {
+                    let (micros, as_usual, behind) = self.day.time(bytes, at, end)?;
+                    columns.longs[step.column][row] = micros;
+                    canonical &= as_usual;
+                    at = behind;
                 }
-                Data::Float(v) => {
-                    let (value, at) = float(bytes, at)?;
-                    v[row] = value;
-                    at
+                Then::Float => {
+                    let (value, behind) = float(bytes, at)?;
+                    columns.floats[step.column][row] = value;
+                    at = behind;
                 }
-                Data::Bool(v) => {
-                    let (value, at) = boolean(bytes, at)?;
-                    v[row] = value;
-                    at
+                Then::Bool => {
+                    let (value, behind) = boolean(bytes, at)?;
+                    columns.bools[step.column][row] = value;
+                    at = behind;
                 }
-            };
+                Then::End => break,
+            }
         }
         // Every byte read lies before `at`, so this is also the check that nothing was read of the next record.
         if at != end {
@@ -182,10 +203,36 @@ impl Scanner {
         }
         let mut missing = self.all & !seen;
         while missing != 0 {
-            columns.set_null(missing.trailing_zeros() as usize, row);
+            columns.set(missing.trailing_zeros() as usize, row, Cell::Null);
             missing &= missing - 1;
         }
-        Ok(Scanned::Event { keep_payload: keep_payload || nulls != 0 })
+        Ok(Scanned::Event { keep_payload: self.keep_always || !canonical || nulls != 0 })
+    }
+}
+
+impl Node {
+    /// Puts the step first whose literal stands at `at`.
+    #[cold]
+    fn turn(&mut self, bytes: &[u8], at: usize) -> Result<(), Stop> {
+        let fit = self.others.iter().position(|s| s.literal.stands_at(bytes, at)).ok_or(Scanned::Unknown)?;
+        std::mem::swap(&mut self.first, &mut self.others[fit]);
+        Ok(())
+    }
+
+    fn learn(&mut self, step: Step) {
+        let known = |s: &Step| s.field == step.field && s.literal.is(&step.literal);
+        if known(&self.first) || self.others.iter().any(known) {
+            return;
+        }
+        self.others.truncate(MAX_LITERALS - 2);
+        self.others.insert(0, std::mem::replace(&mut self.first, step));
+    }
+}
+
+impl Step {
+    /// A step that fits nowhere: no record contains a zero outside of its strings.
+    fn never() -> Self {
+        Self { literal: Literal::new(&[0]), then: Then::End, field: usize::MAX, column: 0, bit: 0, nulls: 0 }
     }
 }
 
@@ -199,45 +246,57 @@ impl Literal {
         Self { len: bytes.len(), words: words(&head), masks: words(&mask), rest: bytes[first..].into() }
     }
 
-    fn is(&self, bytes: &[u8]) -> bool {
-        let mut padded = [0; 32];
-        let first = bytes.len().min(32);
-        padded[..first].copy_from_slice(&bytes[..first]);
-        self.len == bytes.len() && self.stands_at(&[&padded, &bytes[first..]].concat(), 0)
+    fn is(&self, other: &Literal) -> bool {
+        self.len == other.len && self.words == other.words && self.rest == other.rest
     }
 
     #[inline(always)]
     fn stands_at(&self, bytes: &[u8], at: usize) -> bool {
-        let differs = |i: usize| (load8(bytes, at + 8 * i) ^ self.words[i]) & self.masks[i];
+        let Some(window) = window(bytes, at) else { return false };
+        let differs = |i: usize| (load8(window, 8 * i) ^ self.words[i]) & self.masks[i];
         (differs(0) | differs(1)) == 0
             && (self.len <= 16
                 || (differs(2) | differs(3)) == 0 && (self.len <= 32 || bytes[at + 32..].starts_with(&self.rest)))
     }
 }
 
+/// The 32 bytes from `at` on; that they are there is what the padding is for.
+#[inline(always)]
+fn window(bytes: &[u8], at: usize) -> Option<&[u8; 32]> {
+    bytes.get(at..)?.first_chunk()
+}
+
 /// Copies the string that begins at `at` into the column; the index of its closing quote.
 #[inline(always)]
 fn text(bytes: &[u8], at: usize, end: usize, row: usize, column: &mut TextColumn) -> Result<usize, Stop> {
     let from = column.offsets[row] as usize;
-    // A string does not end behind its record; the last step of the copy may reach 16 bytes further.
-    column.make_room(from + end.saturating_sub(at) + 16);
-    let (mut read, mut written, mut ascii) = (at, from, true);
+    let (mut read, mut written, mut high) = (at, from, 0);
     loop {
-        let mut block = [0; 16];
-        block.copy_from_slice(&bytes[read..read + 16]);
-        column.values[written..written + 16].copy_from_slice(&block);
-        let (plain, plain_is_ascii) = plain_prefix(&block);
-        ascii &= plain_is_ascii;
-        read += plain;
-        written += plain;
-        if plain < 16 {
+        let block: &[u8; 16] = bytes.get(read..).and_then(|b| b.first_chunk()).ok_or(Scanned::Odd)?;
+        match column.values.get_mut(written..).and_then(|v| v.first_chunk_mut()) {
+            Some(room) => *room = *block,
+            None => {
+                column.grow(written + 16);
+                continue;
+            }
+        }
+        let (ends, high_here) = classify(block);
+        if ends != 0 {
+            let below_first = (ends - 1) & !ends;
+            high |= high_here & below_first;
+            let plain = ends.trailing_zeros() as usize;
+            read += plain;
+            written += plain;
             break;
         }
+        high |= high_here;
+        read += 16;
+        written += 16;
         if read >= end {
             return Err(Scanned::Odd);
         }
     }
-    if read >= end || bytes[read] != b'"' || !(ascii || std::str::from_utf8(&bytes[at..read]).is_ok()) {
+    if bytes.get(read) != Some(&b'"') || (high != 0 && std::str::from_utf8(&bytes[at..read]).is_err()) {
         return Err(Scanned::Odd);
     }
     column.offsets[row + 1] = written as i32;
@@ -287,6 +346,18 @@ const POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_
 
 #[inline(always)]
 fn int(bytes: &[u8], at: usize) -> Result<(i64, usize), Stop> {
+    let window = window(bytes, at).ok_or(Scanned::Odd)?;
+    let word = load8(window, 0);
+    let count = no_digits(word).trailing_zeros() / 8;
+    // The common case: one to seven digits.
+    if count.wrapping_sub(1) < 7 && (window[0] != b'0' || count == 1) {
+        return Ok((eight_digits(word << (64 - 8 * count)) as i64, at + count as usize));
+    }
+    long_int(bytes, at)
+}
+
+#[cold]
+fn long_int(bytes: &[u8], at: usize) -> Result<(i64, usize), Stop> {
     let negative = bytes[at] == b'-';
     let from = at + usize::from(negative);
     let (value, end) = digits(bytes, from)?;
@@ -345,33 +416,38 @@ impl Day {
     /// The timestamp that begins at `at`: its microseconds, whether they give its text back, and where it ends.
     #[inline(always)]
     fn time(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(i64, bool, usize), Stop> {
-        if bytes[at + 19] == b'"' {
-            let words = (load8(bytes, at), load8(bytes, at + 3));
-            if (words == self.words || self.turn(bytes, at, words))
-                && let Some(second) = second_of_day(load8(bytes, at + 11))
-            {
-                return Ok((self.start + second * MICROS_PER_SECOND, true, at + 19));
-            }
+        let window = window(bytes, at).ok_or(Scanned::Odd)?;
+        let words = (load8(window, 0), load8(window, 3));
+        if window[19] == b'"'
+            && (words == self.words || self.turn(window, words))
+            && let Some(second) = second_of_day(load8(window, 11))
+        {
+            return Ok((self.start + second * MICROS_PER_SECOND, true, at + 19));
         }
-        // With a fraction or a zone, or wrong.
-        let rest = bytes.get(at..end).ok_or(Scanned::Odd)?;
-        let len = rest.iter().take(64).position(|b| *b == b'"').ok_or(Scanned::Odd)?;
-        let time = timestamp::parse(&rest[..len]).map_err(|_| Scanned::Odd)?;
-        Ok((time.micros, time.canonical, at + len))
+        odd_time(bytes, at, end)
     }
 
     /// Goes over to another day; false if it is none.
     #[cold]
-    fn turn(&mut self, bytes: &[u8], at: usize, words: (u64, u64)) -> bool {
-        let start = bytes[at..].first_chunk().and_then(timestamp::day_start);
+    fn turn(&mut self, window: &[u8; 32], words: (u64, u64)) -> bool {
+        let start = window.first_chunk().and_then(timestamp::day_start);
         match start {
-            Some(start) if bytes[at + 10] == b'T' => {
+            Some(start) if window[10] == b'T' => {
                 *self = Day { words, start };
                 true
             }
             _ => false,
         }
     }
+}
+
+/// A timestamp with a fraction or a zone, if it is one.
+#[inline(never)]
+fn odd_time(bytes: &[u8], at: usize, end: usize) -> Result<(i64, bool, usize), Stop> {
+    let rest = bytes.get(at..end).ok_or(Scanned::Odd)?;
+    let len = rest.iter().take(64).position(|b| *b == b'"').ok_or(Scanned::Odd)?;
+    let time = timestamp::parse(&rest[..len]).map_err(|_| Scanned::Odd)?;
+    Ok((time.micros, time.canonical, at + len))
 }
 
 /// The second that `HH:MM:SS` names.
