@@ -415,25 +415,42 @@ fn poll(task: &mut Task) -> bool {
 fn run(seed: u64, broken: Option<Broken>) -> (Vec<String>, (usize, usize)) {
     let world = Arc::new(Mutex::new(World::new(seed, broken)));
     let mut live: Vec<Task> = Vec::new();
-    let (steps, loses, changes) = {
+    // In a calm world hardly anybody comes to fence a sleeper, but maintenance goes on.
+    let (steps, loses, changes, calm) = {
         let mut w = world.lock().unwrap();
-        (w.rng.random_range(50..1500), w.chance(30), w.chance(30))
+        (w.rng.random_range(50..1500), w.chance(30), w.chance(30), w.chance(30))
     };
-    for _ in 0..steps {
+    let mut asleep: Option<(Task, usize)> = None;
+    for now in 0..steps {
+        if asleep.as_ref().is_some_and(|(_, until)| *until <= now) {
+            live.extend(asleep.take().map(|(task, _)| task));
+        }
         let (dice, settings) = {
             let mut w = world.lock().unwrap();
             (w.rng.random_range(0..1000), w.rng.random_range(0..2))
         };
         match dice {
+            // SIGSTOP for a while.
+            110..120 if asleep.is_none() && !live.is_empty() => {
+                let (at, steps) = (dice % live.len(), world.lock().unwrap().rng.random_range(10..500));
+                asleep = Some((live.swap_remove(at), now + steps));
+            }
             // Two or more alive: zombies.
-            _ if live.is_empty() => live.push(daemon(&world, if changes { settings } else { 0 })),
+            _ if live.is_empty() && (!calm || asleep.is_none()) => {
+                live.push(daemon(&world, if changes { settings } else { 0 }))
+            }
+            0..19 if calm => others_commit(&world),
             0..20 => live.push(daemon(&world, if changes { settings } else { 0 })),
-            20..30 => drop(live.swap_remove(dice % live.len())),
+            20..30 if !live.is_empty() => drop(live.swap_remove(dice % live.len())),
             30..80 => world.lock().unwrap().late_put_lands(),
             80..90 => others_commit(&world),
-            90..92 if loses => lose_last_commit(&world, &mut live),
-            92..100 => world.lock().unwrap().now += Duration::from_secs(KNOWN_AGE_MAX.as_secs() / 2),
+            90..92 if loses => {
+                asleep = None;
+                lose_last_commit(&world, &mut live);
+            }
+            92..100 => time_passes(&world),
             100..110 => world.lock().unwrap().clean_up(),
+            _ if live.is_empty() => {}
             _ => {
                 let at = world.lock().unwrap().rng.random_range(0..live.len());
                 if poll(&mut live[at]) {
@@ -442,7 +459,7 @@ fn run(seed: u64, broken: Option<Broken>) -> (Vec<String>, (usize, usize)) {
             }
         }
     }
-    live.clear();
+    drop((live, asleep));
     world.lock().unwrap().late.clear();
     let mut last: Task = Box::pin(drain(world.clone()));
     let finished = (0..200_000).any(|_| poll(&mut last));
@@ -462,6 +479,13 @@ fn daemon(world: &Arc<Mutex<World>>, settings: usize) -> Task {
             instance.live().await;
         }
     })
+}
+
+/// Some minutes, or long enough for everything to have grown too old.
+fn time_passes(world: &Arc<Mutex<World>>) {
+    let mut world = world.lock().unwrap();
+    let hours = if world.chance(50) { 3 } else { 0 };
+    world.now += Duration::from_secs(hours * 3600 + 1200);
 }
 
 /// Compaction: rows move from file to file.
