@@ -30,6 +30,20 @@ test: check tools ## Formatting, lints, all tests, documentation
 audit: require ## Licences, sources and known vulnerabilities of the dependencies (cargo-deny)
 	@$(STAGE) audit tools/audit.sh
 
+# The long rounds of what `make test` does in short ones. SOAK_BROKERS="kafka" leaves tansu out (its build takes nine
+# minutes, once).
+SOAK_BROKERS ?= kafka tansu
+SOAK := BOATHOUSE_SOAK_KILLS=50 BOATHOUSE_SOAK_OUTAGE_S=300 BOATHOUSE_SOAK_BROKER_S=60 BOATHOUSE_SOAK_ZOMBIE_S=60
+.PHONY: soak
+soak: require-dev tools ## Long rounds of kills, outages and zombies on each broker; 20,000 seeds of each protocol simulation
+	@$(STAGE) simulate env BOATHOUSE_SEEDS=20000 BOATHOUSE_MODEL_SEEDS=20000 \
+		cargo test --locked --release --lib -- bronze::simulation window::tests::model
+	@for broker in $(SOAK_BROKERS); do \
+		$(STAGE) "set up $$broker" env BOATHOUSE_BROKER=$$broker tools/broker.sh && \
+		$(STAGE) "soak on $$broker" env BOATHOUSE_BROKER=$$broker $(SOAK) \
+			cargo test --locked --release --test it -- --test-threads=1 crash:: stream:: || exit 1; \
+	done
+
 .PHONY: tools
 tools: require ## Fetch the pinned ClickHouse engine and Kafka broker into the cache folder
 	@$(STAGE) engine tools/chdb.sh
