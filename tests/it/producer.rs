@@ -149,7 +149,12 @@ async fn the_rate_is_kept_the_line_is_printed_and_a_signal_ends_it_with_everythi
     let pid = i32::try_from(child.id().unwrap()).unwrap();
     // SAFETY: kill takes two integers; the child is ours and not yet reaped.
     unsafe { libc::kill(pid, libc::SIGINT) };
-    let line = lines.next_line().await.unwrap().unwrap();
+    let line = loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if !line.starts_with("Sent ") {
+            break line;
+        }
+    };
     let seconds = start.elapsed().as_secs_f64();
     assert!(child.wait().await.unwrap().success());
     let delivered = kafka.end_offsets(&topic).values().sum::<i64>();
