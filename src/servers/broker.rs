@@ -95,13 +95,7 @@ impl Broker {
             return Self::external(address, folder);
         }
         if port != 0 {
-            ports::require_free(
-                NAME,
-                port,
-                format!(
-                    "choose another one with --kafka-port, or set {CHOICE_VARIABLE}=127.0.0.1:{port} to use the broker that runs there"
-                ),
-            )?;
+            Self::require_port(choice, port)?;
             return Self::launch(kind, folder, port);
         }
         // A port that was free a moment ago may be taken when the broker binds it.
@@ -114,6 +108,18 @@ impl Broker {
                 result => return result,
             }
         }
+    }
+
+    /// Fails when a broker of our own would find `port` taken.
+    pub fn require_port(choice: &BrokerChoice, port: u16) -> Result<(), ServerError> {
+        if matches!(choice, BrokerChoice::External(_)) {
+            return Ok(());
+        }
+        let hint = format!(
+            "choose another one with --kafka-port, or set {CHOICE_VARIABLE}=127.0.0.1:{port} to use the broker that \
+             runs there"
+        );
+        ports::require_free(NAME, port, hint)
     }
 
     fn external(address: &str, folder: &Path) -> Result<Self, ServerError> {

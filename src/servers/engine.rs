@@ -33,7 +33,7 @@ impl Engine {
     /// Starts `program` as the engine, with further arguments.
     pub fn start_with(program: &Path, folder: &Path, port: u16, arguments: &[&str]) -> Result<Self, ServerError> {
         let port = if port == 0 { ports::free() } else { port };
-        ports::require_free(NAME, port, "choose another one with --clickhouse-port")?;
+        Self::require_port(port)?;
         let mut engine = Self {
             program: program.to_owned(),
             folder: folder.to_owned(),
@@ -43,6 +43,11 @@ impl Engine {
         };
         engine.run()?;
         Ok(engine)
+    }
+
+    /// Fails when an engine would find `port` taken.
+    pub fn require_port(port: u16) -> Result<(), ServerError> {
+        ports::require_free(NAME, port, "choose another one with --clickhouse-port")
     }
 
     fn run(&mut self) -> Result<(), ServerError> {

@@ -8,6 +8,7 @@ mod bronze;
 mod config;
 mod corpus;
 mod crash;
+mod demo;
 mod engine;
 mod event;
 mod grafana;

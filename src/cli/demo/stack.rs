@@ -128,6 +128,9 @@ impl Stack {
     /// Starts everything, in order, or stops half-way with the reason (or without one when asked to stop).
     pub(super) fn start(&mut self, settings: &Settings, stop: &StopSignal, say: impl Fn(&str)) -> anyhow::Result<()> {
         self.drain_limit = settings.config.server.shutdown.deadline + DAEMON_EXTRA_GRACE;
+        // All at once, before anything runs.
+        Broker::require_port(&settings.choice, settings.kafka_port)?;
+        Engine::require_port(settings.clickhouse_port)?;
         ports::require_free("the daemon", settings.metrics_port, "choose another one with --metrics-port")?;
         say("Starting the Kafka broker and the ClickHouse engine …");
         // Both are waits; side by side they take as long as the longer one.
