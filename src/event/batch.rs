@@ -7,8 +7,8 @@ use arrow::array::ArrayRef;
 use crate::kafka::Source;
 use crate::window::Verdict;
 
-/// Zero bytes kept behind the last value, so that a scanner may load 16 bytes at any value byte.
-pub const PADDING: usize = 32;
+/// Zero bytes kept behind the last value, so that a scanner may load as many at any value byte.
+pub const PADDING: usize = 64;
 
 /// The headers of one record, in order; a header's value may be null.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;

@@ -42,42 +42,95 @@ pub(crate) fn plain_run_end(bytes: &[u8], from: usize) -> usize {
     at + bytes[at..].iter().take_while(|b| plain(b)).count()
 }
 
-/// Where in a block a string cannot go on (see [`string_ends`]) and where there is no ASCII: one bit per byte, the
-/// first byte lowest. Exact up to and including the lowest end.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(crate) fn classify(block: &[u8; 16]) -> (u32, u32) {
-    use std::arch::x86_64::{
-        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
-    };
-    // SAFETY: every x86-64 processor has SSE2, and these instructions touch registers only.
-    unsafe {
-        let bytes = _mm_set_epi64x(load8(block, 8) as i64, load8(block, 0) as i64);
-        let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
-        let backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
-        let control = _mm_cmpeq_epi8(bytes, _mm_min_epu8(bytes, _mm_set1_epi8(0x1f)));
-        let ends = _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, backslash)));
-        (ends as u32, _mm_movemask_epi8(bytes) as u32)
+/// Looking at 32 bytes at a time, by what the processor has for it.
+pub(crate) trait Lanes: Copy {
+    /// Where in a block a string cannot go on (see [`string_ends`]) and where there is no ASCII: one bit per byte, the
+    /// first byte lowest. Exact up to and including the lowest end.
+    fn classify(self, block: &[u8; 32]) -> (u32, u32);
+
+    /// Whether two blocks agree in all bits that the mask has.
+    fn agree(self, a: &[u8; 32], b: &[u8; 32], mask: &[u8; 32]) -> bool;
+}
+
+/// [`Lanes`] for any processor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Words;
+
+impl Lanes for Words {
+    #[inline(always)]
+    fn classify(self, block: &[u8; 32]) -> (u32, u32) {
+        // Gathers the high bits of eight bytes: bit 8i + 7 goes to bit 56 + i, and no two products meet.
+        let gather = |highs: u64| ((highs >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32;
+        let all = |of: fn(u64) -> u64| (0..4).fold(0, |bits, i| bits | gather(of(load8(block, 8 * i))) << (8 * i));
+        (all(string_ends), all(|word| word & HIGHS))
+    }
+
+    #[inline(always)]
+    fn agree(self, a: &[u8; 32], b: &[u8; 32], mask: &[u8; 32]) -> bool {
+        let differs = |i: usize| (load8(a, 8 * i) ^ load8(b, 8 * i)) & load8(mask, 8 * i);
+        differs(0) | differs(1) | differs(2) | differs(3) == 0
     }
 }
 
-/// Where in a block a string cannot go on (see [`string_ends`]) and where there is no ASCII: one bit per byte, the
-/// first byte lowest. Exact up to and including the lowest end.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-pub(crate) fn classify(block: &[u8; 16]) -> (u32, u32) {
-    classify_by_words(block)
-}
+/// [`Lanes`] by AVX2. A value of it is proof that the processor has the instructions.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
 
-/// [`classify`] for any processor.
-#[cfg_attr(target_arch = "x86_64", cfg(test))]
-#[inline(always)]
-fn classify_by_words(block: &[u8; 16]) -> (u32, u32) {
-    // Gathers the high bits of eight bytes: bit 8i + 7 goes to bit 56 + i, and no two products meet.
-    let gather = |highs: u64| ((highs >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32;
-    let (low, high) = (load8(block, 0), load8(block, 8));
-    let both = |low: u64, high: u64| gather(low) | gather(high) << 8;
-    (both(string_ends(low), string_ends(high)), both(low & HIGHS, high & HIGHS))
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256,
+        _mm256_set1_epi8, _mm256_testz_si256, _mm256_xor_si256,
+    };
+
+    use super::{Avx2, Lanes};
+
+    impl Avx2 {
+        /// The proof, where the processor has what [`Avx2`] and its users need.
+        pub fn detect() -> Option<Self> {
+            let has = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1");
+            (has && is_x86_feature_detected!("bmi2")).then_some(Self(()))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn load(block: &[u8; 32]) -> __m256i {
+        // SAFETY: the block is 32 readable bytes, and this load needs no alignment.
+        unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn classify(block: &[u8; 32]) -> (u32, u32) {
+        let bytes = load(block);
+        let quote = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'"' as i8));
+        let backslash = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'\\' as i8));
+        let control = _mm256_cmpeq_epi8(bytes, _mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)));
+        let ends = _mm256_movemask_epi8(_mm256_or_si256(control, _mm256_or_si256(quote, backslash)));
+        (ends as u32, _mm256_movemask_epi8(bytes) as u32)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn agree(a: &[u8; 32], b: &[u8; 32], mask: &[u8; 32]) -> bool {
+        _mm256_testz_si256(_mm256_xor_si256(load(a), load(b)), load(mask)) != 0
+    }
+
+    impl Lanes for Avx2 {
+        #[inline(always)]
+        fn classify(self, block: &[u8; 32]) -> (u32, u32) {
+            // SAFETY: `self` is proof that the processor has AVX2.
+            unsafe { classify(block) }
+        }
+
+        #[inline(always)]
+        fn agree(self, a: &[u8; 32], b: &[u8; 32], mask: &[u8; 32]) -> bool {
+            // SAFETY: `self` is proof that the processor has AVX2.
+            unsafe { agree(a, b, mask) }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,24 +151,43 @@ mod tests {
         }
     }
 
-    #[test]
-    fn blocks_are_classified() {
+    fn check_lanes(lanes: impl Lanes) {
         let plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
         for seed in 0..200_000u64 {
-            // Bytes that are mostly plain, with the odd ones among them at every place.
-            let mut block = [b'a'; 16];
+            // Bytes that are mostly plain, with odd ones among them at every place.
+            let mut block = [b'a'; 32];
             let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed << 17;
             for _ in 0..3 {
                 random ^= random >> 29;
                 random = random.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                block[random as usize % 16] = (random >> 8) as u8;
+                block[random as usize % 32] = (random >> 8) as u8;
             }
             let count = block.iter().take_while(|b| plain(**b)).count();
-            let high = block[..count].iter().rev().fold(0, |bits, b| bits << 1 | u32::from(!b.is_ascii()));
-            for (ends, high_here) in [classify(&block), classify_by_words(&block)] {
-                assert_eq!((ends | 1 << 16).trailing_zeros(), count as u32, "{block:x?}");
-                assert_eq!(high_here & ((1 << count) - 1), high, "{block:x?}");
-            }
+            let high = block[..count].iter().rev().fold(0, |bits, b| bits << 1 | u64::from(!b.is_ascii()));
+            let (ends, high_here) = lanes.classify(&block);
+            assert_eq!((u64::from(ends) | 1 << 32).trailing_zeros(), count as u32, "{block:x?}");
+            assert_eq!(u64::from(high_here) & ((1 << count) - 1), high, "{block:x?}");
+
+            let (mut other, mut mask) = (block, [0xff; 32]);
+            assert!(lanes.agree(&block, &other, &mask));
+            let place = random as usize >> 20 & 31;
+            other[place] ^= 1 << (random >> 40 & 7);
+            assert!(!lanes.agree(&block, &other, &mask));
+            mask[place] = 0;
+            assert!(lanes.agree(&block, &other, &mask));
+        }
+    }
+
+    #[test]
+    fn blocks_by_words() {
+        check_lanes(Words);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn blocks_by_avx2() {
+        if let Some(avx2) = Avx2::detect() {
+            check_lanes(avx2);
         }
     }
 }

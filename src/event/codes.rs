@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use arrow::array::{Array, StringArray};
 
 use super::batch::Codes;
+use super::bytes::load8;
 
 /// Slots of the small table; a power of two.
 const SLOTS: usize = 64;
@@ -23,13 +24,25 @@ pub(crate) struct Coder {
 
 #[derive(Clone, Copy)]
 struct Slot {
-    /// The value's bytes, zeros behind them.
-    bytes: u128,
+    /// The value's bytes as two little-endian numbers, zeros behind them.
+    words: [u64; 2],
     len: u32,
     code: u32,
 }
 
-const FREE: Slot = Slot { bytes: 0, len: u32::MAX, code: Codes::NONE };
+const FREE: Slot = Slot { words: [0; 2], len: u32::MAX, code: Codes::NONE };
+
+/// The masks that leave the first bytes of 16, by their number.
+const FIRST_BYTES: [[u64; 2]; SHORT + 1] = {
+    let mut masks = [[u64::MAX; 2]; SHORT + 1];
+    let mut len = 0;
+    while len < SHORT {
+        let bits = 8 * (len % 8) as u32;
+        masks[len] = if len < 8 { [(1 << bits) - 1, 0] } else { [u64::MAX, (1 << bits) - 1] };
+        len += 1;
+    }
+    masks
+};
 
 impl Coder {
     pub fn new() -> Self {
@@ -43,17 +56,19 @@ impl Coder {
         if self.known.capacity() > 1024 {
             self.known.shrink_to(64);
         }
-        let mut codes = Codes { codes: Vec::with_capacity(column.len()), values: Vec::new() };
+        let mut values = Vec::new();
         let bytes = column.value_data();
-        for (row, ends) in column.value_offsets().windows(2).enumerate() {
-            let code = if column.is_null(row) {
-                Codes::NONE
-            } else {
-                self.code(bytes, ends[0] as usize, ends[1] as usize, &mut codes.values)
-            };
-            codes.codes.push(code);
-        }
-        codes
+        let ends = column.value_offsets().windows(2);
+        let code = |(start, end): (i32, i32)| self.code(bytes, start as usize, end as usize, &mut values);
+        let ranges = ends.map(|w| (w[0], w[1]));
+        let codes = match column.nulls() {
+            None => ranges.map(code).collect(),
+            Some(nulls) => {
+                let mut code = code;
+                ranges.zip(nulls).map(|(range, valid)| if valid { code(range) } else { Codes::NONE }).collect()
+            }
+        };
+        Codes { codes, values }
     }
 
     #[inline]
@@ -62,18 +77,19 @@ impl Coder {
         if len > SHORT {
             return self.look_up(&bytes[start..end], values);
         }
-        let short = short(bytes, start, len);
-        let hash = (short as u64 ^ (short >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let words = short(bytes, start, len);
+        let hash = (words[0] ^ words[1].rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let index = (hash >> (64 - SLOTS.trailing_zeros())) as usize;
         let slot = self.slots[index];
-        if slot.bytes == short && slot.len == len as u32 {
+        if slot.words == words && slot.len == len as u32 {
             return slot.code;
         }
         let code = self.look_up(&bytes[start..end], values);
-        self.slots[index] = Slot { bytes: short, len: len as u32, code };
+        self.slots[index] = Slot { words, len: len as u32, code };
         code
     }
 
+    #[cold]
     fn look_up(&mut self, value: &[u8], values: &mut Vec<String>) -> u32 {
         if let Some(code) = self.known.get(value) {
             return *code;
@@ -85,19 +101,19 @@ impl Coder {
     }
 }
 
-/// Up to 16 bytes as a number, zeros behind them.
-#[inline]
-fn short(bytes: &[u8], start: usize, len: usize) -> u128 {
-    let mut word = [0; SHORT];
-    match bytes.get(start..start + SHORT) {
-        Some(all) => {
-            word.copy_from_slice(all);
-            let mask = if len == SHORT { u128::MAX } else { (1 << (8 * len)) - 1 };
-            u128::from_le_bytes(word) & mask
+/// Up to 16 bytes as two little-endian numbers, zeros behind them.
+#[inline(always)]
+fn short(bytes: &[u8], start: usize, len: usize) -> [u64; 2] {
+    let words = |block: &[u8; SHORT]| [load8(block, 0), load8(block, 8)];
+    match bytes.get(start..).and_then(|b| b.first_chunk()) {
+        Some(block) => {
+            let ([low, high], mask) = (words(block), FIRST_BYTES[len]);
+            [low & mask[0], high & mask[1]]
         }
         None => {
-            word[..len].copy_from_slice(&bytes[start..start + len]);
-            u128::from_le_bytes(word)
+            let mut block = [0; SHORT];
+            block[..len].copy_from_slice(&bytes[start..start + len]);
+            words(&block)
         }
     }
 }

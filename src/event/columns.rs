@@ -8,8 +8,10 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use super::schema::Schema;
 use crate::config::FieldType;
 
-/// One column for each field, those of one type side by side.
+/// One column for each field, those of one type side by side. The buffers stay for the next batch: what is handed on is a
+/// copy of the rows at hand, no larger than it must be.
 pub(crate) struct ColumnSet {
+    rows: usize,
     /// Where each field's column is.
     pub places: Vec<Place>,
     pub texts: Vec<TextColumn>,
@@ -39,7 +41,6 @@ pub(crate) struct TextColumn {
 /// Which rows are null: one bit each, set for null.
 #[derive(Default)]
 struct Nulls {
-    rows: usize,
     bits: Vec<u64>,
     any: bool,
 }
@@ -58,6 +59,7 @@ pub(crate) enum Cell<'a> {
 impl ColumnSet {
     pub fn new(schema: &Schema) -> Self {
         let mut set = Self {
+            rows: 0,
             places: Vec::new(),
             texts: Vec::new(),
             longs: Vec::new(),
@@ -78,13 +80,14 @@ impl ColumnSet {
         set
     }
 
-    /// Makes room for `rows` rows.
+    /// Makes room for `rows` rows. What they hold is void until it is written.
     pub fn begin(&mut self, rows: usize) {
+        self.rows = rows;
         self.nulls.iter_mut().for_each(|n| n.begin(rows));
-        self.texts.iter_mut().for_each(|t| refill(&mut t.offsets, rows + 1));
-        self.longs.iter_mut().for_each(|v| refill(v, rows));
-        self.floats.iter_mut().for_each(|v| refill(v, rows));
-        self.bools.iter_mut().for_each(|v| refill(v, rows));
+        self.texts.iter_mut().for_each(|t| make_room(&mut t.offsets, rows + 1));
+        self.longs.iter_mut().for_each(|v| make_room(v, rows));
+        self.floats.iter_mut().for_each(|v| make_room(v, rows));
+        self.bools.iter_mut().for_each(|v| make_room(v, rows));
     }
 
     /// Writes a value of the field's type, or null.
@@ -112,21 +115,24 @@ impl ColumnSet {
         }
     }
 
-    /// Takes the finished columns out as arrays, one per field.
-    pub fn finish(&mut self) -> Vec<ArrayRef> {
+    /// The microseconds of a timestamp column.
+    pub fn micros(&self, field: usize) -> &[i64] {
+        &self.longs[self.places[field].index][..self.rows]
+    }
+
+    /// The finished columns as arrays, one per field.
+    pub fn finish(&self) -> Vec<ArrayRef> {
+        let rows = self.rows;
         let finish = |field: usize| -> ArrayRef {
             let Place { kind, index } = self.places[field];
-            let nulls = self.nulls[field].finish();
+            let nulls = self.nulls[field].finish(rows);
+            let longs = || self.longs[index][..rows].to_vec().into();
             match kind {
-                FieldType::String => Arc::new(self.texts[index].finish(nulls)),
-                FieldType::Int => Arc::new(Int64Array::new(take(&mut self.longs[index]).into(), nulls)),
-                FieldType::Float => Arc::new(Float64Array::new(take(&mut self.floats[index]).into(), nulls)),
-                FieldType::Bool => {
-                    Arc::new(BooleanArray::new(BooleanBuffer::from(self.bools[index].as_slice()), nulls))
-                }
-                FieldType::Timestamp => Arc::new(
-                    TimestampMicrosecondArray::new(take(&mut self.longs[index]).into(), nulls).with_timezone("UTC"),
-                ),
+                FieldType::String => Arc::new(self.texts[index].finish(rows, nulls)),
+                FieldType::Int => Arc::new(Int64Array::new(longs(), nulls)),
+                FieldType::Float => Arc::new(Float64Array::new(self.floats[index][..rows].to_vec().into(), nulls)),
+                FieldType::Bool => Arc::new(BooleanArray::new(BooleanBuffer::from(&self.bools[index][..rows]), nulls)),
+                FieldType::Timestamp => Arc::new(TimestampMicrosecondArray::new(longs(), nulls).with_timezone("UTC")),
             }
         };
         (0..self.places.len()).map(finish).collect()
@@ -147,25 +153,20 @@ impl TextColumn {
     /// Makes `values` reach to `end` or further.
     #[cold]
     pub fn grow(&mut self, end: usize) {
-        self.values.resize(end.max(self.values.capacity()).max(4096).max(self.values.len() * 2), 0);
+        self.values.resize(end.max(4096).max(self.values.len() * 2), 0);
     }
 
-    fn finish(&mut self, nulls: Option<NullBuffer>) -> StringArray {
-        let rows = self.offsets.len() - 1;
-        let used = self.offsets[rows] as usize;
-        let room = self.values.len();
-        let mut values = std::mem::take(&mut self.values);
-        values.truncate(used);
-        self.values.reserve_exact(room);
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(take(&mut self.offsets)));
-        StringArray::new(offsets, Buffer::from_vec(values), nulls)
+    fn finish(&self, rows: usize, nulls: Option<NullBuffer>) -> StringArray {
+        let offsets = &self.offsets[..rows + 1];
+        let values = &self.values[..offsets[rows] as usize];
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets.to_vec()));
+        StringArray::new(offsets, Buffer::from_vec(values.to_vec()), nulls)
     }
 }
 
 impl Nulls {
     fn begin(&mut self, rows: usize) {
         self.any = false;
-        self.rows = rows;
         self.bits.clear();
         self.bits.resize(rows.div_ceil(64), 0);
     }
@@ -181,12 +182,12 @@ impl Nulls {
         self.bits[row / 64] &= !(1 << (row % 64));
     }
 
-    fn finish(&self) -> Option<NullBuffer> {
+    fn finish(&self, rows: usize) -> Option<NullBuffer> {
         if !self.any {
             return None;
         }
         let valid: Vec<u64> = self.bits.iter().map(|w| !w).collect();
-        Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(valid), 0, self.rows)))
+        Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(valid), 0, rows)))
     }
 }
 
@@ -196,14 +197,9 @@ fn push<T: Default>(columns: &mut Vec<T>) -> usize {
     columns.len() - 1
 }
 
-/// `rows` zeros.
-fn refill<T: Copy + Default>(v: &mut Vec<T>, rows: usize) {
-    v.clear();
-    v.resize(rows, T::default());
-}
-
-/// Hands the vector on and leaves one of its size, for the next batch will be as large.
-fn take<T>(v: &mut Vec<T>) -> Vec<T> {
-    let room = v.len();
-    std::mem::replace(v, Vec::with_capacity(room))
+/// Makes the vector `rows` long at least; it never shrinks.
+fn make_room<T: Copy + Default>(v: &mut Vec<T>, rows: usize) {
+    if v.len() < rows {
+        v.resize(rows, T::default());
+    }
 }

@@ -6,10 +6,10 @@ use arrow::array::AsArray;
 
 use super::batch::{Codes, Columns, PADDING, RawBatch};
 use super::codes::Coder;
-use super::columns::{ColumnSet, Place};
+use super::columns::ColumnSet;
 use super::general::GeneralParser;
 use super::refusal::Refusal;
-use super::scan::{Scanned, Scanner};
+use super::scan::{Scanner, Stop};
 use super::schema::Schema;
 use crate::config::FieldType;
 
@@ -59,18 +59,26 @@ impl Decoder {
         self.columns.begin(rows);
         let mut errors = Vec::new();
         let mut keep_payload = vec![true; rows];
-        let mut start = 0;
-        for row in 0..rows {
-            let end = raw.value_ends[row] as usize;
-            match self.record(&raw, row, start, end) {
+        let mut row = 0;
+        loop {
+            let mut unknown = false;
+            if let Some(scanner) = &mut self.scanner {
+                let stop;
+                (row, stop) = scanner.run(&raw, row, &mut self.columns, &mut keep_payload);
+                unknown = stop == Stop::Unknown;
+            }
+            if row == rows {
+                break;
+            }
+            match self.general_record(&raw, row, unknown) {
                 Ok(keep) => keep_payload[row] = keep,
                 Err(refusal) => errors.push((row as u32, refusal)),
             }
-            start = end;
+            row += 1;
         }
-        let event_time = match self.schema.event_time.map(|field| self.columns.places[field]) {
-            Some(Place { kind: FieldType::Timestamp, index }) => self.columns.longs[index].clone(),
-            _ => vec![0; rows],
+        let event_time = match self.schema.event_time {
+            Some(field) => self.columns.micros(field).to_vec(),
+            None => vec![0; rows],
         };
         let fields = self.columns.finish();
         let encode = |(i, coder): (usize, &mut Option<Coder>)| -> Option<Codes> {
@@ -80,20 +88,8 @@ impl Decoder {
         Columns { raw, fields, event_time, errors, keep_payload, codes }
     }
 
-    /// Decodes one record into the columns: whether its bytes must be kept, or why it is no event.
-    #[inline]
-    fn record(&mut self, raw: &RawBatch, row: usize, start: usize, end: usize) -> Result<bool, String> {
-        let mut unknown = false;
-        if let Some(scanner) = &mut self.scanner {
-            match scanner.scan(&raw.values, start, end, row, &mut self.columns) {
-                Scanned::Event { keep_payload } => return Ok(keep_payload),
-                Scanned::Odd => {}
-                Scanned::Unknown => unknown = true,
-            }
-        }
-        self.general_record(raw, row, unknown)
-    }
-
+    /// Decodes one record: whether its bytes must be kept, or why it is no event. The scanner learns from one whose way
+    /// of writing is `unknown` to it.
     #[cold]
     fn general_record(&mut self, raw: &RawBatch, row: usize, unknown: bool) -> Result<bool, String> {
         if raw.value_null[row] {

@@ -7,7 +7,10 @@
 //! (an escape, a null where none was, another order, white space, a number out of the common range) it leaves to the
 //! general parser, which alone refuses records.
 
-use super::bytes::{classify, load8};
+use super::batch::RawBatch;
+#[cfg(target_arch = "x86_64")]
+use super::bytes::Avx2;
+use super::bytes::{Lanes, Words, load8};
 use super::columns::{Cell, ColumnSet, Place, TextColumn};
 use super::general::Span;
 use super::schema::Schema;
@@ -18,17 +21,23 @@ use crate::config::FieldType;
 const MAX_FIELDS: usize = 64;
 /// Literals remembered behind the value of one field.
 const MAX_LITERALS: usize = 8;
+/// Bytes looked at without asking whether they are there; [`super::PADDING`] sees to it.
+const WINDOW: usize = super::PADDING;
 
 /// Learns how records are written, and reads those that are.
 pub(crate) struct Scanner {
     /// What may follow the value of each field; the last entry is what a record may begin with.
     after: Vec<Node>,
+    /// The way that records take now; empty while they take turns.
+    path: Path,
     /// Bits of the required fields.
     required: u64,
     /// Bits of all fields.
     all: u64,
     keep_always: bool,
     day: Day,
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<Avx2>,
 }
 
 /// What has been seen behind the value of one field.
@@ -38,7 +47,18 @@ struct Node {
     others: Vec<Step>,
 }
 
+/// A whole record's steps, of which it is known that they name each field once and every required one.
+#[derive(Default)]
+struct Path {
+    steps: Vec<Step>,
+    /// Bits of the fields that are not among the steps.
+    missing: u64,
+    /// Whether a literal says that a field is null.
+    has_null: bool,
+}
+
 /// A literal and what stands behind it.
+#[derive(Clone)]
 struct Step {
     literal: Literal,
     then: Then,
@@ -63,23 +83,24 @@ enum Then {
     End,
 }
 
-/// What the scanner made of a record.
+/// Why the short cut ends before a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scanned {
-    /// An event; its values are in the columns.
-    Event { keep_payload: bool },
-    /// A value that the general parser must look at.
+pub(crate) enum Stop {
+    /// There is none left.
+    Done,
+    /// It has a value that the general parser must look at.
     Odd,
-    /// Written in a way not learned yet.
+    /// It is written in a way not learned yet.
     Unknown,
 }
 
 /// The bytes between two values.
+#[derive(Clone, PartialEq, Eq)]
 struct Literal {
     len: usize,
-    /// Its first 32 bytes, zeros behind them, with masks that leave out what lies behind its end.
-    words: [u64; 4],
-    masks: [u64; 4],
+    /// Its first 32 bytes, zeros behind them, with a mask that leaves out what lies behind its end.
+    head: [u8; 32],
+    mask: [u8; 32],
     /// What is longer.
     rest: Box<[u8]>,
 }
@@ -91,9 +112,6 @@ struct Day {
     start: i64,
 }
 
-/// Why the short cut ends.
-type Stop = Scanned;
-
 impl Scanner {
     pub fn new(schema: &Schema) -> Self {
         let fields = schema.len();
@@ -101,10 +119,13 @@ impl Scanner {
         let required = schema.fields.iter().enumerate().filter(|(_, f)| f.required).map(|(i, _)| bit(i));
         Self {
             after: (0..=fields).map(|_| Node { first: Step::never(), others: Vec::new() }).collect(),
+            path: Path::default(),
             required: required.fold(0, |bits, bit| bits | bit),
             all: (0..fields).fold(0, |bits, i| bits | bit(i)),
             keep_always: schema.keep_always,
             day: Day { words: (0, 0), start: 0 },
+            #[cfg(target_arch = "x86_64")]
+            avx2: Avx2::detect(),
         }
     }
 
@@ -137,90 +158,126 @@ impl Scanner {
         self.after[node].learn(Step { literal, then: Then::End, field: start, column: 0, bit: 0, nulls });
     }
 
-    /// Reads the record `bytes[start..end]` into `row` of the columns. Behind `end` there must be
-    /// [`super::PADDING`] bytes or more. What it writes before it stops is void: the row is written anew then.
-    #[inline]
-    pub fn scan(&mut self, bytes: &[u8], start: usize, end: usize, row: usize, columns: &mut ColumnSet) -> Scanned {
-        self.walk(bytes, start, end, row, columns).unwrap_or_else(|stop| stop)
-    }
-
-    fn walk(
+    /// Reads records from `row` on into the columns until it meets one that it cannot read: that one's row, and why.
+    /// What it has written into that row is void.
+    pub fn run(
         &mut self,
-        bytes: &[u8],
-        start: usize,
-        end: usize,
+        raw: &RawBatch,
         row: usize,
         columns: &mut ColumnSet,
-    ) -> Result<Scanned, Stop> {
+        keep_payload: &mut [bool],
+    ) -> (usize, Stop) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(lanes) = self.avx2 {
+            // SAFETY: `lanes` is proof that the processor has these instructions.
+            return unsafe { self.run_avx2(lanes, raw, row, columns, keep_payload) };
+        }
+        self.run_with(Words, raw, row, columns, keep_payload)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    fn run_avx2(
+        &mut self,
+        lanes: Avx2,
+        raw: &RawBatch,
+        row: usize,
+        columns: &mut ColumnSet,
+        keep_payload: &mut [bool],
+    ) -> (usize, Stop) {
+        self.run_with(lanes, raw, row, columns, keep_payload)
+    }
+
+    #[inline(always)]
+    fn run_with<L: Lanes>(
+        &mut self,
+        lanes: L,
+        raw: &RawBatch,
+        row: usize,
+        columns: &mut ColumnSet,
+        keep_payload: &mut [bool],
+    ) -> (usize, Stop) {
+        let mut start = if row == 0 { 0 } else { raw.value_ends[row - 1] as usize };
+        for (row, end) in raw.value_ends.iter().enumerate().skip(row) {
+            let end = *end as usize;
+            let reader = Reader { lanes, bytes: &raw.values, end, row };
+            let mut read = reader.straight(&self.path, &mut self.day, start, columns);
+            if read.is_err() {
+                read = self.careful(reader, start, columns);
+            }
+            match read {
+                Ok(canonical) => keep_payload[row] = self.keep_always || !canonical,
+                Err(stop) => return (row, stop),
+            }
+            start = end;
+        }
+        (raw.len(), Stop::Done)
+    }
+
+    /// Reads a record along whatever has been learned, and whether its columns give it back.
+    #[inline(never)]
+    fn careful<L: Lanes>(&mut self, reader: Reader<L>, start: usize, columns: &mut ColumnSet) -> Result<bool, Stop> {
         let mut at = start;
         let mut node = self.after.len() - 1;
-        let (mut seen, mut nulls, mut canonical) = (0, 0, true);
+        let (mut seen, mut nulls, mut canonical, mut turned) = (0, 0, true, false);
         loop {
-            let node_here = &mut self.after[node];
-            if !node_here.first.literal.stands_at(bytes, at) {
-                node_here.turn(bytes, at)?;
-            }
-            let step = &node_here.first;
+            turned |= self.after[node].turn(reader, at)?;
+            let step = &self.after[node].first;
             at += step.literal.len;
             nulls |= step.nulls;
+            if step.then == Then::End {
+                break;
+            }
             if seen & step.bit != 0 {
-                return Err(Scanned::Odd);
+                return Err(Stop::Odd);
             }
             seen |= step.bit;
             node = step.field;
-            match step.then {
-                Then::Text => at = text(bytes, at, end, row, &mut columns.texts[step.column])?,
-                Then::Int => {
-                    let (value, behind) = int(bytes, at)?;
-                    columns.longs[step.column][row] = value;
-                    at = behind;
-                }
-                Then::Time => {
-                    let (micros, as_usual, behind) = self.day.time(bytes, at, end)?;
-                    columns.longs[step.column][row] = micros;
-                    canonical &= as_usual;
-                    at = behind;
-                }
-                Then::Float => {
-                    let (value, behind) = float(bytes, at)?;
-                    columns.floats[step.column][row] = value;
-                    at = behind;
-                }
-                Then::Bool => {
-                    let (value, behind) = boolean(bytes, at)?;
-                    columns.bools[step.column][row] = value;
-                    at = behind;
-                }
-                Then::End => break,
-            }
+            at = reader.value(step, at, &mut self.day, columns, &mut canonical)?;
         }
         // Every byte read lies before `at`, so this is also the check that nothing was read of the next record.
-        if at != end {
-            return Err(Scanned::Unknown);
+        if at != reader.end {
+            return Err(Stop::Unknown);
         }
         if seen & self.required != self.required || seen & nulls != 0 {
-            return Err(Scanned::Odd);
+            return Err(Stop::Odd);
         }
-        let mut missing = self.all & !seen;
-        while missing != 0 {
-            columns.set(missing.trailing_zeros() as usize, row, Cell::Null);
-            missing &= missing - 1;
+        let (missing, has_null) = (self.all & !seen, nulls != 0);
+        reader.set_missing(missing, columns);
+        if turned {
+            self.path.steps.clear();
+        } else {
+            self.path = Path { steps: self.way(), missing, has_null };
         }
-        Ok(Scanned::Event { keep_payload: self.keep_always || !canonical || nulls != 0 })
+        Ok(canonical && !has_null)
+    }
+
+    /// The steps from the start to the end that fitted last.
+    fn way(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> = vec![self.after[self.after.len() - 1].first.clone()];
+        while let Some(step) = steps.last()
+            && step.then != Then::End
+        {
+            steps.push(self.after[step.field].first.clone());
+        }
+        steps
     }
 }
 
 impl Node {
-    /// Puts the step first whose literal stands at `at`.
-    #[cold]
-    fn turn(&mut self, bytes: &[u8], at: usize) -> Result<(), Stop> {
-        let fit = self.others.iter().position(|s| s.literal.stands_at(bytes, at)).ok_or(Scanned::Unknown)?;
+    /// Puts the step first whose literal stands at `at`; true if it was another one before.
+    #[inline(always)]
+    fn turn<L: Lanes>(&mut self, reader: Reader<L>, at: usize) -> Result<bool, Stop> {
+        if reader.meets(&self.first.literal, at) {
+            return Ok(false);
+        }
+        let fit = self.others.iter().position(|s| reader.meets(&s.literal, at)).ok_or(Stop::Unknown)?;
         std::mem::swap(&mut self.first, &mut self.others[fit]);
-        Ok(())
+        Ok(true)
     }
 
     fn learn(&mut self, step: Step) {
-        let known = |s: &Step| s.field == step.field && s.literal.is(&step.literal);
+        let known = |s: &Step| s.field == step.field && s.literal == step.literal;
         if known(&self.first) || self.others.iter().any(known) {
             return;
         }
@@ -230,7 +287,7 @@ impl Node {
 }
 
 impl Step {
-    /// A step that fits nowhere: no record contains a zero outside of its strings.
+    /// A step that fits nowhere: outside of its strings no JSON contains a zero byte.
     fn never() -> Self {
         Self { literal: Literal::new(&[0]), then: Then::End, field: usize::MAX, column: 0, bit: 0, nulls: 0 }
     }
@@ -242,65 +299,167 @@ impl Literal {
         let first = bytes.len().min(32);
         head[..first].copy_from_slice(&bytes[..first]);
         mask[..first].fill(0xff);
-        let words = |from: &[u8; 32]| [0, 8, 16, 24].map(|at| load8(from, at));
-        Self { len: bytes.len(), words: words(&head), masks: words(&mask), rest: bytes[first..].into() }
-    }
-
-    fn is(&self, other: &Literal) -> bool {
-        self.len == other.len && self.words == other.words && self.rest == other.rest
-    }
-
-    #[inline(always)]
-    fn stands_at(&self, bytes: &[u8], at: usize) -> bool {
-        let Some(window) = window(bytes, at) else { return false };
-        let differs = |i: usize| (load8(window, 8 * i) ^ self.words[i]) & self.masks[i];
-        (differs(0) | differs(1)) == 0
-            && (self.len <= 16
-                || (differs(2) | differs(3)) == 0 && (self.len <= 32 || bytes[at + 32..].starts_with(&self.rest)))
+        Self { len: bytes.len(), head, mask, rest: bytes[first..].into() }
     }
 }
 
-/// The 32 bytes from `at` on; that they are there is what the padding is for.
+/// Reads one record.
+#[derive(Clone, Copy)]
+struct Reader<'a, L> {
+    lanes: L,
+    /// All values of the batch and the padding behind them.
+    bytes: &'a [u8],
+    /// Where the record ends.
+    end: usize,
+    row: usize,
+}
+
+impl<L: Lanes> Reader<'_, L> {
+    /// Reads a record along a path; whether its columns give it back.
+    #[inline(always)]
+    fn straight(self, path: &Path, day: &mut Day, start: usize, columns: &mut ColumnSet) -> Result<bool, Stop> {
+        let (mut at, mut canonical) = (start, !path.has_null);
+        for step in &path.steps {
+            if !self.meets(&step.literal, at) {
+                return Err(Stop::Unknown);
+            }
+            at += step.literal.len;
+            if step.then == Then::End {
+                break;
+            }
+            at = self.value(step, at, day, columns, &mut canonical)?;
+        }
+        // As in `careful`; a path without steps ends here, for no record that it would fit is empty.
+        if at != self.end || at == start {
+            return Err(Stop::Unknown);
+        }
+        if path.missing != 0 {
+            self.set_missing(path.missing, columns);
+        }
+        Ok(canonical)
+    }
+
+    /// Reads the value of a step's field into its column; where it ends.
+    #[inline(always)]
+    fn value(
+        self,
+        step: &Step,
+        at: usize,
+        day: &mut Day,
+        columns: &mut ColumnSet,
+        canonical: &mut bool,
+    ) -> Result<usize, Stop> {
+        match step.then {
+            Then::Text => self.text(at, &mut columns.texts[step.column]),
+            Then::Int => {
+                let (value, behind) = int(self.bytes, at)?;
+                columns.longs[step.column][self.row] = value;
+                Ok(behind)
+            }
+            Then::Time => {
+                let (micros, as_usual, behind) = day.time(self.bytes, at, self.end)?;
+                columns.longs[step.column][self.row] = micros;
+                *canonical &= as_usual;
+                Ok(behind)
+            }
+            Then::Float => {
+                let (value, behind) = float(self.bytes, at)?;
+                columns.floats[step.column][self.row] = value;
+                Ok(behind)
+            }
+            Then::Bool => {
+                let (value, behind) = boolean(self.bytes, at)?;
+                columns.bools[step.column][self.row] = value;
+                Ok(behind)
+            }
+            Then::End => Ok(at),
+        }
+    }
+
+    fn set_missing(self, mut missing: u64, columns: &mut ColumnSet) {
+        while missing != 0 {
+            columns.set(missing.trailing_zeros() as usize, self.row, Cell::Null);
+            missing &= missing - 1;
+        }
+    }
+
+    /// Whether a literal stands at `at`.
+    #[inline(always)]
+    fn meets(self, literal: &Literal, at: usize) -> bool {
+        let Some(window) = window(self.bytes, at) else { return false };
+        let head = window.first_chunk().is_some_and(|head| self.lanes.agree(head, &literal.head, &literal.mask));
+        head && (literal.len <= 32 || self.bytes[at + 32..].starts_with(&literal.rest))
+    }
+
+    /// Copies the string that begins at `at` into the column; the index of its closing quote.
+    #[inline(always)]
+    fn text(self, at: usize, column: &mut TextColumn) -> Result<usize, Stop> {
+        let from = column.offsets[self.row] as usize;
+        let window = window(self.bytes, at).ok_or(Stop::Odd)?;
+        let Some(room) = column.values.get_mut(from..).and_then(|v| v.first_chunk_mut::<WINDOW>()) else {
+            return self.long_text(at, column);
+        };
+        // Two blocks hold the common string.
+        let (first, second) = halves(window);
+        room[..32].copy_from_slice(first);
+        let (mut ends, mut high) = self.lanes.classify(first);
+        let mut len = 0;
+        if ends == 0 {
+            if high != 0 {
+                return self.long_text(at, column);
+            }
+            room[32..].copy_from_slice(second);
+            (ends, high) = self.lanes.classify(second);
+            len = 32;
+        }
+        if ends == 0 || high & (ends - 1) & !ends != 0 {
+            return self.long_text(at, column);
+        }
+        len += ends.trailing_zeros() as usize;
+        if window[len] != b'"' {
+            return Err(Stop::Odd);
+        }
+        column.offsets[self.row + 1] = (from + len) as i32;
+        Ok(at + len)
+    }
+
+    /// [`Reader::text`] for a string of any length and script.
+    #[inline(never)]
+    fn long_text(self, at: usize, column: &mut TextColumn) -> Result<usize, Stop> {
+        let mut quote = at;
+        loop {
+            let window = window(self.bytes, quote).ok_or(Stop::Odd)?;
+            let (ends, _) = self.lanes.classify(halves(window).0);
+            if ends != 0 {
+                quote += ends.trailing_zeros() as usize;
+                break;
+            }
+            quote += 32;
+            if quote >= self.end {
+                return Err(Stop::Odd);
+            }
+        }
+        let text = &self.bytes[at..quote];
+        if self.bytes[quote] != b'"' || std::str::from_utf8(text).is_err() {
+            return Err(Stop::Odd);
+        }
+        column.set(self.row, text);
+        Ok(quote)
+    }
+}
+
+/// The bytes from `at` on; that they are there is what the padding is for.
 #[inline(always)]
-fn window(bytes: &[u8], at: usize) -> Option<&[u8; 32]> {
+fn window(bytes: &[u8], at: usize) -> Option<&[u8; WINDOW]> {
     bytes.get(at..)?.first_chunk()
 }
 
-/// Copies the string that begins at `at` into the column; the index of its closing quote.
-#[inline(always)]
-fn text(bytes: &[u8], at: usize, end: usize, row: usize, column: &mut TextColumn) -> Result<usize, Stop> {
-    let from = column.offsets[row] as usize;
-    let (mut read, mut written, mut high) = (at, from, 0);
-    loop {
-        let block: &[u8; 16] = bytes.get(read..).and_then(|b| b.first_chunk()).ok_or(Scanned::Odd)?;
-        match column.values.get_mut(written..).and_then(|v| v.first_chunk_mut()) {
-            Some(room) => *room = *block,
-            None => {
-                column.grow(written + 16);
-                continue;
-            }
-        }
-        let (ends, high_here) = classify(block);
-        if ends != 0 {
-            let below_first = (ends - 1) & !ends;
-            high |= high_here & below_first;
-            let plain = ends.trailing_zeros() as usize;
-            read += plain;
-            written += plain;
-            break;
-        }
-        high |= high_here;
-        read += 16;
-        written += 16;
-        if read >= end {
-            return Err(Scanned::Odd);
-        }
+fn halves(window: &[u8; WINDOW]) -> (&[u8; 32], &[u8; 32]) {
+    // A window is two blocks long, so both are there.
+    match (window.first_chunk(), window.last_chunk()) {
+        (Some(first), Some(second)) => (first, second),
+        _ => (&[0; 32], &[0; 32]),
     }
-    if bytes.get(read) != Some(&b'"') || (high != 0 && std::str::from_utf8(&bytes[at..read]).is_err()) {
-        return Err(Scanned::Odd);
-    }
-    column.offsets[row + 1] = written as i32;
-    Ok(read)
 }
 
 /// High bits set where a byte is no digit.
@@ -330,13 +489,13 @@ fn digits(bytes: &[u8], at: usize) -> Result<(u64, usize), Stop> {
             let moved = word.checked_shl(64 - 8 * count as u32).unwrap_or(0);
             end += count;
             if end - at > 18 {
-                return Err(Scanned::Odd);
+                return Err(Stop::Odd);
             }
             return Ok((value * POWERS[count] + eight_digits(moved), end));
         }
         end += 8;
         if end - at > 16 {
-            return Err(Scanned::Odd);
+            return Err(Stop::Odd);
         }
         value = value * 100_000_000 + eight_digits(word);
     }
@@ -346,7 +505,7 @@ const POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_
 
 #[inline(always)]
 fn int(bytes: &[u8], at: usize) -> Result<(i64, usize), Stop> {
-    let window = window(bytes, at).ok_or(Scanned::Odd)?;
+    let window = window(bytes, at).ok_or(Stop::Odd)?;
     let word = load8(window, 0);
     let count = no_digits(word).trailing_zeros() / 8;
     // The common case: one to seven digits.
@@ -362,11 +521,11 @@ fn long_int(bytes: &[u8], at: usize) -> Result<(i64, usize), Stop> {
     let from = at + usize::from(negative);
     let (value, end) = digits(bytes, from)?;
     match end - from {
-        0 => return Err(Scanned::Unknown),
+        0 => return Err(Stop::Unknown),
         // `-0` and `01` are for the general parser.
         1 if !negative || value != 0 => {}
         _ if bytes[from] != b'0' => {}
-        _ => return Err(Scanned::Odd),
+        _ => return Err(Stop::Odd),
     }
     Ok((if negative { -(value as i64) } else { value as i64 }, end))
 }
@@ -380,7 +539,7 @@ fn float(bytes: &[u8], at: usize) -> Result<(f64, usize), Stop> {
     let (whole, mut end) = digits(bytes, from)?;
     let whole_digits = end - from;
     if whole_digits == 0 {
-        return Err(Scanned::Unknown);
+        return Err(Stop::Unknown);
     }
     let leading_zero = bytes[from] == b'0' && whole_digits > 1;
     let (mut fraction, mut fraction_digits) = (0, 0);
@@ -389,11 +548,11 @@ fn float(bytes: &[u8], at: usize) -> Result<(f64, usize), Stop> {
         (fraction, end) = digits(bytes, point)?;
         fraction_digits = end - point;
         if fraction_digits == 0 {
-            return Err(Scanned::Odd);
+            return Err(Stop::Odd);
         }
     }
     if leading_zero || whole_digits + fraction_digits > 15 || matches!(bytes[end], b'e' | b'E') {
-        return Err(Scanned::Odd);
+        return Err(Stop::Odd);
     }
     let scale = 10u64.pow(fraction_digits as u32);
     let value = (whole * scale + fraction) as f64 / scale as f64;
@@ -408,7 +567,7 @@ fn boolean(bytes: &[u8], at: usize) -> Result<(bool, usize), Stop> {
     } else if word & 0xff_ffff_ffff == u64::from_le_bytes(*b"false\0\0\0") {
         Ok((false, at + 5))
     } else {
-        Err(Scanned::Unknown)
+        Err(Stop::Unknown)
     }
 }
 
@@ -416,7 +575,7 @@ impl Day {
     /// The timestamp that begins at `at`: its microseconds, whether they give its text back, and where it ends.
     #[inline(always)]
     fn time(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(i64, bool, usize), Stop> {
-        let window = window(bytes, at).ok_or(Scanned::Odd)?;
+        let window = window(bytes, at).ok_or(Stop::Odd)?;
         let words = (load8(window, 0), load8(window, 3));
         if window[19] == b'"'
             && (words == self.words || self.turn(window, words))
@@ -429,7 +588,7 @@ impl Day {
 
     /// Goes over to another day; false if it is none.
     #[cold]
-    fn turn(&mut self, window: &[u8; 32], words: (u64, u64)) -> bool {
+    fn turn(&mut self, window: &[u8; WINDOW], words: (u64, u64)) -> bool {
         let start = window.first_chunk().and_then(timestamp::day_start);
         match start {
             Some(start) if window[10] == b'T' => {
@@ -444,9 +603,9 @@ impl Day {
 /// A timestamp with a fraction or a zone, if it is one.
 #[inline(never)]
 fn odd_time(bytes: &[u8], at: usize, end: usize) -> Result<(i64, bool, usize), Stop> {
-    let rest = bytes.get(at..end).ok_or(Scanned::Odd)?;
-    let len = rest.iter().take(64).position(|b| *b == b'"').ok_or(Scanned::Odd)?;
-    let time = timestamp::parse(&rest[..len]).map_err(|_| Scanned::Odd)?;
+    let rest = bytes.get(at..end).ok_or(Stop::Odd)?;
+    let len = rest.iter().take(64).position(|b| *b == b'"').ok_or(Stop::Odd)?;
+    let time = timestamp::parse(&rest[..len]).map_err(|_| Stop::Odd)?;
     Ok((time.micros, time.canonical, at + len))
 }
 
@@ -471,7 +630,7 @@ mod tests {
 
     /// A text with the padding that the scanner needs.
     fn padded(text: &str) -> Vec<u8> {
-        [text.as_bytes(), &[0; 32]].concat()
+        [text.as_bytes(), &[0; WINDOW]].concat()
     }
 
     #[test]
