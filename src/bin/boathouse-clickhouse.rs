@@ -128,7 +128,7 @@ async fn serve(args: Args, users: Users, engine: Engine) -> anyhow::Result<()> {
     }
     tracing::info!("stopping: no new requests; running ones have {}", humantime::format_duration(args.stop_deadline));
     handle.pause().await;
-    if !server.drained(args.stop_deadline).await {
+    if !server.drain(args.stop_deadline).await {
         tracing::warn!("statements still ran at the stop deadline and were broken off");
     }
     handle.stop(true).await;

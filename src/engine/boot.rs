@@ -78,6 +78,7 @@ pub struct Engine {
 }
 
 /// Where the library is looked for: what the user named, else the cache that `tools/chdb.sh` fills.
+#[allow(clippy::disallowed_methods, reason = "the XDG rule for the cache folder is made of these variables")]
 pub fn find_library(named: Option<&Path>) -> Result<PathBuf, BootError> {
     let path = match named {
         Some(path) => path.to_owned(),

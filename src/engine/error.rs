@@ -22,6 +22,7 @@ pub mod code {
     pub const TOO_MANY_SIMULTANEOUS_QUERIES: (i32, &str) = (202, "TOO_MANY_SIMULTANEOUS_QUERIES");
     pub const QUERY_IS_TOO_LARGE: (i32, &str) = (229, "QUERY_IS_TOO_LARGE");
     pub const CANNOT_DECOMPRESS: (i32, &str) = (271, "CANNOT_DECOMPRESS");
+    pub const SERVER_OVERLOADED: (i32, &str) = (745, "SERVER_OVERLOADED");
     pub const ACCESS_DENIED: (i32, &str) = (497, "ACCESS_DENIED");
     pub const AUTHENTICATION_FAILED: (i32, &str) = (516, "AUTHENTICATION_FAILED");
     pub const STD_EXCEPTION: (i32, &str) = (1001, "STD_EXCEPTION");

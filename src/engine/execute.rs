@@ -5,6 +5,7 @@ use super::boot::Engine;
 use super::chunked::Joiner;
 use super::error::{EngineError, code};
 use super::ffi::Connection;
+use super::form;
 use super::reply::{Gone, Reply};
 use super::request::Request;
 use super::statement::{self, Insert, Refusal, Statement};
@@ -36,12 +37,12 @@ impl From<Gone> for Stop {
 /// Serves one request to its end. The session is dropped with it, so nothing reaches the next request.
 pub fn serve(
     engine: &Engine,
-    request: &Request,
+    mut request: Request,
     identity: &Identity,
     body: Result<Body, EngineError>,
     mut reply: Reply,
 ) {
-    let served = body.map_err(Stop::Error).and_then(|body| run(engine, request, identity, body, &mut reply));
+    let served = body.map_err(Stop::Error).and_then(|body| run(engine, &mut request, identity, body, &mut reply));
     match served {
         Ok(()) => drop(reply.finish()),
         Err(Stop::Error(error)) => reply.fail(&error),
@@ -49,7 +50,21 @@ pub fn serve(
     }
 }
 
-fn run(engine: &Engine, request: &Request, identity: &Identity, mut body: Body, reply: &mut Reply) -> Result<(), Stop> {
+fn run(
+    engine: &Engine,
+    request: &mut Request,
+    identity: &Identity,
+    mut body: Body,
+    reply: &mut Reply,
+) -> Result<(), Stop> {
+    if let Some(boundary) = request.form_boundary.take() {
+        let mut form = Vec::new();
+        body.read_all(&mut form)?;
+        for (name, value) in form::fields(&form, &boundary)? {
+            request.take(&name, value)?;
+        }
+    }
+    let request = &*request;
     let (text, statement, ended) = read_statement(request, &mut body)?;
     let mut session = open_session(engine, request, identity.access)?;
     match statement {
@@ -60,7 +75,7 @@ fn run(engine: &Engine, request: &Request, identity: &Identity, mut body: Body, 
         Statement::Other { format, is_select } => {
             let sql = std::str::from_utf8(&text).map_err(|_| refusal(Refusal::NotUtf8))?;
             request.check_session(sql)?;
-            engine.guard.check(&mut session, identity.access, sql)?;
+            engine.guard.check(&mut session, identity.access, sql, &request.params)?;
             let format = format.or_else(|| request.default_format.clone()).unwrap_or_else(|| "TabSeparated".to_owned());
             reply.set_format(&format);
             run_statement(request, &mut session, sql, &format, is_select, reply)
@@ -129,12 +144,18 @@ fn run_statement(
         && !one_document
         && let Some(mut joiner) = Joiner::new(format)
     {
-        let mut stream = session.stream(sql.as_bytes(), format, &request.params)?;
-        while let Some(chunk) = stream.next_chunk()? {
-            reply.add_statistics(chunk.statistics());
-            reply.write(joiner.join(chunk.bytes()))?;
+        match session.stream(sql.as_bytes(), format, &request.params) {
+            Ok(mut stream) => {
+                while let Some(chunk) = stream.next_chunk()? {
+                    reply.add_statistics(chunk.statistics());
+                    reply.write(joiner.join(chunk.bytes()))?;
+                }
+                return Ok(());
+            }
+            // `WITH … INSERT` and the like: refused before it ran.
+            Err(error) if error.message.contains("Streaming query is not supported") => {}
+            Err(error) => return Err(error.into()),
         }
-        return Ok(());
     }
     let result = session.query(sql.as_bytes(), format, &request.params)?;
     reply.add_statistics(result.statistics());
@@ -157,7 +178,7 @@ fn run_insert(
     reply: &mut Reply,
 ) -> Result<(), Stop> {
     let whole = format!("{} FORMAT {}", insert.statement, insert.format);
-    engine.guard.check(session, access, &whole)?;
+    engine.guard.check(session, access, &whole, &request.params)?;
     reply.set_format("TabSeparated");
     let Data { mut head, mut body } = data;
     let mut held = Vec::new();

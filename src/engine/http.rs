@@ -7,18 +7,21 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use super::body::{Body, BodyError};
 use super::boot::Engine;
 use super::error::{EngineError, code};
 use super::execute;
-use super::reply::{Receiving, Reply};
+use super::reply::{Chunk, Receiving, Reply};
 use super::request::{Request, credentials};
 use super::users::Users;
 
 /// ClickHouse's parser and analyser recurse deeply: what its own query threads have.
 const REQUEST_STACK_BYTES: usize = 8 << 20;
+
+/// How long the marked error at the end of a broken-off response has to reach the socket.
+const FLUSH_BEFORE_BREAK: Duration = Duration::from_millis(200);
 
 /// What every request handler shares.
 pub struct Server {
@@ -32,10 +35,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Waits until no statement runs, at most `deadline`; tells whether that was reached.
-    pub async fn drained(&self, deadline: Duration) -> bool {
+    /// Takes no further statement and waits until none runs, at most `deadline`; tells whether that was reached.
+    pub async fn drain(&self, deadline: Duration) -> bool {
         let all = u32::try_from(self.requests_max).unwrap_or(u32::MAX);
-        tokio::time::timeout(deadline, self.requests.acquire_many(all)).await.is_ok()
+        // While this waits for all places, nobody else gets one.
+        let drained = tokio::time::timeout(deadline, self.requests.acquire_many(all)).await.is_ok();
+        self.requests.close();
+        drained
     }
 }
 
@@ -110,7 +116,7 @@ fn start(
             .stack_size(REQUEST_STACK_BYTES)
             .spawn(move || {
                 let body = Body::new(body_chunks, &request, limit);
-                execute::serve(&server.engine, &request, &identity, body, reply);
+                execute::serve(&server.engine, request, &identity, body, reply);
                 drop(permit);
             })
             .map_err(|e| EngineError::internal(format_args!("no thread for the request: {e}")))?;
@@ -120,11 +126,12 @@ fn start(
 }
 
 fn take_place(server: &Server) -> Result<OwnedSemaphorePermit, EngineError> {
-    server.requests.clone().try_acquire_owned().map_err(|_| {
-        EngineError::new(
+    server.requests.clone().try_acquire_owned().map_err(|reason| match reason {
+        TryAcquireError::NoPermits => EngineError::new(
             code::TOO_MANY_SIMULTANEOUS_QUERIES,
             format_args!("Too many simultaneous queries. Maximum: {} (--max-concurrent-requests)", server.requests_max),
-        )
+        ),
+        TryAcquireError::Closed => EngineError::new(code::SERVER_OVERLOADED, "the server is stopping"),
     })
 }
 
@@ -157,13 +164,20 @@ async fn respond(receiving: Receiving, query_id: &str) -> HttpResponse {
     }
     match head.whole {
         Some(body) => response.body(body),
-        None => response.streaming(tokio_stream(receiving.chunks)),
+        None => response.streaming(Box::pin(stream(receiving.chunks))),
     }
 }
 
 /// The chunks of a body as a stream.
-fn tokio_stream<T: 'static>(mut receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T> {
-    futures::stream::poll_fn(move |context| receiver.poll_recv(context))
+fn stream(receiver: mpsc::Receiver<Chunk>) -> impl futures::Stream<Item = Chunk> {
+    futures::stream::unfold(receiver, |mut receiver| async {
+        let chunk = receiver.recv().await?;
+        if chunk.is_err() {
+            // Breaking off throws away what actix-web has not written yet, and the reason is in there.
+            tokio::time::sleep(FLUSH_BEFORE_BREAK).await;
+        }
+        Some((chunk, receiver))
+    })
 }
 
 fn refuse(error: &EngineError, version: &str) -> HttpResponse {

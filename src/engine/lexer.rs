@@ -69,8 +69,8 @@ impl<'s> Lexer<'s> {
             self.at += rest.len() - trimmed.len();
             if trimmed.starts_with("--") || trimmed.starts_with("#!") || trimmed.starts_with("# ") {
                 self.at += trimmed.find('\n').unwrap_or(trimmed.len());
-            } else if trimmed.starts_with("/*") {
-                match trimmed[2..].find("*/") {
+            } else if let Some(comment) = trimmed.strip_prefix("/*") {
+                match comment.find("*/") {
                     Some(n) => self.at += n + 4,
                     None => return Some(self.take(Kind::Unclosed, trimmed.len())),
                 }

@@ -4,7 +4,7 @@
 //!
 //! 1. [`http`]: an actix-web worker reads the head; [`users`] says who asks; a place among the running statements is
 //!    taken or the request is refused; a thread is started. No call of the engine runs on a worker.
-//! 2. [`request`] reads parameters and headers; [`body`] undoes compression ([`blocks`] is ClickHouse's own framing).
+//! 2. [`request`] reads parameters and headers ([`form`] those in a multipart body); [`body`] undoes compression ([`blocks`] is ClickHouse's own framing).
 //! 3. [`execute`], on the request's thread: [`statement`] cuts the text into statement and data ([`lexer`]);
 //!    [`boot`] gives a session of its own to every request, so no setting, database or role outlives it.
 //! 4. [`guard`] refuses what reaches beyond the tables.
@@ -21,6 +21,7 @@ mod chunked;
 mod error;
 mod execute;
 mod ffi;
+mod form;
 mod guard;
 pub mod http;
 mod lexer;

@@ -5,6 +5,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use base64::Engine as _;
 
 use super::error::{EngineError, code};
+use super::form;
 use super::lexer::Lexer;
 
 /// Everything a request says beside its body.
@@ -28,6 +29,8 @@ pub struct Request {
     pub http_compression: bool,
     pub content_encoding: Option<String>,
     pub accept_encoding: Option<String>,
+    /// The body is a form that holds further parameters.
+    pub form_boundary: Option<String>,
     /// The whole result before the first byte of the response.
     pub wait_end_of_query: bool,
     /// A GET may not write.
@@ -68,11 +71,9 @@ impl Request {
             default_format: header("X-ClickHouse-Format"),
             content_encoding: header("Content-Encoding"),
             accept_encoding: header("Accept-Encoding"),
+            form_boundary: header("Content-Type").as_deref().and_then(form::boundary),
             ..Self::default()
         };
-        if header("Content-Type").is_some_and(|t| t.starts_with("multipart/form-data")) {
-            return Err(unsupported("multipart/form-data bodies (external tables)"));
-        }
         for (name, value) in url::form_urlencoded::parse(query_string.as_bytes()) {
             request.take(&name, value.into_owned())?;
         }
@@ -80,7 +81,8 @@ impl Request {
         Ok(request)
     }
 
-    fn take(&mut self, name: &str, value: String) -> Result<(), EngineError> {
+    /// Takes one parameter, of the URL or of a form.
+    pub fn take(&mut self, name: &str, value: String) -> Result<(), EngineError> {
         let flag = |value: &str| matches!(value, "1" | "true");
         match name {
             "query" => self.query = value,

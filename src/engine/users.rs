@@ -144,6 +144,7 @@ impl Users {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "`password_env` names the variable that holds the password")]
 fn password_hash(base: &Path, entry: UserEntry) -> Result<Option<[u8; 32]>, UsersError> {
     let problem = |problem: String| UsersError::Password { user: entry.name.clone(), problem };
     let given = [

@@ -66,7 +66,10 @@ async fn the_clickhouse_crate_works_unchanged() {
                 client.query("SELECT number + throwIf(number = 400000) FROM numbers(500000)").fetch_all::<u64>().await;
             assert!(late.unwrap_err().to_string().contains("Code: 395."));
             let setting = client.clone().with_setting("max_threads", "1");
-            assert_eq!(setting.query("SELECT getSetting('max_threads')").fetch_one::<u64>().await.unwrap(), 1);
+            assert_eq!(
+                setting.query("SELECT toUInt64(getSetting('max_threads'))").fetch_one::<u64>().await.unwrap(),
+                1
+            );
             let wrong = client.clone().with_user("nobody").with_password("x");
             assert!(wrong.query("SELECT 1").execute().await.unwrap_err().to_string().contains("Code: 516."));
         }
@@ -85,7 +88,10 @@ async fn many_at_once_get_their_own_answers() {
                 let sql = format!("INSERT INTO t VALUES ({n}, {round})");
                 client.query(&sql).execute().await.unwrap();
                 let threads = client.clone().with_setting("max_threads", (n + 1).to_string());
-                assert_eq!(threads.query("SELECT getSetting('max_threads')").fetch_one::<u64>().await.unwrap(), n + 1);
+                assert_eq!(
+                    threads.query("SELECT toUInt64(getSetting('max_threads'))").fetch_one::<u64>().await.unwrap(),
+                    n + 1
+                );
                 let count = client.query("SELECT count() FROM t WHERE a = ?").bind(n).fetch_one::<u64>().await.unwrap();
                 assert_eq!(count, round + 1);
             }

@@ -2,7 +2,7 @@
 
 use reqwest::Client;
 
-use crate::support::engine::{Engine, run};
+use crate::support::engine::{Engine, WithParameters, run};
 
 const USERS: &str = r#"
 [[user]]
@@ -169,6 +169,11 @@ async fn nothing_beyond_the_tables_is_reached() {
         "CREATE TABLE v (a String) ENGINE = FileLog('FILE', 'LineAsString')",
         "CREATE TABLE v (a String) ENGINE = EmbeddedRocksDB(0, 'OUT') PRIMARY KEY a",
         "CREATE TABLE v (a String) ENGINE = Distributed('c', 'd', 't')",
+        "CREATE TABLE v (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = 'OUT')",
+        "CREATE TABLE v (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = web, endpoint = 'http://127.0.0.1:9/')",
+        "ALTER TABLE t MODIFY SETTING disk = disk(type = local, path = 'OUT')",
+        "BACKUP TABLE t TO S3('http://127.0.0.1:9/b/k')",
+        "RESTORE TABLE t FROM File('FILE')",
         "CREATE DATABASE v ENGINE = Filesystem('/')",
         "CREATE DATABASE v ENGINE = SQLite('FILE')",
         "CREATE DATABASE v ENGINE = MySQL('127.0.0.1:9', 'd', 'u', 'p')",
