@@ -57,7 +57,7 @@ struct Args {
     memory_limit: ByteSize,
 
     /// How long running statements may take after SIGTERM or SIGINT
-    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     stop_deadline: Duration,
 
     /// libchdb.so; without it the one that `make tools` puts into the user's cache folder

@@ -204,7 +204,7 @@ fn users_xml() -> String {
     <admin>
       <grants>
         <query>GRANT CHECK, SHOW, SELECT, INSERT, ALTER, CREATE, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, BACKUP, KILL QUERY, SYSTEM, dictGet ON *.*</query>
-        <query>REVOKE CREATE ARBITRARY TEMPORARY TABLE ON *.*</query>
+        <query>REVOKE CREATE ARBITRARY TEMPORARY TABLE, CREATE DICTIONARY ON *.*</query>
       </grants>
     </admin>
   </roles>

@@ -178,8 +178,14 @@ fn is_inside_engine(name: &str) -> bool {
 /// Looks for `ENGINE = name` in a CREATE statement.
 fn check_engines(sql: &str) -> Result<(), EngineError> {
     let mut tokens = Lexer::new(sql).peekable();
+    let mut depth = 0_i32;
     while let Some(token) = tokens.next() {
-        if !token.is("engine") {
+        depth += i32::from(token.is_mark('(')) - i32::from(token.is_mark(')'));
+        if depth > 0 || !token.is("engine") {
+            // A column may be called so; behind a top-level SELECT stands no engine.
+            if depth == 0 && token.is("select") {
+                return Ok(());
+            }
             continue;
         }
         tokens.next_if(|t| t.is_mark('='));

@@ -20,6 +20,9 @@ use super::users::Users;
 /// ClickHouse's parser and analyser recurse deeply: what its own query threads have.
 const REQUEST_STACK_BYTES: usize = 8 << 20;
 
+/// A client that sends nothing of its body for this long is taken for gone.
+const STALLED: Duration = Duration::from_secs(300);
+
 /// How long the marked error at the end of a broken-off response has to reach the socket.
 const FLUSH_BEFORE_BREAK: Duration = Duration::from_millis(200);
 
@@ -138,8 +141,13 @@ fn take_place(server: &Server) -> Result<OwnedSemaphorePermit, EngineError> {
 /// Moves the body from the connection to the request's thread, which holds it back by not reading.
 async fn pump(mut payload: web::Payload, chunks: mpsc::Sender<Result<web::Bytes, BodyError>>, limit: u64) {
     let mut total = 0_u64;
-    while let Some(piece) = payload.next().await {
-        let piece = piece.map_err(|_| BodyError::Lost).and_then(|bytes| {
+    loop {
+        let piece = match tokio::time::timeout(STALLED, payload.next()).await {
+            Ok(Some(piece)) => piece.map_err(|_| BodyError::Lost),
+            Ok(None) => return,
+            Err(_) => Err(BodyError::Lost),
+        };
+        let piece = piece.and_then(|bytes| {
             total += bytes.len() as u64;
             if total > limit { Err(BodyError::TooLarge { limit }) } else { Ok(bytes) }
         });

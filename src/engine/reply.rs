@@ -5,6 +5,7 @@
 //! and the body is broken off.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +14,9 @@ use super::blocks::write_blocks;
 use super::error::EngineError;
 use super::ffi::Statistics;
 use super::request::Request;
+
+/// A client that takes nothing of its result for this long is taken for gone.
+const STALLED: Duration = Duration::from_secs(300);
 
 /// Plain result bytes that are held back before streaming starts.
 const HOLD_BYTES: usize = 1 << 20;
@@ -115,6 +119,8 @@ impl Encoder {
 pub struct Reply {
     head: Option<oneshot::Sender<Head>>,
     chunks: mpsc::Sender<Chunk>,
+    /// The HTTP worker's runtime, which keeps the time while this thread waits.
+    runtime: tokio::runtime::Handle,
     encoder: Encoder,
     encoding: Option<&'static str>,
     blocks: bool,
@@ -127,7 +133,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A response to `request`, and the end that the HTTP worker keeps.
+    /// A response to `request`, and the end that the HTTP worker keeps. Called on the worker.
     pub fn new(request: &Request, query_id: &str, timezone: &str, version: &str) -> (Self, Receiving) {
         let (head, head_rx) = oneshot::channel();
         let (chunks, chunks_rx) = mpsc::channel(4);
@@ -141,6 +147,7 @@ impl Reply {
         let reply = Self {
             head: Some(head),
             chunks,
+            runtime: tokio::runtime::Handle::current(),
             encoder,
             encoding,
             blocks: request.compress,
@@ -190,7 +197,12 @@ impl Reply {
         if encoded.is_empty() {
             return Ok(());
         }
-        self.chunks.blocking_send(Ok(encoded.into())).map_err(|_| Gone)
+        self.push(Ok(encoded.into()))
+    }
+
+    fn push(&self, chunk: Chunk) -> Result<(), Gone> {
+        let sent = self.runtime.block_on(async { tokio::time::timeout(STALLED, self.chunks.send(chunk)).await });
+        if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
     }
 
     fn send_head(&mut self, status: u16, whole: Option<Bytes>) -> Result<(), Gone> {
@@ -232,8 +244,7 @@ impl Reply {
             self.send(encoder.finish().map_err(|_| Gone)?)
         });
         if sent.is_ok() {
-            let _ =
-                self.chunks.blocking_send(Err(io::Error::other("the query failed while its result was being sent")));
+            let _ = self.push(Err(io::Error::other("the query failed while its result was being sent")));
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum Access {
     Read,
     /// Also tables and rows: CREATE, INSERT, ALTER, DROP, OPTIMIZE.
     Write,
-    /// Also SYSTEM, KILL, ATTACH, BACKUP, functions and dictionaries. Files and hosts stay closed.
+    /// Also SYSTEM, KILL, ATTACH, BACKUP and functions. Files and hosts stay closed.
     Admin,
 }
 
