@@ -2,12 +2,14 @@
 //!
 //! 1. Grants of the engine ([`super::boot`]): nobody has READ or WRITE on a source (file, url, s3, remote, …), however
 //!    the statement names it, as table function, engine, database or plain table name.
-//! 2. Constraints of the engine: settings that name files or hosts, or carry SQL in a string, cannot be changed.
+//! 2. Constraints of the engine: settings that name files or hosts, or carry SQL in a string, cannot be changed; and the
+//!    same again here, since a subquery's SETTINGS clause escapes the constraints.
 //! 3. The engine's own parser says what kind of statement it is; only an admin may run more than reads and writes.
 //! 4. Functions that read files or call out without asking for a grant are refused by name, here.
 
 use std::collections::HashSet;
 
+use super::boot::FROZEN_SETTINGS;
 use super::error::{EngineError, code};
 use super::ffi::{Analysis, Class, Connection, Params};
 use super::lexer::{Kind, Lexer, Token};
@@ -97,6 +99,7 @@ impl Guard {
         let analysis = connection.classify(sql.as_bytes());
         allowed_class(access, analysis, sql)?;
         self.check_calls(sql)?;
+        check_settings(sql)?;
         let creates = Lexer::new(sql).next().is_some_and(|t| t.is("create") || t.is("replace") || t.is("attach"));
         if creates {
             check_engines(sql)?;
@@ -198,6 +201,37 @@ fn check_engines(sql: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Looks for frozen settings. The engine holds its constraints against the SETTINGS clause of a statement, but not
+/// against that of a subquery.
+fn check_settings(sql: &str) -> Result<(), EngineError> {
+    let mut previous: Option<Token<'_>> = None;
+    let mut in_settings = false;
+    for token in Lexer::new(sql) {
+        in_settings |= token.is("settings");
+        if in_settings
+            && token.is_mark('=')
+            && let Some(name) = previous.filter(Token::is_name)
+        {
+            let hidden = name.kind == Kind::Quoted && name.text.contains('\\');
+            let plain = name.text.trim_matches(['`', '"', '“', '”']).to_lowercase();
+            if hidden || FROZEN_SETTINGS.contains(&plain.as_str()) {
+                return Err(frozen(name.text));
+            }
+        }
+        previous = Some(token);
+    }
+    // Whatever this lexer takes for a string or a comment: the long names have no other use.
+    let lower = sql.to_lowercase();
+    match FROZEN_SETTINGS.iter().find(|name| name.len() > 10 && lower.contains(**name)) {
+        Some(name) if lower.contains("settings") => Err(frozen(name)),
+        _ => Ok(()),
+    }
+}
+
+fn frozen(name: &str) -> EngineError {
+    EngineError::new(code::ACCESS_DENIED, format_args!("Setting {name} cannot be changed on this server."))
+}
+
 fn refused(name: &str) -> EngineError {
     EngineError::new(
         code::ACCESS_DENIED,
@@ -292,6 +326,25 @@ mod tests {
             "CREATE VIEW v AS SELECT engine FROM t WHERE engine = 'x'",
         ] {
             assert!(check_engines(sql).is_ok(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn frozen_settings_are_found_in_every_clause() {
+        for sql in [
+            "SELECT * FROM (SELECT * FROM t SETTINGS additional_table_filters = {'t': '1'})",
+            "SELECT 1 SETTINGS max_threads = 1, `dialect` = 'kusto'",
+            r"SELECT 1 SETTINGS `dia\x6cect` = 'kusto'",
+            "SELECT * FROM (SELECT 1 settings /* x */ Format_Schema='x')",
+        ] {
+            assert!(check_settings(sql).is_err(), "{sql}");
+        }
+        for sql in [
+            "SELECT 1 SETTINGS max_threads = 1",
+            "SELECT * FROM t WHERE dialect = 'x'",
+            "SELECT 'additional_result_filter'",
+        ] {
+            assert!(check_settings(sql).is_ok(), "{sql}");
         }
     }
 

@@ -23,6 +23,9 @@ const REQUEST_STACK_BYTES: usize = 8 << 20;
 /// A client that sends nothing of its body for this long is taken for gone.
 const STALLED: Duration = Duration::from_secs(300);
 
+/// How much of a body beyond the limit is read for the sake of the answer.
+const DISCARD_BYTES_MAX: u64 = 64 << 20;
+
 /// How long the marked error at the end of a broken-off response has to reach the socket.
 const FLUSH_BEFORE_BREAK: Duration = Duration::from_millis(200);
 
@@ -138,21 +141,26 @@ fn take_place(server: &Server) -> Result<OwnedSemaphorePermit, EngineError> {
     })
 }
 
-/// Moves the body from the connection to the request's thread, which holds it back by not reading.
+/// Moves the body from the connection to the request's thread, which holds it back by not reading. What is left when
+/// the thread wants no more is read and thrown away: a client that is still sending would not see the answer.
 async fn pump(mut payload: web::Payload, chunks: mpsc::Sender<Result<web::Bytes, BodyError>>, limit: u64) {
     let mut total = 0_u64;
-    loop {
+    let mut wanted = true;
+    while total <= limit.saturating_add(DISCARD_BYTES_MAX) {
         let piece = match tokio::time::timeout(STALLED, payload.next()).await {
-            Ok(Some(piece)) => piece.map_err(|_| BodyError::Lost),
+            Ok(Some(Ok(bytes))) => {
+                total += bytes.len() as u64;
+                if total > limit { Err(BodyError::TooLarge { limit }) } else { Ok(bytes) }
+            }
             Ok(None) => return,
-            Err(_) => Err(BodyError::Lost),
+            Ok(Some(Err(_))) | Err(_) => Err(BodyError::Lost),
         };
-        let piece = piece.and_then(|bytes| {
-            total += bytes.len() as u64;
-            if total > limit { Err(BodyError::TooLarge { limit }) } else { Ok(bytes) }
-        });
-        let last = piece.is_err();
-        if chunks.send(piece).await.is_err() || last {
+        let lost = matches!(piece, Err(BodyError::Lost));
+        if wanted {
+            wanted = piece.is_ok();
+            wanted &= chunks.send(piece).await.is_ok();
+        }
+        if lost {
             return;
         }
     }

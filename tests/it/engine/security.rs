@@ -216,6 +216,7 @@ async fn nothing_beyond_the_tables_is_reached() {
         "SET user_files_path = '/'",
         "SELECT 1 SETTINGS additional_result_filter = 'file(''FILE'') != '''''",
         "SELECT * FROM (SELECT * FROM t SETTINGS additional_table_filters = {'t': 'file(''FILE'') != '''''})",
+        "CREATE VIEW v AS SELECT * FROM (SELECT * FROM t SETTINGS additional_table_filters = {'t': 'file(''FILE'') != '''''})",
         "SELECT 1 FORMAT Template SETTINGS format_template_row = 'FILE'",
         "SELECT 1 FORMAT Protobuf SETTINGS format_schema = 'FILE:X'",
         "SET dialect = 'prql'",
