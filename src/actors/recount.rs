@@ -40,7 +40,7 @@ pub async fn fast(
             tracing::info!(%source, aggregate = rebuild.plan().name, %why, "windows are counted again from Bronze");
         }
     }
-    Ok((counted(&served.table, source, soon).await?, claims))
+    Ok((counted(served, source, soon).await?, claims))
 }
 
 /// Counts aggregates from what ClickHouse and Bronze have now, until little is missing to where the consumer is.
@@ -58,26 +58,26 @@ pub async fn rebuild(
             (aggregate, Rebuild::new(plan, at, loaded, keep_from))
         })
         .collect();
-    let mut states = counted(&served.table, source, rebuilds).await?;
+    let mut states = counted(served, source, rebuilds).await?;
     loop {
         let next = standing(&served.table, source).await?;
         if next.next_offset - at.next_offset <= CLOSE_ENOUGH {
             return Ok(states);
         }
         at = next;
-        states = go_on(&served.table, source, states, at).await?;
+        states = go_on(served, source, states, at).await?;
     }
 }
 
 /// Brings rebuilt states to Bronze's position, where the consumer stands.
 pub async fn catch_up(served: &Served, source: &Arc<Source>, states: States) -> anyhow::Result<States> {
     let at = standing(&served.table, source).await?;
-    go_on(&served.table, source, states, at).await
+    go_on(served, source, states, at).await
 }
 
-async fn go_on(table: &Table, source: &Arc<Source>, states: States, at: Standing) -> anyhow::Result<States> {
+async fn go_on(served: &Served, source: &Arc<Source>, states: States, at: Standing) -> anyhow::Result<States> {
     let rebuilds = states.into_iter().map(|(aggregate, state)| Ok((aggregate, state.catch_up(at)?)));
-    counted(table, source, rebuilds.collect::<anyhow::Result<Vec<_>>>()?).await
+    counted(served, source, rebuilds.collect::<anyhow::Result<Vec<_>>>()?).await
 }
 
 async fn load(
@@ -94,10 +94,10 @@ async fn load(
     Ok(loaded)
 }
 
-async fn counted(table: &Table, source: &Arc<Source>, rebuilds: Vec<(usize, Rebuild)>) -> anyhow::Result<States> {
+async fn counted(served: &Served, source: &Arc<Source>, rebuilds: Vec<(usize, Rebuild)>) -> anyhow::Result<States> {
     let (aggregates, rebuilds): (Vec<_>, Vec<_>) = rebuilds.into_iter().unzip();
-    let rows = TableRows { table, version: None, pipeline: table.pipeline() };
-    let states = count(&rows, source, rebuilds).await?;
+    let rows = TableRows { table: &served.table, version: None, pipeline: served.table.pipeline() };
+    let states = count(served.client().await?, &rows, source, rebuilds).await?;
     Ok(aggregates.into_iter().zip(states.into_iter().map(|recovered| recovered.state)).collect())
 }
 

@@ -96,15 +96,14 @@ impl Client {
         self.limited(what, SLOW_LIMIT, async { query.fetch_bytes("RowBinary")?.collect().await }).await
     }
 
-    /// Inserts rows in RowBinary and waits until the server has them on disk.
+    /// Inserts rows in RowBinary and waits until the server has them on disk, which the tables' own settings see to
+    /// ([`super::schema::DURABLE`]).
     pub(super) async fn insert(&self, what: &str, into: &str, rows: Bytes) -> Result<(), Error> {
         let mut insert = self
             .inner
             .insert_formatted_with(format!("INSERT INTO {into} FORMAT RowBinary"))
             // A profile may have turned asynchronous inserts on, which acknowledge before anything is written.
-            .with_setting("async_insert", "0")
-            .with_setting("fsync_after_insert", "1")
-            .with_setting("fsync_part_directory", "1");
+            .with_setting("async_insert", "0");
         self.limited(what, self.request_limit, async move {
             insert.send(rows).await?;
             insert.end().await

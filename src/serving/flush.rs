@@ -86,9 +86,22 @@ impl Client {
         answers
     }
 
+    /// Writes totals without the position that they belong to: each row is right by itself, and whoever recovers before
+    /// the position is written counts again.
+    pub(super) async fn write_totals(&self, flush: &PartitionFlush) -> Result<(), Error> {
+        let mut buffer = BytesMut::new();
+        put_key(&mut buffer, flush);
+        put_claim(&mut buffer, &flush.cells.position);
+        self.insert("insert into realtime.intents", INTENTS, buffer.freeze()).await?;
+        self.insert_partials(&[flush]).await
+    }
+
     /// Writes the cells of several partitions of one aggregate.
     async fn insert_partials(&self, group: &[&PartitionFlush]) -> Result<(), Error> {
         let Some(plan) = group.first().map(|f| &f.plan) else { return Ok(()) };
+        if group.iter().all(|f| f.cells.cells.is_empty()) {
+            return Ok(());
+        }
         let (target, what) = (insert_target(plan), format!("insert into realtime.{}", plan.partials_table()));
         // By window, whatever the partition, so that the days of an insert are consecutive.
         let mut rows: Vec<(i64, usize, usize)> = Vec::new();

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use super::client::Client;
 use super::error::Error;
+use super::flush::PartitionFlush;
 use crate::failpoint;
 use crate::kafka::Source;
 use crate::window::{
     AggregatePlan, Claim, Loaded, MissingCodes, OkRows, Rebuild, RowsWanted, Standing, Way, WindowState,
 };
+
+/// Bytes of totals that one call of [`count`] holds, nearly.
+const REBUILD_BYTES_MAX: usize = 24 << 20;
 
 /// Where Bronze's rows come from.
 pub trait BronzeRows: Sync {
@@ -71,6 +75,7 @@ impl LoadedPartition {
     /// since the epoch, for the retention.
     pub async fn rebuild(
         self,
+        client: &Client,
         bronze: &impl BronzeRows,
         at: Standing,
         now: i64,
@@ -83,25 +88,48 @@ impl LoadedPartition {
                 Rebuild::new(plan, at, loaded, keep_from)
             })
             .collect();
-        count(bronze, &self.source, rebuilds).await
+        count(client, bronze, &self.source, rebuilds).await
     }
 }
 
-/// Feeds Bronze's rows to rebuilds of one partition, in one pass: also for [`WindowState::catch_up`] and
-/// [`Rebuild::recount`].
+/// Feeds Bronze's rows to rebuilds of one partition, in one pass if their totals fit into memory: also for
+/// [`WindowState::catch_up`]. Totals of a long history that do not fit go to ClickHouse in between, window by window.
 pub async fn count(
+    client: &Client,
     bronze: &impl BronzeRows,
-    source: &Source,
+    source: &Arc<Source>,
     mut rebuilds: Vec<Rebuild>,
 ) -> Result<Vec<Recovered>, RecoverError> {
-    if let Some(wanted) = union(rebuilds.iter().filter_map(Rebuild::wanted)) {
-        let mut fields: Vec<usize> = rebuilds.iter().flat_map(|r| r.plan().fields()).collect();
-        fields.sort_unstable();
-        fields.dedup();
-        let mut each = |rows: &OkRows| rebuilds.iter_mut().try_for_each(|r| r.fold_rows(rows));
-        bronze.ok_rows(source, &wanted, &fields, &mut each).await?;
+    let bytes_max = REBUILD_BYTES_MAX / rebuilds.len().max(1);
+    loop {
+        if let Some(wanted) = union(rebuilds.iter().filter_map(Rebuild::wanted)) {
+            let mut fields: Vec<usize> = rebuilds.iter().flat_map(|r| r.plan().fields()).collect();
+            fields.sort_unstable();
+            fields.dedup();
+            let mut each = |rows: &OkRows| {
+                rebuilds.iter_mut().try_for_each(|rebuild| {
+                    rebuild.fold_rows(rows)?;
+                    rebuild.shed(bytes_max);
+                    Ok(())
+                })
+            };
+            bronze.ok_rows(source, &wanted, &fields, &mut each).await?;
+        }
+        failpoint::hit("recover.after_count");
+        let mut spilled = false;
+        for rebuild in &mut rebuilds {
+            if let Some(cells) = rebuild.spill() {
+                let flush = PartitionFlush { source: source.clone(), plan: rebuild.plan().clone(), cells };
+                client.write_totals(&flush).await?;
+                failpoint::hit("recover.after_spill");
+                rebuild.spilled(&flush.cells);
+                spilled = true;
+            }
+        }
+        if !spilled {
+            break;
+        }
     }
-    failpoint::hit("recover.after_count");
     Ok(rebuilds.into_iter().map(|r| Recovered { way: r.way().clone(), state: r.finish() }).collect())
 }
 

@@ -14,6 +14,10 @@ struct Migration {
     statements: &'static [&'static str],
 }
 
+/// Settings of every table: an insert is acknowledged only once it is on disk. (Merges are not; their sources are kept
+/// for `old_parts_lifetime`, which stays as it is.)
+pub(super) const DURABLE: &str = "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1";
+
 /// The columns by which positions and intents are found.
 const KEY: &str = "(pipeline, aggregate, definition, topic, generation, partition)";
 
@@ -34,7 +38,8 @@ const MIGRATIONS: &[Migration] = &[Migration {
             idle UInt8 COMMENT 'the partition holds back no window',
             written_at DateTime64(3, 'UTC') DEFAULT now64(3)
         ) ENGINE = ReplacingMergeTree(next_offset)
-        ORDER BY (pipeline, aggregate, definition, topic, generation, partition)",
+        ORDER BY (pipeline, aggregate, definition, topic, generation, partition)
+        SETTINGS fsync_after_insert = 1, fsync_part_directory = 1",
         "CREATE TABLE IF NOT EXISTS realtime.intents (
             pipeline LowCardinality(String), aggregate LowCardinality(String), definition LowCardinality(String),
             topic LowCardinality(String), generation Int32, partition Int32,
@@ -42,7 +47,8 @@ const MIGRATIONS: &[Migration] = &[Migration {
             last_offset Int64, last_timestamp Int64, last_checksum UInt64,
             written_at DateTime64(3, 'UTC') DEFAULT now64(3)
         ) ENGINE = ReplacingMergeTree(next_offset)
-        ORDER BY (pipeline, aggregate, definition, topic, generation, partition)",
+        ORDER BY (pipeline, aggregate, definition, topic, generation, partition)
+        SETTINGS fsync_after_insert = 1, fsync_part_directory = 1",
     ],
 }];
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::error::{Error, ErrorKind};
+use super::schema::DURABLE;
 use crate::window::{AggregatePlan, is_identifier};
 
 #[derive(Row, Deserialize)]
@@ -55,7 +56,7 @@ fn create_partials(plan: &AggregatePlan) -> String {
     let list: Vec<String> = columns(plan).iter().map(|(name, kind)| format!("`{name}` {kind}")).collect();
     format!(
         "CREATE TABLE IF NOT EXISTS {} ({}) ENGINE = ReplacingMergeTree(partial_version) \
-         PARTITION BY toYYYYMMDD(window_start) ORDER BY (window_start, {}topic, generation, partition)",
+         PARTITION BY toYYYYMMDD(window_start) ORDER BY (window_start, {}topic, generation, partition) {DURABLE}",
         table(&plan.partials_table()),
         list.join(", "),
         dimension_list(plan),

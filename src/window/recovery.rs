@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::combination::Combination;
-use super::flush::{Claim, PositionRow};
+use super::flush::{Claim, FlushCells, PositionRow};
 use super::plan::AggregatePlan;
 use super::state::{FoldError, WindowState};
 use super::tally::{MissingCodes, Rows};
@@ -98,6 +98,8 @@ pub struct Rebuild {
     pub(super) wanted: Range<i64>,
     /// Windows that end at or before it are left out.
     pub(super) horizon: Option<i64>,
+    /// Windows that start at or after it are left out of this pass over the rows, for want of memory.
+    until: Option<i64>,
 }
 
 impl Rebuild {
@@ -127,6 +129,7 @@ impl Rebuild {
             at,
             wanted: 0..at.next_offset,
             horizon: horizon.max(keep_from),
+            until: None,
         }
     }
 
@@ -145,7 +148,7 @@ impl Rebuild {
         for cell in cells {
             state.restore(cell.window_start, cell.combination, cell.count);
         }
-        Self { state, way: Way::Fast, at, wanted: known.next_offset..at.next_offset, horizon: None }
+        Self { state, way: Way::Fast, at, wanted: known.next_offset..at.next_offset, horizon: None, until: None }
     }
 
     pub fn way(&self) -> &Way {
@@ -180,7 +183,37 @@ impl Rebuild {
         // Rows that came before are not counted again, should a reader hand one over twice.
         self.wanted.start = rows.offsets[to - 1] + 1;
         let columns = Rows { event_time: &rows.event_time, verdicts: None, codes: &rows.codes };
-        self.state.count(columns, from..to, self.horizon)
+        self.state.count(columns, from..to, self.horizon, self.until)
+    }
+
+    /// Makes room where this rebuild holds more than `bytes_max`: the latest windows are forgotten and left to a further
+    /// pass over the rows, see [`Rebuild::spill`]. Only totals that may be written at once can make room.
+    pub fn shed(&mut self, bytes_max: usize) {
+        let may_write = self.state.floor <= self.at.next_offset && matches!(self.way, Way::Sure(_));
+        if may_write && self.state.memory() > bytes_max {
+            // To the half, so that this is seldom. Windows kept from earlier passes stay.
+            let kept_from_before = self.horizon.map_or(i64::MIN, |h| h - self.state.plan().window + 1);
+            self.until = self.state.forget_latest(bytes_max / 2, kept_from_before).or(self.until);
+        }
+    }
+
+    /// The rows are at their end. Where windows were left out of this pass: the totals that must be written, without a
+    /// position, and then be told with [`Rebuild::spilled`], before the rows are asked for again.
+    pub fn spill(&mut self) -> Option<FlushCells> {
+        if self.until.is_some() {
+            return self.state.snapshot(false);
+        }
+        self.wanted = self.at.next_offset..self.at.next_offset;
+        None
+    }
+
+    /// A spill is in ClickHouse: closed windows make room for the next pass.
+    pub fn spilled(&mut self, cells: &FlushCells) {
+        self.state.written(cells);
+        if let Some(until) = self.until.take() {
+            self.horizon = Some(until);
+            self.wanted = 0..self.at.next_offset;
+        }
     }
 
     /// All rows that were wanted have been counted: the state is that of `at`.
@@ -211,7 +244,7 @@ impl WindowState {
         }
         self.position = at.next_offset;
         self.mark = at.mark;
-        Ok(Rebuild { state: self, way: Way::Fast, at, wanted, horizon: None })
+        Ok(Rebuild { state: self, way: Way::Fast, at, wanted, horizon: None, until: None })
     }
 }
 

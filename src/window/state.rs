@@ -35,6 +35,13 @@ pub(super) struct Window {
     changed: bool,
 }
 
+impl Window {
+    /// Bytes that its cells take, nearly.
+    fn bytes(&self) -> usize {
+        self.cells.keys().map(|k| k.as_row_binary().len() + CELL_BYTES).sum()
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Cell {
     count: u64,
@@ -134,7 +141,7 @@ impl WindowState {
             verdicts: Some(&batch.verdicts),
             codes: &batch.columns.codes,
         };
-        self.count(rows, first..batch.len(), None)?;
+        self.count(rows, first..batch.len(), None, None)?;
         self.position = batch.next;
         self.mark = batch.mark;
         if let Some(row) = batch.len().checked_sub(1) {
@@ -143,19 +150,20 @@ impl WindowState {
         Ok(())
     }
 
-    /// Adds rows to their cells, leaving out windows that end at or before `horizon`.
+    /// Adds rows to their cells, leaving out windows that end at or before `horizon` or start at or after `until`.
     pub(super) fn count(
         &mut self,
         rows: Rows<'_>,
         range: std::ops::Range<usize>,
         horizon: Option<i64>,
+        until: Option<i64>,
     ) -> Result<(), MissingCodes> {
         let mut tally = std::mem::take(&mut self.tally);
         let counted = tally.count(&self.plan, rows, range);
         if counted.is_ok() {
             for group in &tally.groups {
                 let start = group.window * self.plan.window;
-                if horizon.is_none_or(|h| start + self.plan.window > h) {
+                if horizon.is_none_or(|h| start + self.plan.window > h) && until.is_none_or(|u| start < u) {
                     self.add(start, rows.codes, group.row as usize, group.count);
                 }
             }
@@ -236,7 +244,15 @@ impl WindowState {
     /// A snapshot is in ClickHouse, its position included: cells that have not changed since are clean, and windows
     /// that were closed in it are forgotten.
     pub fn acknowledge(&mut self, flushed: &FlushCells) {
+        self.written(flushed);
         let position = &flushed.position;
+        if self.acknowledged.is_none_or(|(v, _)| v <= position.next_offset) {
+            self.acknowledged = Some((position.next_offset, position.idle));
+        }
+    }
+
+    /// The cells of a snapshot are in ClickHouse.
+    pub(super) fn written(&mut self, flushed: &FlushCells) {
         for cell in &flushed.cells {
             if let Some(window) = self.windows.get_mut(&cell.window_start)
                 && let Some(held) = window.cells.get_mut(cell.combination.as_row_binary())
@@ -245,21 +261,32 @@ impl WindowState {
                 held.served = held.served.max(cell.count);
             }
         }
-        if self.acknowledged.is_none_or(|(v, _)| v <= position.next_offset) {
-            self.acknowledged = Some((position.next_offset, position.idle));
-        }
-        let horizon = position.closed_horizon;
+        let horizon = flushed.position.closed_horizon;
         let window_length = self.plan.window;
         let mut freed = 0;
         self.windows.retain(|start, window| {
             window.changed = window.cells.values().any(|c| c.count != c.served);
             let closed = horizon.is_some_and(|h| start + window_length <= h) && !window.changed;
             if closed {
-                freed += window.cells.keys().map(|k| k.as_row_binary().len() + CELL_BYTES).sum::<usize>();
+                freed += window.bytes();
             }
             !closed
         });
         self.cell_bytes -= freed;
+    }
+
+    /// Forgets the latest windows that start after `after`, but for one, until no more than `bytes_max` is held.
+    /// Returns the start of the earliest that was forgotten.
+    pub(super) fn forget_latest(&mut self, bytes_max: usize, after: i64) -> Option<i64> {
+        let mut earliest = None;
+        let mut droppable = self.windows.range(after..).count();
+        while self.memory() > bytes_max && droppable > 1 {
+            let (start, window) = self.windows.pop_last()?;
+            self.cell_bytes -= window.bytes();
+            earliest = Some(start);
+            droppable -= 1;
+        }
+        earliest
     }
 
     /// Every cell held: (window start in microseconds, combination, count), by window.

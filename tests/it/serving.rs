@@ -180,7 +180,7 @@ impl Partition {
     async fn recover(&mut self, client: &Client, plans: &[Arc<AggregatePlan>]) -> Vec<Way> {
         let at = Standing { next_offset: self.position, mark: self.clock.mark() };
         let loaded = client.load_all(&self.source, plans).await.expect("what ClickHouse has");
-        let recovered = loaded.rebuild(&self.bronze, at, NOON).await.expect("the states");
+        let recovered = loaded.rebuild(client, &self.bronze, at, NOON).await.expect("the states");
         let ways = recovered.iter().map(|r| r.way.clone()).collect();
         self.states = recovered.into_iter().map(|r| r.state).collect();
         ways
@@ -252,7 +252,7 @@ async fn tables_and_views_have_the_names_and_columns_promised() {
     let described = lines(
         &engine,
         "SELECT table, name, type FROM system.columns WHERE database = 'realtime' AND table IN \
-         ('events_per_minute', 'logins_per_source', 'purchases_per_minute', 'windows') ORDER BY table, position",
+         ('events_per_minute', 'logins_per_source', 'purchases_per_minute', 'windows') ORDER BY table, position FORMAT TSVRaw",
     );
     assert_eq!(
         described,
@@ -502,7 +502,7 @@ async fn days_beyond_the_retention_are_dropped_whole() {
     let keep_from = plans[2].keep_from(now);
     let at = Standing { next_offset: held.position, mark: held.clock.mark() };
     let rebuild = Rebuild::new(plans[2].clone(), at, Default::default(), keep_from);
-    let recovered = count(&held.bronze, &held.source, vec![rebuild]).await.expect("a recount");
+    let recovered = count(&client, &held.bronze, &held.source, vec![rebuild]).await.expect("a recount");
     assert_eq!(recovered[0].state.totals().count(), 31);
 }
 

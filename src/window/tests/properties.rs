@@ -172,6 +172,27 @@ fn check(seed: u64) {
         from = to;
     }
     assert_eq!(totals_of(&rebuild.finish()), want, "recounted from Bronze");
+
+    // The same with little memory: what does not fit is written in between.
+    let mut rebuild = Rebuild::recount(plan.clone(), Standing { next_offset: end, mark });
+    let bytes_max = rng.random_range(0..6000);
+    let mut served = Totals::new();
+    for pass in 0.. {
+        for chunk in ok.chunks(20) {
+            rebuild.fold_rows(&ok_rows(chunk)).unwrap();
+            rebuild.shed(bytes_max);
+        }
+        let Some(spilled) = rebuild.spill() else { break };
+        serve(&mut served, &spilled);
+        rebuild.spilled(&spilled);
+        assert!(pass <= want.len(), "each pass must do at least one window");
+    }
+    let mut state = rebuild.finish();
+    let flushed = state.snapshot(false).unwrap();
+    serve(&mut served, &flushed);
+    state.acknowledge(&flushed);
+    assert_eq!(served, want, "spilled and flushed");
+    assert_eq!(totals_of(&state), open, "in memory after spills");
 }
 
 #[test]
