@@ -32,6 +32,7 @@ pub(crate) struct Snapshot {
     pub generation: i32,
     table: deltalake::DeltaTable,
     files: Vec<PathBuf>,
+    folder: PathBuf,
 }
 
 /// Where Bronze stands with a partition.
@@ -43,6 +44,14 @@ pub(crate) struct Position {
     pub mark: Option<i64>,
 }
 
+/// When the settings in force were put in force.
+pub(crate) enum EpochBegan {
+    /// The table has never had others.
+    WithTheTable,
+    /// With this version.
+    At(Box<Snapshot>),
+}
+
 impl Snapshot {
     /// The newest version; none where the table does not exist yet.
     pub async fn newest(lakehouse_uri: &str, pipeline: &Pipeline) -> anyhow::Result<Option<Self>> {
@@ -50,7 +59,11 @@ impl Snapshot {
         if !folder.join("_delta_log").exists() {
             return Ok(None);
         }
-        let table = open_delta(&folder, None).await?;
+        Self::at(folder, None).await.map(Some)
+    }
+
+    async fn at(folder: PathBuf, version: Option<u64>) -> anyhow::Result<Self> {
+        let table = open_delta(&folder, version).await?;
         let state = table.snapshot()?;
         let metadata = serde_json::to_value(state.metadata())?;
         let configuration: HashMap<String, String> =
@@ -58,14 +71,49 @@ impl Snapshot {
         let folder = folder.canonicalize()?;
         let files = state.log_data().iter().map(|f| folder.join(f.object_store_path().to_string())).collect();
         let text = |key: &str| configuration.get(key).cloned();
-        Ok(Some(Self {
+        let topic = text(table_key::TOPIC);
+        let topic = topic.with_context(|| format!("{} was not made by Boathouse: no topic", folder.display()))?;
+        Ok(Self {
             version: state.version(),
-            topic: text(table_key::TOPIC).unwrap_or_else(|| pipeline.topic.clone()),
+            topic,
             generation: text(table_key::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0),
             configuration,
             files,
+            folder,
             table,
-        }))
+        })
+    }
+
+    /// When the settings in force were put in force; none where the log no longer says.
+    pub async fn epoch_began(&self) -> anyhow::Result<Option<EpochBegan>> {
+        let text = |key: &str| self.configuration.get(key).map(String::as_str).unwrap_or_default();
+        let mut began = None;
+        for version in (0..=self.version).rev() {
+            let entry = self.folder.join(format!("_delta_log/{version:020}.json"));
+            let lines = match std::fs::read_to_string(&entry) {
+                Ok(lines) => lines,
+                // Log cleanup has been here: what is older is known only where there was one setting all along.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    let first = text(table_key::EARLIER).is_empty() && self.generation == 0;
+                    return Ok(first.then_some(EpochBegan::WithTheTable));
+                }
+                Err(e) => return Err(e).with_context(|| format!("{} cannot be read", entry.display())),
+            };
+            let Some(line) = lines.lines().find(|line| line.starts_with("{\"metaData\"")) else { continue };
+            let action: serde_json::Value = serde_json::from_str(line).context("a metaData action")?;
+            if action["metaData"]["configuration"][table_key::EPOCH].as_str() != Some(text(table_key::EPOCH)) {
+                break;
+            }
+            began = Some(version);
+        }
+        match began {
+            None => Ok(None),
+            Some(0) => Ok(Some(EpochBegan::WithTheTable)),
+            Some(version) => {
+                let at = Self::at(self.folder.clone(), Some(version)).await?;
+                Ok(Some(EpochBegan::At(Box::new(at))))
+            }
+        }
     }
 
     pub async fn position(&self, source: &Source) -> anyhow::Result<Option<Position>> {

@@ -5,6 +5,7 @@
 )]
 
 mod bronze;
+mod cli;
 mod config;
 mod corpus;
 mod crash;

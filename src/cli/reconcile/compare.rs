@@ -88,23 +88,19 @@ impl BronzeBatch {
 /// What is compared of the values, beside their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Values {
-    /// Fields, errors and verdicts: the whole history of the partition's verdicts is known.
-    All,
-    /// Fields and errors.
-    Fields,
-    /// Only what came from Kafka as it is: the settings have changed since.
+    /// Everything, the verdict included.
+    Judged(Verdict),
+    /// Only what came from Kafka as it is: the row was written under other settings.
     Raw,
 }
 
 /// Compares a record with its row and notes what differs.
-#[expect(clippy::too_many_arguments, reason = "two rows of two batches, the clock between them, and where to note")]
 pub(super) fn record(
     columns: &Columns,
     at: usize,
     bronze: &BronzeBatch,
     row: usize,
     pipeline: &Pipeline,
-    verdict: Option<Verdict>,
     values: Values,
     tally: &mut Tally,
 ) {
@@ -165,8 +161,8 @@ pub(super) fn record(
         }
     }
     let status = bronze.status.as_string::<i32>().value(row);
-    match verdict {
-        Some(verdict) if values == Values::All && verdict.as_str() != status => {
+    match values {
+        Values::Judged(verdict) if verdict.as_str() != status => {
             note("time_status", verdict.as_str().into(), status.into());
         }
         _ => {}

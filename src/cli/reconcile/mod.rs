@@ -18,10 +18,10 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
-use self::partition::{Done, Work};
+use self::partition::{Done, Judged, Work};
 use self::recount::Cell;
 use self::report::{RealtimeCheck, Report, Verdict};
-use super::bronze::{Position, Snapshot};
+use super::bronze::{EpochBegan, Position, Snapshot};
 use super::clickhouse::Http;
 use super::kafka;
 use super::output::{self, Progress};
@@ -173,6 +173,7 @@ impl Args {
             }
         }
         let compacted = with_kafka && context.block_on(is_compacted(config, &snapshot.topic))?;
+        let epoch_began = context.block_on(snapshot.epoch_began())?;
         let mut works = Vec::new();
         for (source, runs) in runs {
             let position = context.block_on(snapshot.position(&source))?;
@@ -183,7 +184,7 @@ impl Args {
                 position,
                 bronze_version: snapshot.version,
                 kafka: (with_kafka && current).then(|| config.server.kafka.clone()),
-                judged_from: judged_from(pipeline, snapshot),
+                judged: judged(pipeline, snapshot, epoch_began.as_ref(), &source, context)?,
                 compacted,
                 plans: plans.clone(),
                 source,
@@ -195,12 +196,27 @@ impl Args {
     }
 }
 
-/// From which offset on fields and verdicts follow from the configuration: from the start where the table has only
-/// ever had these settings, else nowhere.
-fn judged_from(pipeline: &Pipeline, snapshot: &Snapshot) -> Option<i64> {
-    let of_table = snapshot.configuration.get(table_key::SETTINGS_HASH)?;
-    let changed = snapshot.configuration.get(table_key::EARLIER).is_some_and(|earlier| !earlier.is_empty());
-    (*of_table == settings_hash(&settings(pipeline)) && !changed).then_some(i64::MIN)
+/// From where on a partition's fields and verdicts follow from the configuration; none where the table was written with
+/// another, or where the change to this one is no longer in its log.
+fn judged(
+    pipeline: &Pipeline,
+    snapshot: &Snapshot,
+    epoch_began: Option<&EpochBegan>,
+    source: &Source,
+    context: &Context,
+) -> anyhow::Result<Option<Judged>> {
+    let from_the_start = Judged { from: i64::MIN, mark: None };
+    if snapshot.configuration.get(table_key::SETTINGS_HASH) != Some(&settings_hash(&settings(pipeline))) {
+        return Ok(None);
+    }
+    Ok(match epoch_began {
+        None => None,
+        Some(EpochBegan::WithTheTable) => Some(from_the_start),
+        Some(EpochBegan::At(earlier)) => match context.block_on(earlier.position(source))? {
+            None => Some(from_the_start),
+            Some(position) => Some(Judged { from: position.next_offset, mark: position.mark }),
+        },
+    })
 }
 
 /// Runs the work on as many threads as there are processors.

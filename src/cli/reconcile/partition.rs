@@ -27,11 +27,20 @@ pub(super) struct Work {
     pub bronze_version: u64,
     /// Where its records can be read; none for an earlier generation, or where Kafka is not asked.
     pub kafka: Option<Kafka>,
-    /// Offset from which on fields and verdicts can be judged; none: nowhere, the settings have changed.
-    pub judged_from: Option<i64>,
+    /// Since when the settings have been what they are; none: that is not known, or they are others now.
+    pub judged: Option<Judged>,
     /// Whether Kafka itself drops records whose key came again.
     pub compacted: bool,
     pub plans: Arc<Vec<Arc<AggregatePlan>>>,
+}
+
+/// From where on fields and verdicts follow from the settings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged {
+    /// The least value where the partition has had no others.
+    pub from: i64,
+    /// The partition's mark there, microseconds since the epoch.
+    pub mark: Option<i64>,
 }
 
 /// What came out.
@@ -48,8 +57,9 @@ struct BronzeSide<'a> {
     batch: Option<BronzeBatch>,
     at: usize,
     recounts: Vec<Recount<'a>>,
-    /// Greatest accepted event time of the rows passed.
+    /// The mark by the rows passed under the settings in force.
     mark: Option<i64>,
+    judged_from: i64,
     last: Option<i64>,
     progress: &'a Progress,
 }
@@ -75,7 +85,7 @@ impl<'a> BronzeSide<'a> {
     fn advance(&mut self) -> bool {
         let Some(batch) = &self.batch else { return false };
         let offset = batch.offset(self.at);
-        if let Some(time) = batch.accepted(self.at) {
+        if let Some(time) = batch.accepted(self.at).filter(|_| offset >= self.judged_from) {
             self.mark = self.mark.max(Some(time));
         }
         self.at += 1;
@@ -120,7 +130,8 @@ pub(super) fn check(work: &Work, progress: &Progress) -> anyhow::Result<Done> {
         batch: None,
         at: 0,
         recounts: work.plans.iter().map(|p| Recount::new(p)).collect(),
-        mark: None,
+        mark: work.judged.and_then(|j| j.mark),
+        judged_from: work.judged.map_or(i64::MAX, |j| j.from),
         last: None,
         progress,
     };
@@ -194,7 +205,7 @@ fn beside_kafka(
     let mut reader = Reader::new(consumer, topic, partition, start)?;
     let schema = Schema::new(&work.pipeline);
     let mut decoder = Decoder::new(schema, &[]);
-    let mut clock = EventClock::new(&work.pipeline.time, bronze.mark);
+    let mut clock: Option<EventClock> = None;
     let mut buffer = RawBatch::default();
     let mut at = start;
     while at < end {
@@ -206,7 +217,7 @@ fn beside_kafka(
                 check.unchecked_rows += bronze.pass_below(low.min(end), &mut check.tally)?;
                 check.notes.push(format!("Kafka's retention removed offsets {at} to {low} while they were being read"));
                 overrun = overrun.max(low - end);
-                clock = EventClock::new(&work.pipeline.time, bronze.mark);
+                clock = None;
                 at = low;
                 reader.seek(low.max(start))?;
                 buffer = RawBatch::default();
@@ -226,12 +237,13 @@ fn beside_kafka(
             if offset >= end {
                 break;
             }
-            let values = match work.judged_from {
-                Some(from) if from <= start => Values::All,
-                Some(from) if from <= offset => Values::Fields,
+            let values = match work.judged {
+                Some(judged) if judged.from <= offset => {
+                    let clock = clock.get_or_insert_with(|| EventClock::new(&work.pipeline.time, bronze.mark));
+                    Values::Judged(compare::judge(&columns, row, clock))
+                }
                 _ => Values::Raw,
             };
-            let verdict = (values == Values::All).then(|| compare::judge(&columns, row, &mut clock));
             check.tally.checked += 1;
             not_in_kafka(bronze, offset, work.compacted, &mut check.tally)?;
             if bronze.peek()? != Some(offset) {
@@ -247,7 +259,7 @@ fn beside_kafka(
             }
             if let Some(batch) = &bronze.batch {
                 let pipeline = &work.pipeline;
-                compare::record(&columns, row, batch, bronze.at, pipeline, verdict, values, &mut check.tally);
+                compare::record(&columns, row, batch, bronze.at, pipeline, values, &mut check.tally);
             }
             bronze.advance();
         }
@@ -293,11 +305,12 @@ fn notes(work: &Work, check: &mut BronzeCheck, start: i64, overrun: i64) {
             count(overrun)
         ));
     }
-    match work.judged_from {
-        Some(from) if from <= start => {}
-        Some(from) => check
-            .notes
-            .push(format!("the settings changed at offset {from}: fields are compared from there on, verdicts not")),
+    match work.judged {
+        Some(judged) if judged.from <= start => {}
+        Some(judged) => check.notes.push(format!(
+            "the settings changed at offset {}: fields and verdicts are compared from there on",
+            judged.from
+        )),
         None => check.notes.push(
             "fields and verdicts are not compared: the configuration is not the one that the table was written with"
                 .into(),
