@@ -150,7 +150,7 @@ async fn count_old(
     let states = recount::rebuild(served, source, vec![(aggregate, plan.clone())]).await?;
     let flushes: Vec<PartitionFlush> = states
         .into_iter()
-        .filter_map(|(_, mut state)| {
+        .filter_map(|(_, state)| {
             Some(PartitionFlush { source: source.clone(), plan: plan.clone(), cells: state.snapshot(true)? })
         })
         .collect();

@@ -199,7 +199,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Human, filter: "info".into() }
+        Self { format: LogFormat::Human, filter: "info,buoyant_kernel=off".into() }
     }
 }
 

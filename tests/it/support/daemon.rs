@@ -88,7 +88,7 @@ impl Site {
             .env("BOATHOUSE__LAKEHOUSE__URI", self.lakehouse())
             .env("BOATHOUSE__CLICKHOUSE__URL", &self.clickhouse)
             .env("BOATHOUSE__METRICS__LISTEN", format!("127.0.0.1:{}", self.metrics_port))
-            .env("BOATHOUSE__LOG__FILTER", "info,boathouse=debug")
+            .env("BOATHOUSE__LOG__FILTER", "info,boathouse=debug,buoyant_kernel=off")
             .envs(self.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         command
     }
