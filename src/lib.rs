@@ -26,6 +26,7 @@ pub mod failpoint;
 pub mod kafka;
 pub mod producer;
 pub mod recount;
+pub mod remedy;
 pub mod servers;
 pub mod serving;
 pub mod stop_signal;

@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::BronzeError;
 use super::durable::{fsync, local_path};
-use super::error::remedy;
 use super::log::{CommitLog, PutOutcome, TableState};
 use crate::failpoint;
+use crate::remedy;
 
 /// Longest wait between two tries.
 const PAUSE_MAX_MS: u64 = 5_000;

@@ -52,21 +52,3 @@ impl BronzeError {
         Self::Stopped { what: what.into(), place: place.into(), remedy: remedy.into() }
     }
 }
-
-/// The commands that errors name, in one place so that the command line and the messages agree.
-pub mod remedy {
-    /// Takes a torn or zero-length tail off the table's log.
-    pub fn repair_log(pipeline: &str) -> String {
-        format!("`boathouse bronze repair-log {pipeline}` takes the damaged tail off the log")
-    }
-
-    /// Goes (back) to the configuration's settings on purpose.
-    pub fn accept_settings(pipeline: &str) -> String {
-        format!("`boathouse bronze accept-settings {pipeline}` puts this configuration's settings in force on purpose")
-    }
-
-    /// Takes on a topic that was deleted and made anew, as a new generation.
-    pub fn adopt_topic(pipeline: &str) -> String {
-        format!("`boathouse bronze adopt-topic {pipeline}` takes the new topic on as a new generation")
-    }
-}

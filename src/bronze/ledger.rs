@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::BronzeError;
 use super::entry::{AddFile, EntryWriter, read_entry};
-use super::error::remedy;
 use super::log::{CommitLog, PutOutcome, TableState};
 use super::settings::key;
 use crate::kafka::Source;
+use crate::remedy;
 
 /// Older knowledge of the log is dropped: log cleanup may have freed the version after it.
 pub const KNOWN_AGE_MAX: Duration = Duration::from_secs(3600);

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::BronzeError;
-use super::error::remedy;
 use super::log::TableState;
 use super::schema::{PARTITION_COLUMN, delta_columns, schema_string};
 use super::settings::{key, settings, settings_hash};
 use crate::config::Pipeline;
+use crate::remedy;
 
 /// Why the settings are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,7 +31,7 @@ pub mod upkeep;
 pub use delta_log::DeltaLog;
 pub use encode::{Encoder, SealedFile, ingestion_date};
 pub use entry::AddFile;
-pub use error::{BronzeError, remedy};
+pub use error::BronzeError;
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
 pub use log::{CommitLog, PutOutcome, TableState};
 pub use read::{LastRow, OkRows, first_event_time_after};

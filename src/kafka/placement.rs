@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::bronze::remedy;
 use crate::config::StartAt;
+use crate::remedy;
 
 /// What is known of a partition at the moment of its assignment.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::Source;
 use super::queue::{PartitionQueue, QueueError};
-use crate::bronze::remedy;
 use crate::event::{Batch, Columns, Decoder, RawBatch};
+use crate::remedy;
 use crate::window::{EventClock, Verdict};
 
 /// Longest wait for a batch to fill: at low rates this bounds the latency that batching adds.

@@ -186,7 +186,10 @@ async fn clickhouse_panels_run_on_the_engine_and_find_rows() {
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
         let rows = answer["data"].as_array().expect("rows");
         let number = |v: &Value| v.as_f64().or(v.as_str().and_then(|s| s.parse().ok()));
-        let counted = rows.iter().flat_map(|r| r.as_object().expect("a row").values()).any(|v| number(v) > Some(0.0));
+        let counted = rows
+            .iter()
+            .flat_map(|r| r.as_object().expect("a row").values())
+            .any(|v| number(v).is_some_and(|n| n != 0.0));
         assert!(counted, "{} finds nothing: {rows:?}\nin: {sql}", query.panel);
         if query.time_series {
             let first = &answer["meta"][0];

@@ -36,7 +36,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("telemetry", &["crate::actors", "crate::bronze", "crate::serving", "crate::cli", "rdkafka", "deltalake"]),
 ];
 const PURE: &[&str] = &["event", "window"];
-const LINES_MAX: usize = 600;
+const LINES_MAX: usize = 700;
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -80,8 +80,8 @@ fn rooms_know_only_what_they_may() {
     for (room, forbidden) in MUST_NOT_KNOW {
         let all = if PURE.contains(room) { [*forbidden, IMPURE].concat() } else { forbidden.to_vec() };
         for file in rust_files(&source("src").join(room)) {
-            // A file of tests or of test helpers alone.
-            if file.file_name().is_some_and(|n| n.to_string_lossy().contains("test")) {
+            // A folder or file of tests alone, or a simulation for them.
+            if ["tests", "simulation"].iter().any(|t| file.to_string_lossy().contains(&format!("/{t}"))) {
                 continue;
             }
             let text = std::fs::read_to_string(&file).expect("source");
