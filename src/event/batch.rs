@@ -65,10 +65,14 @@ impl RawBatch {
         self.values.extend_from_slice(&[0; PADDING]);
     }
 
+    /// Where the value of a row starts in `values`.
+    pub fn start(&self, row: usize) -> usize {
+        if row == 0 { 0 } else { self.value_ends[row - 1] as usize }
+    }
+
     /// The value bytes of a row; empty for a tombstone.
     pub fn value(&self, row: usize) -> &[u8] {
-        let start = if row == 0 { 0 } else { self.value_ends[row - 1] as usize };
-        &self.values[start..self.value_ends[row] as usize]
+        &self.values[self.start(row)..self.value_ends[row] as usize]
     }
 
     /// The key bytes of a row, if it has a key.

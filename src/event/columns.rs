@@ -109,10 +109,12 @@ impl ColumnSet {
         }
     }
 
+    pub fn set_null(&mut self, field: usize, row: usize) {
+        self.set(field, row, Cell::Null);
+    }
+
     pub fn set_row_null(&mut self, row: usize) {
-        for field in 0..self.places.len() {
-            self.set(field, row, Cell::Null);
-        }
+        (0..self.places.len()).for_each(|field| self.set_null(field, row));
     }
 
     /// The microseconds of a timestamp column.

@@ -9,8 +9,9 @@ use super::codes::Coder;
 use super::columns::ColumnSet;
 use super::general::GeneralParser;
 use super::refusal::Refusal;
-use super::scan::{Scanner, Stop};
+use super::scan::Scanner;
 use super::schema::Schema;
+use super::values::Stop;
 use crate::config::FieldType;
 
 /// Version of the rules by which a record is an event; verdicts depend on it.
@@ -58,7 +59,7 @@ impl Decoder {
         }
         self.columns.begin(rows);
         let mut errors = Vec::new();
-        let mut keep_payload = vec![true; rows];
+        let mut keep_payload = vec![false; rows];
         let mut row = 0;
         loop {
             let mut unknown = false;
@@ -72,9 +73,15 @@ impl Decoder {
             }
             match self.general_record(&raw, row, unknown) {
                 Ok(keep) => keep_payload[row] = keep,
-                Err(refusal) => errors.push((row as u32, refusal)),
+                Err(refusal) => {
+                    keep_payload[row] = true;
+                    errors.push((row as u32, refusal));
+                }
             }
             row += 1;
+        }
+        if self.schema.keep_always {
+            keep_payload.fill(true);
         }
         let event_time = match self.schema.event_time {
             Some(field) => self.columns.micros(field).to_vec(),

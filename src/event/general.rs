@@ -121,7 +121,7 @@ impl GeneralParser {
         std::str::from_utf8(value).map_err(|e| Refusal::NotUtf8 { at: e.valid_up_to() })?;
         let mut reader = Reader::new(value);
         reader.skip_space();
-        let mut accepted = Accepted { keep_payload: self.schema.keep_always, plain: true };
+        let mut accepted = Accepted { keep_payload: false, plain: true };
         let found = match reader.peek() {
             Some(b'{') => {
                 self.object(&mut reader, value, &mut accepted)?;

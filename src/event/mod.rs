@@ -8,10 +8,13 @@ mod decoder;
 mod float;
 mod general;
 mod json;
+mod literal;
+mod path;
 mod refusal;
 mod scan;
 mod schema;
 mod timestamp;
+mod values;
 
 pub use batch::{Batch, Codes, Columns, Headers, PADDING, RawBatch};
 pub(crate) use codes::Coder;
