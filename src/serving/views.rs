@@ -99,7 +99,7 @@ fn windows_of(pipeline: &str, views: &[&ViewInForce]) -> String {
     let rows_final = rows.replacen("realtime.positions", "realtime.positions FINAL", 1);
     format!(
         "SELECT '{pipeline}' AS pipeline, window_start, \
-           (toInt64(toUnixTimestamp(window_start)) + {shortest}) * 1000000 <= horizon AS complete \
+           CAST((toInt64(toUnixTimestamp(window_start)) + {shortest}) * 1000000 <= horizon, 'Bool') AS complete \
          FROM (SELECT DISTINCT window_start FROM ({starts})) AS starts \
          CROSS JOIN (SELECT if(countIf(idle = 0) > 0, minIf(closed_horizon, idle = 0), max(closed_horizon)) AS horizon \
            FROM {rows_final} \

@@ -70,7 +70,6 @@ fn columns(events: &[Event]) -> Vec<Option<Codes>> {
 
 /// One partition as a consumer holds it, beside the Bronze that it commits to.
 struct Partition {
-    pipeline: Pipeline,
     source: Arc<Source>,
     clock: EventClock,
     position: i64,
@@ -109,9 +108,12 @@ impl BronzeRows for Bronze {
 impl Partition {
     /// A new partition, recovered from an empty Bronze and whatever the engine has.
     async fn new(client: &Client, pipeline: &Pipeline, plans: &[Arc<AggregatePlan>], partition: i32) -> Self {
+        Self::of(client, pipeline, plans, source(pipeline, 0, partition)).await
+    }
+
+    async fn of(client: &Client, pipeline: &Pipeline, plans: &[Arc<AggregatePlan>], source: Arc<Source>) -> Self {
         let mut held = Self {
-            pipeline: pipeline.clone(),
-            source: source(pipeline, 0, partition),
+            source,
             clock: EventClock::new(&pipeline.time, None),
             position: 0,
             states: Vec::new(),
@@ -365,9 +367,10 @@ async fn a_consumer_behind_clickhouse_waits_for_its_position() {
     let ways = held.recover(&client, &plans).await;
     assert_eq!(ways, [Way::Fast, Way::Fast, Way::Fast]);
     assert!(held.flushes(false).is_empty(), "below the floor");
-    held.consume(&events(120, 2, 20));
+    let again = events(120, 2, 60);
+    held.consume(&again[..20]);
     assert!(held.flushes(false).is_empty(), "still below the floor");
-    held.consume(&events(160, 2, 40));
+    held.consume(&again[20..]);
     held.flush(&client).await;
     assert_eq!(totals(&engine), right);
     held.consume(&events(240, 2, 10));
@@ -449,8 +452,7 @@ async fn windows_are_complete_when_no_busy_partition_can_add_to_them() {
     assert!(client.flush(&three.flushes(true)).await.iter().all(Result::is_ok));
     assert_eq!(complete(), horizon([true, true]));
     // An old generation counts in totals, not here.
-    let mut adopted = Partition::new(&client, &pipeline, &plans, 0).await;
-    adopted.source = source(&pipeline, 1, 0);
+    let mut adopted = Partition::of(&client, &pipeline, &plans, source(&pipeline, 1, 0)).await;
     adopted.consume(&events(3000, 1, 10));
     adopted.flush(&client).await;
     let newest = adopted.states[0].closed_horizon().expect("a horizon").div_euclid(60 * SECOND) * 60 * SECOND;
