@@ -12,10 +12,13 @@ const ROWS: usize = 10_000;
 const BATCHES: usize = 30;
 const ROUNDS: usize = 7;
 
+/// How one event is written.
+type Form = fn(&Fields) -> String;
+
 fn main() {
     let pipeline: Pipeline =
         toml_edit::de::from_str(include_str!("../config/pipelines/user_events/pipeline.toml")).expect("a pipeline");
-    let forms: [(&str, fn(&Fields) -> String); 6] = [
+    let forms: [(&str, Form); 6] = [
         ("as the seed writes them", seed),
         ("with spaces, as Python's json.dumps", |f| seed(f).replace("\":", "\": ").replace(",\"", ", \"")),
         ("with a fraction and a zone", |f| seed(f).replace("\",\"source", ".123456+00:00\",\"source")),

@@ -566,6 +566,7 @@ fn check(world: &World, changes: bool, loses: bool, errors: &mut Vec<String>) {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "settings of the test")]
 fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let first = number("BOATHOUSE_SEED").unwrap_or(0);

@@ -145,8 +145,11 @@ mod tests {
         }
     }
 
-    fn batch(rows: &[(&str, i64, Option<&str>, Option<&str>)]) -> RecordBatch {
-        let text = |f: fn(&(&str, i64, Option<&str>, Option<&str>)) -> Option<String>| -> ArrayRef {
+    /// Verdict, event time in seconds, page, kind.
+    type TestRow<'a> = (&'a str, i64, Option<&'a str>, Option<&'a str>);
+
+    fn batch(rows: &[TestRow<'_>]) -> RecordBatch {
+        let text = |f: fn(&TestRow<'_>) -> Option<String>| -> ArrayRef {
             Arc::new(rows.iter().map(f).collect::<StringArray>())
         };
         let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.1 * 1_000_000));

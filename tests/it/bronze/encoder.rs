@@ -63,13 +63,13 @@ fn every_kind_of_record_comes_back() {
 
     assert_eq!(rows.num_rows(), 5);
     let partition = rows.column_by_name("partition").unwrap().as_primitive::<Int32Type>();
-    for row in 0..5 {
+    for (row, record) in records.iter().enumerate().take(5) {
         assert_eq!(text(&rows, "topic", row), Some("user-events"));
         assert_eq!(partition.value(row), 2);
         assert_eq!(int(&rows, "offset", row), Some(10 + row as i64));
-        assert_eq!(bytes(&rows, "key", row), records[row].key.as_deref(), "key of row {row}");
+        assert_eq!(bytes(&rows, "key", row), record.key.as_deref(), "key of row {row}");
         assert_eq!(time(&rows, "ingestion_time", row), Some(NOW));
-        let timestamp = records[row].timestamp;
+        let timestamp = record.timestamp;
         assert_eq!(time(&rows, "kafka_timestamp", row), (timestamp >= 0).then_some(timestamp * 1000));
         assert_eq!(text(&rows, "time_status", row), Some(batch.verdicts[row].as_str()));
     }
@@ -149,7 +149,7 @@ fn row_groups_have_a_bound() {
     let mut feed = Feed::new(&pipeline, source(0), 0, None);
     let mut encoder = Encoder::new(&pipeline).unwrap();
     let large =
-        |n: i64| Record { value: Some((0..20_000).map(|i: i64| (i * i * (n + 7) >> 3) as u8).collect()), ..event(n) };
+        |n: i64| Record { value: Some((0..20_000).map(|i: i64| ((i * i * (n + 7)) >> 3) as u8).collect()), ..event(n) };
     for n in 0..12 {
         encoder.push(&feed.batch(&(n * 200..(n + 1) * 200).map(large).collect::<Vec<_>>())).unwrap();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response};
 
-use crate::support::engine::{Engine, WithParameters};
+use crate::support::engine::Engine;
 
 async fn text(request: RequestBuilder) -> (u16, String) {
     let answer = request.send().await.unwrap();

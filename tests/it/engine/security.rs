@@ -2,7 +2,7 @@
 
 use reqwest::Client;
 
-use crate::support::engine::{Engine, WithParameters, run};
+use crate::support::engine::{Engine, run};
 
 const USERS: &str = r#"
 [[user]]
