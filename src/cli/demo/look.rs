@@ -80,7 +80,7 @@ impl Looker {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let client =
-            reqwest::Client::builder().timeout(LIMIT).no_proxy().build().context("cannot make an HTTP client")?;
+            reqwest::Client::builder().timeout(LIMIT).no_proxy().pool_max_idle_per_host(0).build().context("cannot make an HTTP client")?;
         let aggregates = settings.config.pipelines.iter().flat_map(|p| &p.aggregates);
         let clickhouse = &settings.config.server.clickhouse;
         Ok(Self {
