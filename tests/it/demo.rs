@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use boathouse::servers::ports;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 struct Demo {
@@ -77,4 +78,43 @@ async fn a_port_in_use_is_named_with_what_to_set() {
         assert!(said.contains(&format!("port {}", demo.ports[index])) && said.contains(option), "{said}");
         drop(taken);
     }
+}
+
+#[tokio::test]
+async fn a_part_that_dies_ends_the_demo_loudly_and_a_signal_ends_it_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for killed in [true, false] {
+        let mut child = Demo::new().command(&data, &["--json"]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = tokio::time::timeout(Duration::from_secs(120), lines.next_line()).await.unwrap().unwrap();
+        assert!(first.is_some(), "a sample is shown");
+        let pid = child.id().unwrap();
+        let (target, signal) = if killed { (daemon_of(pid), libc::SIGKILL) } else { (pid, libc::SIGTERM) };
+        // SAFETY: kill takes two integers; the process is ours or our child's, and not yet reaped.
+        unsafe { libc::kill(i32::try_from(target).unwrap(), signal) };
+        let output = tokio::time::timeout(Duration::from_secs(120), child.wait_with_output()).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(killed)), "{said}");
+        assert!(said.contains("stopped: Kafka broker"), "{said}");
+        assert_eq!(said.contains("the daemon ended by itself (signal: 9"), killed, "{said}");
+        // What it said last is shown, not only where to look.
+        assert_eq!(said.contains("boathouse::actors"), killed, "{said}");
+    }
+}
+
+/// The process id of the demo's daemon.
+fn daemon_of(demo: u32) -> u32 {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{demo}/task")).unwrap().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for pid in children.split_whitespace() {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if command.split(|b| *b == 0).nth(1) == Some(b"run") {
+                found.push(pid.parse().unwrap());
+            }
+        }
+    }
+    assert_eq!(found.len(), 1, "one daemon runs");
+    found[0]
 }

@@ -79,8 +79,12 @@ impl Looker {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-        let client =
-            reqwest::Client::builder().timeout(LIMIT).no_proxy().pool_max_idle_per_host(0).build().context("cannot make an HTTP client")?;
+        let client = reqwest::Client::builder()
+            .timeout(LIMIT)
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .build()
+            .context("cannot make an HTTP client")?;
         let aggregates = settings.config.pipelines.iter().flat_map(|p| &p.aggregates);
         let clickhouse = &settings.config.server.clickhouse;
         Ok(Self {
