@@ -27,10 +27,14 @@ pub const BRONZE_COLUMNS: [&str; 13] = [
 ];
 
 /// Names in ClickHouse's `realtime` database that no aggregate may take.
-const SERVED_NAMES: [&str; 3] = ["windows", "positions", "intents"];
+const SERVED_NAMES: [&str; 4] = ["windows", "positions", "intents", "migrations"];
+
+/// Columns that the tables of realtime windows need for themselves.
+const SERVED_COLUMNS: [&str; 6] =
+    ["window_start", "topic", "generation", "partition", "partial_count", "partial_version"];
 
 /// librdkafka settings that exactly-once delivery depends on, and what has their say instead.
-const PROTECTED: [(&str, &str); 13] = [
+const PROTECTED: [(&str, &str); 14] = [
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
     ("group.id", "set kafka.group"),
@@ -44,6 +48,7 @@ const PROTECTED: [(&str, &str); 13] = [
     ("enable.partition.eof", "the position behind trailing transaction markers depends on it"),
     ("partition.assignment.strategy", "it is always cooperative-sticky"),
     ("queued.max.messages.kbytes", "it is cut from memory.budget"),
+    ("fetch.queue.backoff.ms", "a full queue must not put the fetcher to sleep"),
 ];
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -306,14 +311,19 @@ impl Rules<'_> {
             let message = format!("an aggregate cannot be named `{}`", aggregate.name);
             self.add(&name_path, message, "the platform's own tables in ClickHouse have this name");
         }
-        if aggregate.measure == "window_start" || aggregate.dimensions.contains(&aggregate.measure) {
-            let message = format!("the measure `{}` is another column of the view already", aggregate.measure);
+        let measure = &aggregate.measure;
+        if SERVED_COLUMNS.contains(&measure.as_str()) || aggregate.dimensions.contains(measure) {
+            let message = format!("the measure `{measure}` is another column of the table already");
             self.add(&measure_path, message, "as in `login_count`");
         }
         for (i, dimension) in aggregate.dimensions.iter().enumerate() {
             let at = format!("{path}.dimensions[{i}]");
             if aggregate.dimensions[..i].contains(dimension) {
                 self.add(&at, format!("dimension `{dimension}` is there twice"), "leave one out");
+            }
+            if SERVED_COLUMNS.contains(&dimension.as_str()) {
+                let hint = format!("the tables of windows have columns of their own: {}", SERVED_COLUMNS.join(", "));
+                self.add(&at, format!("a dimension cannot be named `{dimension}`"), &hint);
             }
             self.string_field(&at, dimension, "dimension");
         }
@@ -426,6 +436,18 @@ pub(super) fn across(pipelines: &[Arc<Pipeline>], places: &[Places], errors: &mu
                     first.insert(&aggregate.name, (p, a));
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PROTECTED;
+
+    #[test]
+    fn what_the_client_decides_cannot_be_configured() {
+        for name in crate::kafka::settings::PROTECTED {
+            assert!(PROTECTED.iter().any(|(protected, _)| *protected == name), "{name}");
         }
     }
 }
