@@ -63,6 +63,8 @@ struct Filling {
     since: Instant,
     /// When the oldest record in it came to Kafka, microseconds since the epoch.
     oldest: i64,
+    /// Time that encoding has taken so far.
+    encoding: Duration,
 }
 
 /// See the file's head.
@@ -79,6 +81,8 @@ pub struct BronzeWriter {
     /// Number of the flush being written, or of the last one.
     flush: u64,
     writing: bool,
+    /// Memory that the file being written holds.
+    writing_bytes: usize,
     flush_waiters: Vec<(u64, Waiter)>,
 }
 
@@ -94,6 +98,7 @@ impl BronzeWriter {
             waiting: VecDeque::new(),
             flush: 0,
             writing: false,
+            writing_bytes: 0,
             flush_waiters: Vec::new(),
         }
     }
@@ -118,8 +123,13 @@ impl BronzeWriter {
                 Some(encoder) => encoder,
                 None => Encoder::new(&self.setup.pipeline)?,
             };
-            self.filling =
-                Some(Filling { encoder, advances: HashMap::new(), since: Instant::now(), oldest: batch.received_at });
+            self.filling = Some(Filling {
+                encoder,
+                advances: HashMap::new(),
+                since: Instant::now(),
+                oldest: batch.received_at,
+                encoding: Duration::ZERO,
+            });
             let number = self.flush + 1;
             ctx.run_later(self.setup.pipeline.bronze.flush_interval, move |writer, ctx| {
                 if writer.flush < number {
@@ -130,7 +140,9 @@ impl BronzeWriter {
         // Just filled, if it was empty.
         if let Some(filling) = &mut self.filling {
             if !batch.is_empty() {
+                let started = Instant::now();
                 filling.encoder.push(batch)?;
+                filling.encoding += started.elapsed();
                 let kafka_ms = batch.columns.raw.timestamps[0];
                 filling.oldest = filling.oldest.min(if kafka_ms < 0 { batch.received_at } else { kafka_ms * 1000 });
             }
@@ -143,7 +155,15 @@ impl BronzeWriter {
             });
             (advance.next_offset, advance.mark) = (next_offset, mark);
         }
+        self.tell_memory();
         Ok(())
+    }
+
+    fn tell_memory(&self) {
+        let filling = self.filling.as_ref().map_or(0, |f| f.encoder.memory());
+        let waiting: usize = self.waiting.iter().map(|(batch, _)| batch.columns.raw.memory()).sum();
+        let held = filling + self.writing_bytes + waiting;
+        self.setup.board.bronze_holds(&self.setup.pipeline.name, held as u64);
     }
 
     /// Freezes the file and commits it, unless one is being committed: then that one's end starts this.
@@ -159,13 +179,17 @@ impl BronzeWriter {
         let committed = advances.clone();
         let mut encoder = filling.encoder;
         let rows = encoder.rows() as u64;
+        let encoding = filling.encoding;
+        self.writing_bytes = encoder.memory();
         let pipeline = self.setup.pipeline.name.clone();
         let write = self.setup.io.spawn(async move {
             let mut store = store.lock().await;
             let Store { table, ledger } = &mut *store;
             let mut adds = Vec::new();
             let mut bytes = 0;
+            let sealing = Instant::now();
             if let Some(file) = encoder.seal()? {
+                names::BRONZE_ENCODE_SECONDS.observe(encoding + sealing.elapsed(), &[&pipeline]);
                 bytes = file.size as u64;
                 failpoint::hit("bronze.before_file");
                 adds.push(table.write_file(file).await?);
@@ -185,6 +209,8 @@ impl BronzeWriter {
         let started = Instant::now();
         ctx.spawn(write.into_actor(self).map(move |outcome, writer, ctx| {
             writer.writing = false;
+            writer.writing_bytes = 0;
+            writer.tell_memory();
             match outcome {
                 Ok(Ok((version, bytes, encoder))) => {
                     writer.spare.get_or_insert(encoder);

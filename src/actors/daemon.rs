@@ -51,6 +51,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let board = Board::new();
+    board.memory_budget(server.memory.budget.0);
     let recorder = Recorder::global().context("cannot install the metrics recorder")?;
     let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
     let clickhouse = {

@@ -273,7 +273,9 @@ impl Handler<Fold> for WindowAggregator {
             tracing::error!(source = %self.source, error, "windows are counted again from Bronze");
             self.rebuild_later(ctx);
         }
-        if self.memory() <= self.setup.budget.windows {
+        let held = self.memory();
+        self.setup.board.windows_hold(&self.source, held as u64);
+        if held <= self.setup.budget.windows {
             return Box::pin(std::future::ready(()));
         }
         let (realtime, windows) = (self.realtime.clone(), ctx.address());

@@ -132,7 +132,8 @@ struct Inner {
     partitions: DashMap<Source, PartitionState>,
     actors: DashMap<ActorId, ActorState>,
     sinks: DashMap<String, SinkState>,
-    memory_used: AtomicU64,
+    /// Bytes that each pipeline's Bronze writer holds.
+    bronze_bytes: DashMap<String, u64>,
     memory_budget: AtomicU64,
 }
 
@@ -144,7 +145,7 @@ impl Default for Inner {
             partitions: DashMap::new(),
             actors: DashMap::new(),
             sinks: DashMap::new(),
-            memory_used: AtomicU64::new(0),
+            bronze_bytes: DashMap::new(),
             memory_budget: AtomicU64::new(0),
         }
     }
@@ -254,10 +255,22 @@ impl Board {
         sink.condition = condition;
     }
 
-    /// Bytes of the memory budget in use, and the whole.
-    pub fn memory(&self, used_bytes: u64, budget_bytes: u64) {
-        self.inner.memory_used.store(used_bytes, Ordering::Relaxed);
-        self.inner.memory_budget.store(budget_bytes, Ordering::Relaxed);
+    /// The whole memory budget, in bytes.
+    pub fn memory_budget(&self, bytes: u64) {
+        self.inner.memory_budget.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that a pipeline's Bronze writer holds now: files being filled and written, batches that wait for room.
+    pub fn bronze_holds(&self, pipeline: &str, bytes: u64) {
+        match self.inner.bronze_bytes.get_mut(pipeline) {
+            Some(mut held) => *held = bytes,
+            None => drop(self.inner.bronze_bytes.insert(pipeline.to_owned(), bytes)),
+        }
+    }
+
+    /// Bytes that the window totals of a partition hold now.
+    pub fn windows_hold(&self, source: &Source, bytes: u64) {
+        self.with(source, |p| p.windows_bytes = bytes);
     }
 
     fn with(&self, source: &Source, write: impl FnOnce(&mut PartitionState)) {
@@ -305,7 +318,9 @@ impl Board {
 
     /// Bytes of the memory budget in use, and the whole.
     pub fn memory_bytes(&self) -> (u64, u64) {
-        (self.inner.memory_used.load(Ordering::Relaxed), self.inner.memory_budget.load(Ordering::Relaxed))
+        let bronze: u64 = self.inner.bronze_bytes.iter().map(|held| *held.value()).sum();
+        let windows: u64 = self.inner.partitions.iter().map(|p| p.windows_bytes).sum();
+        (bronze + windows, self.inner.memory_budget.load(Ordering::Relaxed))
     }
 }
 

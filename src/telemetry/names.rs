@@ -204,7 +204,7 @@ pub const MEMORY_USED: Definition = board(
     "boathouse_memory_used_bytes",
     Kind::Gauge,
     &[],
-    "Bytes of the memory budget that records between Kafka and the sinks hold.",
+    "Bytes that Bronze files being filled or written, batches that wait for them, and window totals hold.",
 );
 pub const MEMORY_BUDGET: Definition =
     board("boathouse_memory_budget_bytes", Kind::Gauge, &[], "The memory budget (memory.budget).");
@@ -241,12 +241,12 @@ pub const BRONZE_BYTES: Counter =
 pub const BRONZE_FENCED: Counter = Counter::new(
     "boathouse_bronze_fenced_total",
     PIPELINE,
-    "Batches dropped because another instance had committed for the partition; it goes on from there.",
+    "Times that everything in hand was dropped and read again: another instance had committed, or the known table was too old.",
 );
 pub const BRONZE_UNKNOWN: Counter = Counter::new(
     "boathouse_bronze_unknown_total",
     PIPELINE,
-    "Commits whose outcome the store did not tell at first; the log was read to learn it.",
+    "Further tries at putting a log entry: its version was taken, or the store did not tell whether it landed.",
 );
 pub const REALTIME_FLUSH_SECONDS: Histogram = Histogram::seconds(
     "boathouse_realtime_flush_seconds",

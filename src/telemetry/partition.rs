@@ -117,6 +117,8 @@ pub struct PartitionState {
     pub end_offset: Option<i64>,
     /// Greatest accepted event time, microseconds since the epoch.
     pub mark: Option<i64>,
+    /// Bytes that its window totals hold.
+    pub windows_bytes: u64,
     /// When the read position, Bronze's or realtime's last moved.
     pub last_progress: Instant,
     pub(super) bound: Duration,
@@ -136,6 +138,7 @@ impl PartitionState {
             verdicts: [0; Verdict::ALL.len()],
             end_offset: None,
             mark: acquired.mark,
+            windows_bytes: 0,
             last_progress: now,
             bound: acquired.bound,
             bronze_flush_interval: acquired.bronze_flush_interval,

@@ -49,7 +49,9 @@ async fn a_scrape_shows_the_board_and_what_was_recorded() {
     let batch = Consumed { records: 10, bytes: 1560, verdicts: [8, 1, 1, 0], next: 110, mark: Some(now_us) };
     board.consumed(&source(0), &batch);
     board.end_offset(&source(0), 150);
-    board.memory(1 << 20, 128 << 20);
+    board.memory_budget(128 << 20);
+    board.bronze_holds("user_events", 1 << 20);
+    board.windows_hold(&source(0), 1 << 10);
     names::BRONZE_COMMIT_SECONDS.observe(Duration::from_micros(2_000), &["scraped"]);
     names::BRONZE_COMMIT_SECONDS.observe(Duration::from_secs(60), &["scraped"]);
     names::BRONZE_ROWS.add(10, &["scraped"]);
@@ -64,6 +66,7 @@ async fn a_scrape_shows_the_board_and_what_was_recorded() {
     let delay = value(&text, &format!("boathouse_watermark_delay_seconds{{{p0}}}"));
     assert!((30.0..60.0).contains(&delay), "30 s bound and the time since: {delay}");
     assert_eq!(value(&text, "boathouse_memory_budget_bytes"), 134_217_728.0);
+    assert_eq!(value(&text, "boathouse_memory_used_bytes"), 1_049_600.0);
     assert!(value(&text, "process_resident_memory_bytes") > 1e6);
     assert_eq!(value(&text, "boathouse_bronze_rows_total{pipeline=\"scraped\"}"), 15.0);
     let bucket =
