@@ -49,6 +49,12 @@ impl Literal {
         Self { len: bytes.len(), head, mask, rest: bytes[first..].into() }
     }
 
+    /// Whether `other` is longer and begins with this.
+    pub fn begins(&self, other: &Literal) -> bool {
+        let bytes = |l: &Literal| [&l.head[..l.len.min(32)], &l.rest].concat();
+        self.len < other.len && bytes(other).starts_with(&bytes(self))
+    }
+
     /// Whether it stands in `bytes` at `at`.
     #[inline(always)]
     pub fn stands_at<L: Lanes>(&self, lanes: L, bytes: &[u8], at: usize) -> bool {
@@ -78,11 +84,14 @@ mod tests {
         for len in 0..text.len() {
             let literal = Literal::new(&text[..len]);
             assert!(literal.stands_at(Words, &padded, 0), "{len}");
+            assert!(!literal.begins(&literal), "{len}");
             assert!(literal.stands_at(Words, &[b"xx", &padded[..]].concat(), 2), "{len}");
             for place in 0..len {
                 let mut other = padded.clone();
                 other[place] ^= 0x20;
                 assert!(!literal.stands_at(Words, &other, 0), "{len}, {place}");
+                assert!(Literal::new(&text[..place]).begins(&literal), "{len}, {place}");
+                assert!(!Literal::new(&other[..len]).begins(&Literal::new(&text)), "{len}, {place}");
             }
         }
     }

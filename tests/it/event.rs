@@ -360,17 +360,28 @@ fn hurt(damage: &Damage, text: String) -> Value {
 }
 
 /// A batch: a few forms, and records that mostly keep to them, as a topic with a few producers would.
-fn batch(pipeline: &Pipeline) -> impl Strategy<Value = Vec<Value>> + use<> {
+fn batch(pipeline: &Pipeline) -> BoxedStrategy<Vec<Value>> {
     let fields = pipeline.fields.len();
     let forms = vec(form(fields), 1..4);
     let record = (any::<Index>(), values(pipeline), damage());
+    let pipeline_of_long = pipeline.clone();
+    // Long ones are made of few different records, with some harm here and there.
+    let pick = (any::<Index>(), any::<Index>(), prop_oneof![60 => Just(Damage::None), 1 => damage()]);
+    let long = (vec(form(fields), 1..3), vec(values(pipeline), 1..6), vec(pick, 100..400));
+    let long = long.prop_map(move |(forms, values, picks)| {
+        let one = |(form, value, damage): &(Index, Index, Damage)| {
+            hurt(damage, write(&pipeline_of_long, form.get(&forms), value.get::<Vec<String>>(&values)))
+        };
+        picks.iter().map(one).collect()
+    });
     let pipeline = pipeline.clone();
-    (forms, vec(record, 1..40)).prop_map(move |(forms, records)| {
+    let short = (forms, vec(record, 1..40)).prop_map(move |(forms, records)| {
         let one = |(form, values, damage): &(Index, Vec<String>, Damage)| {
             hurt(damage, write(&pipeline, form.get(&forms), values))
         };
         records.iter().map(one).collect()
-    })
+    });
+    prop_oneof![9 => short, 1 => long].boxed()
 }
 
 proptest! {
