@@ -144,9 +144,9 @@ impl CommitLog for DeltaLog {
     }
 
     async fn put(&self, version: u64, entry: Bytes) -> PutOutcome {
-        failpoint::hit("bronze.before_commit");
+        failpoint::hit("bronze.before_put");
         let written = self.store.write_commit_entry(version, CommitOrBytes::LogBytes(entry), Uuid::new_v4()).await;
-        failpoint::hit("bronze.after_commit");
+        failpoint::hit("bronze.after_put");
         match written {
             Ok(()) => PutOutcome::Landed,
             Err(TransactionError::VersionAlreadyExists(_)) => PutOutcome::Taken,

@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use serde::Deserialize;
 
@@ -74,7 +75,10 @@ impl DataFile {
         store: &Arc<dyn ObjectStore>,
     ) -> Result<ParquetRecordBatchStreamBuilder<ObjectReader>, BronzeError> {
         let reader = ObjectReader { store: store.clone(), path: self.path.clone(), size: self.size };
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| self.unreadable(e))?;
+        // The types are those of Parquet: another writer's Arrow types (string views) are none of ours.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
+        let builder = builder.map_err(|e| self.unreadable(e))?;
         Ok(builder.with_batch_size(BATCH_ROWS))
     }
 

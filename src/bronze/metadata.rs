@@ -13,7 +13,7 @@ use crate::config::Pipeline;
 use crate::remedy;
 
 /// Why the settings are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
     /// A daemon starts.
     Start,
@@ -21,6 +21,8 @@ pub enum Purpose {
     AcceptSettings,
     /// An operator takes on a topic that was made anew.
     AdoptTopic,
+    /// An operator mends marks that a wrong clock has moved: (application id of the mark, microseconds).
+    LowerMarks(Vec<(String, i64)>),
 }
 
 /// What is to be done so that a configuration's settings are in force.
@@ -40,6 +42,8 @@ pub struct Change {
     /// Delta's name of the operation.
     pub operation: &'static str,
     pub protocol: Option<Value>,
+    /// Application ids and their new versions.
+    pub txns: Vec<(String, i64)>,
     /// The content of the `metaData` action.
     pub metadata: Value,
 }
@@ -80,7 +84,7 @@ pub fn decide(
     state: &TableState,
     pipeline: &Pipeline,
     topic_id: Option<&str>,
-    purpose: Purpose,
+    purpose: &Purpose,
 ) -> Result<Decision, BronzeError> {
     let table = Configuration { state, pipeline };
     let generation = table.generation()?;
@@ -95,7 +99,7 @@ pub fn decide(
             _ => true,
         };
     let mut fresh_epoch = false;
-    if purpose == Purpose::AdoptTopic {
+    if *purpose == Purpose::AdoptTopic {
         changed.insert(key::TOPIC.into(), pipeline.topic.clone());
         changed.remove(key::TOPIC_ID);
         changed.insert(key::GENERATION.into(), (generation + 1).to_string());
@@ -112,7 +116,7 @@ pub fn decide(
     let in_force = table.get(key::SETTINGS_HASH);
     if in_force != hash {
         let mut earlier: Vec<&str> = table.get(key::EARLIER).split(',').filter(|h| !h.is_empty()).collect();
-        if earlier.contains(&hash.as_str()) && purpose != Purpose::AcceptSettings {
+        if earlier.contains(&hash.as_str()) && *purpose != Purpose::AcceptSettings {
             return Err(table.left_behind(&hash));
         }
         earlier.retain(|h| *h != hash);
@@ -121,6 +125,12 @@ pub fn decide(
         changed.insert(key::SETTINGS.into(), settings.to_string());
         changed.insert(key::SETTINGS_HASH.into(), hash);
         what.push("put changed settings in force".into());
+        fresh_epoch = true;
+    }
+    let mut txns = Vec::new();
+    if let Purpose::LowerMarks(marks) = purpose {
+        txns.clone_from(marks);
+        what.push(format!("set the marks of {} partitions back", marks.len()));
         fresh_epoch = true;
     }
     if fresh_epoch {
@@ -134,7 +144,8 @@ pub fn decide(
     let mut metadata = state.metadata.clone();
     metadata["schemaString"] = json!(schema_string(&columns));
     metadata["configuration"] = json!(changed);
-    Ok(Decision::Change(Change { what: what.join(", "), operation: "SET TBLPROPERTIES", protocol: None, metadata }))
+    let what = what.join(", ");
+    Ok(Decision::Change(Change { what, operation: "SET TBLPROPERTIES", protocol: None, txns, metadata }))
 }
 
 struct Configuration<'a> {

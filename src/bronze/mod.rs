@@ -20,6 +20,7 @@ mod metadata;
 mod object_reader;
 mod properties;
 mod read;
+mod repair;
 mod schema;
 mod settings;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use error::BronzeError;
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
 pub use log::{CommitLog, PutOutcome, TableState};
 pub use read::{LastRow, OkRows, first_event_time_after};
+pub use repair::{DamagedTail, damaged_tail, repair_log};
 pub use schema::{PARTITION_COLUMN, file_schema, reserved_columns};
 pub use settings::{key as table_key, settings, settings_hash};
 pub use table::Table;

@@ -14,7 +14,7 @@ use super::metadata::{Change, Decision, Purpose, decide, first_metadata, first_p
 use super::schema::PARTITION_COLUMN;
 use super::{BronzeError, Ledger, SealedFile};
 use crate::config::{Pipeline, Role};
-use crate::failpoint;
+use crate::kafka::Source;
 
 /// Tries of a settings commit before giving up; every try sees what the others have committed meanwhile.
 const TRIES: u32 = 20;
@@ -67,6 +67,18 @@ impl Table {
         Self::settle(lakehouse_uri, pipeline, topic_id, Purpose::AdoptTopic).await
     }
 
+    /// Sets the marks of partitions back (microseconds since the epoch), under a fresh epoch: where a wrong clock has
+    /// moved them so far that everything since is late.
+    pub async fn lower_marks(
+        lakehouse_uri: &str,
+        pipeline: &Pipeline,
+        topic_id: Option<String>,
+        marks: &[(Arc<Source>, i64)],
+    ) -> Result<Self, BronzeError> {
+        let marks = marks.iter().map(|(source, mark)| (source.mark_id(), *mark)).collect();
+        Self::settle(lakehouse_uri, pipeline, topic_id, Purpose::LowerMarks(marks)).await
+    }
+
     async fn settle(
         lakehouse_uri: &str,
         pipeline: &Pipeline,
@@ -77,7 +89,7 @@ impl Table {
         for attempt in 1..=TRIES {
             let (version, change) = match log.load(&[]).await? {
                 None => (0, create(pipeline, topic_id.as_deref())),
-                Some(state) => match decide(&state, pipeline, topic_id.as_deref(), purpose)? {
+                Some(state) => match decide(&state, pipeline, topic_id.as_deref(), &purpose)? {
                     Decision::InForce { epoch, generation, table_id } => {
                         let pipeline = Arc::new(pipeline.clone());
                         return Ok(Self { log, pipeline, epoch, generation, table_id, opened_at: state.version });
@@ -123,7 +135,7 @@ impl Table {
         &self.epoch
     }
 
-    /// The topic's generation; part of every [`Source`](crate::kafka::Source).
+    /// The topic's generation; part of every [`Source`].
     pub fn generation(&self) -> i32 {
         self.generation
     }
@@ -170,14 +182,12 @@ impl Table {
         let failed = |e: &dyn std::fmt::Display| {
             BronzeError::io(format!("file {} of {} cannot be written", add.path, self.log.name()), e)
         };
-        failpoint::hit("bronze.before_file");
         store.put(&Path::from(add.path.as_str()), payload).await.map_err(|e| failed(&e))?;
         if let Some(root) = self.log.local() {
             let path = root.join(&add.path);
             let folder = path.parent().unwrap_or(root).to_path_buf();
             fsync(vec![path, folder, root.clone()]).await.map_err(|e| failed(&e))?;
         }
-        failpoint::hit("bronze.after_file");
         Ok(add)
     }
 }
@@ -197,6 +207,7 @@ fn create(pipeline: &Pipeline, topic_id: Option<&str>) -> Change {
         what: "created the Bronze table".into(),
         operation: "CREATE TABLE",
         protocol: Some(first_protocol()),
+        txns: Vec::new(),
         metadata,
     }
 }
@@ -208,6 +219,7 @@ fn now_ms() -> i64 {
 impl Change {
     fn entry(&self, id: &str, now_ms: i64) -> bytes::Bytes {
         let mut entry = EntryWriter::new(self.operation, serde_json::json!({}), false, id, now_ms);
+        self.txns.iter().for_each(|(id, version)| entry.txn(id, *version));
         self.protocol.iter().for_each(|p| entry.action(serde_json::json!({"protocol": p})));
         entry.action(serde_json::json!({"metaData": self.metadata}));
         entry.finish()

@@ -125,3 +125,19 @@ async fn a_topic_id_that_comes_later_is_noted() {
     assert!(Table::open_or_create(lakehouse, &pipeline(), Some("other".into())).await.is_err());
     Table::open_or_create(lakehouse, &pipeline(), None).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_mark_is_set_back_under_a_fresh_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    running.commit_events(0, 0..10).await.unwrap();
+    let (lakehouse, mark) = (folder.path().to_str().unwrap(), super::NOW + 2_000_000);
+    let marks = [(source(0), mark)];
+    let table = Table::lower_marks(lakehouse, &pipeline(), Some("topic-id-1".into()), &marks).await.unwrap();
+    assert_ne!(table.epoch(), running.table.epoch());
+    let error = running.commit_events(0, 10..20).await.unwrap_err();
+    assert!(error.is_loud_stop(), "{error}");
+    let again = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    let position = again.ledger.position(&source(0)).unwrap();
+    assert_eq!((position.next_offset, position.mark), (10, Some(mark)));
+}

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use boathouse::bronze::{Advance, BronzeError, Position};
+use boathouse::bronze::upkeep::{Upkeep, run_once};
+use boathouse::bronze::{Advance, BronzeError, Position, damaged_tail, repair_log};
 
 use super::{NOW, Writer, pipeline, source};
 
@@ -143,6 +144,47 @@ async fn a_gap_in_the_log_is_refused_with_the_command() {
     std::fs::remove_file(log_entry(folder.path(), 3)).unwrap();
     let error = Writer::open(folder.path(), &pipeline(), &[0]).await.err().unwrap();
     assert!(error.is_loud_stop() && error.to_string().contains("repair-log user_events"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_tail_is_taken_off_and_its_records_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let lakehouse = folder.path().to_str().unwrap();
+    let mut writer = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    for n in 0..3 {
+        writer.commit_events(0, n * 10..n * 10 + 10).await.unwrap();
+    }
+    assert_eq!(repair_log(lakehouse, "user_events").await.unwrap(), None);
+    let always = Upkeep { checkpoint_every: 1, clean_log: false };
+    run_once(&writer.table, &always).await.unwrap();
+    // Versions 2, 3 and 4 hold rows; the power cut took 3.
+    std::fs::write(log_entry(folder.path(), 3), b"").unwrap();
+    let tail = damaged_tail(lakehouse, "user_events").await.unwrap().unwrap();
+    assert_eq!((tail.from, tail.files.len()), (3, 4), "two entries, the checkpoint and its hint: {tail:?}");
+    assert_eq!(repair_log(lakehouse, "user_events").await.unwrap(), Some(tail));
+    assert_eq!(rows(folder.path()).await, (10, 2));
+    let mut again = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    assert_eq!(again.ledger.position(&source(0)).unwrap().next_offset, 10);
+    again.commit_events(0, 10..30).await.unwrap();
+    assert_eq!(rows(folder.path()).await, (30, 3));
+}
+
+#[tokio::test]
+async fn upkeep_makes_a_checkpoint_when_it_is_due_and_the_writer_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    let upkeep = Upkeep { checkpoint_every: 5, clean_log: true };
+    for n in 0..12 {
+        writer.commit_events(0, n * 10..n * 10 + 10).await.unwrap();
+        let done = run_once(&writer.table, &upkeep).await.unwrap();
+        // Versions 0 and 1 make the table and its genesis.
+        let version = n as u64 + 2;
+        let due = [4, 9].contains(&version).then_some(version);
+        assert_eq!((done.version, done.checkpoint, done.cleaned), (version, due, 0));
+    }
+    let again = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    assert_eq!(again.ledger.position(&source(0)), writer.ledger.position(&source(0)));
+    assert_eq!(rows(folder.path()).await.0, 120);
 }
 
 #[tokio::test]
