@@ -15,5 +15,5 @@ mkdir -p "$target"
 # Its own build folder, kept until the build is through so that an interrupted one goes on where it stopped.
 # RUSTFLAGS of the caller are not tansu's.
 env -u RUSTFLAGS CARGO_TARGET_DIR="$target/build" \
-    cargo install "tansu@$version" --locked --no-default-features --features libsql,dynostore --root "$target"
+    cargo install "tansu@$version" --no-default-features --features libsql,dynostore --root "$target"
 rm -rf "$target/build"

@@ -30,7 +30,7 @@ struct Arguments {
     #[arg(long, default_value_t = topic::PARTITIONS, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
     /// Events per second; with a simulated clock (--start-time), per second of that clock.
-    #[arg(long, env = "EVENTS_PER_SECOND", default_value = "5", value_parser = positive)]
+    #[arg(long, env = "EVENTS_PER_SECOND", default_value = "5", value_parser = sender::parse_rate)]
     rate: f64,
     /// Send as fast as possible, whatever the rate.
     #[arg(long, visible_alias = "burst")]
@@ -150,13 +150,6 @@ fn clock(arguments: &Arguments) -> EventClock {
             EventClock::spanning(start, span, count.unwrap_or(1))
         }
         (Some(start), None, _) => EventClock::with_rate(start, arguments.rate),
-    }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err("it must be a number greater than 0".into()),
     }
 }
 

@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::Outcome;
+use crate::producer::sender;
 use crate::stop_signal::StopSignal;
 use look::Looker;
 use stack::{Settings, Stack};
@@ -29,10 +30,10 @@ pub struct DemoCommand {
     #[arg(long, default_value = "data")]
     data: PathBuf,
     /// Events per second.
-    #[arg(long, env = "EVENTS_PER_SECOND", default_value_t = 5.0)]
+    #[arg(long, env = "EVENTS_PER_SECOND", default_value = "5", value_parser = sender::parse_rate)]
     rate: f64,
     /// Users.
-    #[arg(long, env = "NUM_USERS", default_value_t = 100)]
+    #[arg(long, env = "NUM_USERS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     users: u32,
     /// Port of the Kafka broker.
     #[arg(long, default_value_t = 9092)]

@@ -33,6 +33,14 @@ pub enum Pace {
     Max,
 }
 
+/// Reads a rate from an argument: a finite number greater than 0.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("it must be a number greater than 0".into()),
+    }
+}
+
 /// What to send, and until when. With neither limit it goes on until it is stopped.
 #[derive(Debug, Clone)]
 pub struct Plan {
