@@ -2,6 +2,10 @@
 //!
 //! Every connection is the engine's user `default`. It holds the grants of an ordinary user; the role `admin`, which a
 //! session of anybody else gives up, adds the statements of an administrator. No grant covers a source.
+//!
+//! Left to itself, libchdb lays an overlay over the database `default` in which every path of the file system is a
+//! table: `TRUNCATE TABLE default.`/etc/x`` empties a file, and a Buffer table reads one, without any grant. So the
+//! overlay is switched off, and `default` is an ordinary Atomic database that is written down before the first start.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::PermissionsExt;
@@ -99,6 +103,7 @@ impl Engine {
         let folder = folder.canonicalize().map_err(error)?;
         let lock = lock(&folder)?;
         let config = write_config(&folder, memory_limit).map_err(error)?;
+        write_default_database(&folder).map_err(error)?;
         let library = Library::load(library)?;
         let arguments = vec![format!("--path={}", folder.display()), "--implicit_select=0".to_owned()];
         let mut boot = arguments.clone();
@@ -150,6 +155,23 @@ fn write_config(folder: &Path, memory_limit: u64) -> std::io::Result<PathBuf> {
     Ok(config)
 }
 
+/// Writes down the database `default`, as the engine would have. A folder that an engine with the overlay has used
+/// keeps its tables: their database is the same, found by the link to its store.
+fn write_default_database(folder: &Path) -> std::io::Result<()> {
+    let metadata = folder.join("metadata");
+    let definition = metadata.join("default.sql");
+    if definition.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&metadata)?;
+    let store = fs::read_link(metadata.join("default")).ok();
+    let known = store.and_then(|store| uuid::Uuid::parse_str(store.file_name()?.to_str()?).ok());
+    let id = known.unwrap_or_else(uuid::Uuid::new_v4);
+    let written = metadata.join("default.sql.new");
+    fs::write(&written, format!("ATTACH DATABASE _ UUID '{id}'\nENGINE = Atomic\n"))?;
+    fs::rename(written, definition)
+}
+
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
@@ -161,6 +183,8 @@ fn config_xml(users: &Path, memory_limit: u64) -> String {
     format!(
         "<clickhouse>
   <users_config>{}</users_config>
+  <default_database></default_database>
+  <database>default</database>
   <max_server_memory_usage>{memory_limit}</max_server_memory_usage>
   <mark_cache_size>{mark_cache}</mark_cache_size>
   <primary_index_cache_size>{mark_cache}</primary_index_cache_size>

@@ -100,6 +100,7 @@ impl Guard {
         allowed_class(access, analysis, sql)?;
         self.check_calls(sql)?;
         check_settings(sql)?;
+        keep_default_database(sql)?;
         let creates = Lexer::new(sql).next().is_some_and(|t| t.is("create") || t.is("replace") || t.is("attach"));
         if creates {
             check_engines(sql)?;
@@ -197,6 +198,18 @@ fn check_engines(sql: &str) -> Result<(), EngineError> {
         {
             return Err(refused(name.text));
         }
+    }
+    Ok(())
+}
+
+/// Every session starts in the database `default`; without it the server would be dead until its next start.
+fn keep_default_database(sql: &str) -> Result<(), EngineError> {
+    let mut tokens = Lexer::new(sql);
+    let takes_away = tokens.next().is_some_and(|t| t.is("drop") || t.is("detach") || t.is("rename"))
+        && tokens.next().is_some_and(|t| t.is("database"));
+    let named = |t: Token<'_>| t.is_name() && (t.text.trim_matches(['`', '"']) == "default" || t.text.contains('\\'));
+    if takes_away && tokens.any(named) {
+        return Err(EngineError::new(code::ACCESS_DENIED, "Database default cannot be dropped, detached or renamed."));
     }
     Ok(())
 }

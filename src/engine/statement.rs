@@ -158,6 +158,8 @@ fn other(sql: &str) -> Result<Statement, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::Strategy;
+
     use super::*;
 
     fn cut(sql: &str) -> Option<(String, String, String)> {
@@ -244,5 +246,34 @@ mod tests {
         assert_eq!(parse(b"SELECT 1 into /* c */ outfile '/tmp/x'"), Err(Refusal::IntoOutfile));
         assert_eq!(parse(b"INSERT INTO t FROM INFILE '/etc/passwd' FORMAT CSV"), Err(Refusal::FromInfile));
         assert_eq!(parse(b"-- nothing\n "), Err(Refusal::Empty));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(
+            text in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::sample::select(vec![
+                        "INSERT ", "INTO ", "t", "FORMAT ", "VALUES ", "SELECT ", "(", ")", "'", "`", "\"", "$$", "$a$", "--", "/*",
+                        "*/", "\n", ";", "SETTINGS ", "‘", "“", "\\", ".", "FUNCTION ", "=", "1e5", "é", "\0", "INFILE", "FROM ",
+                    ]).prop_map(|s| s.as_bytes().to_vec()),
+                    proptest::collection::vec(proptest::num::u8::ANY, 0..4),
+                ],
+                0..40,
+            )
+        ) {
+            let text = text.concat();
+            if let Ok(Statement::Insert(insert)) = parse(&text) {
+                proptest::prop_assert!(insert.data_at <= text.len());
+                proptest::prop_assert!(text.starts_with(insert.statement.as_bytes()));
+            }
+            let readable = readable_prefix(&text);
+            let mut end = 0;
+            for token in Lexer::new(readable) {
+                proptest::prop_assert!(token.start >= end && token.end > token.start);
+                proptest::prop_assert_eq!(&readable[token.start..token.end], token.text);
+                end = token.end;
+            }
+        }
     }
 }

@@ -300,3 +300,29 @@ async fn a_truncated_body_inserts_nothing() {
     assert_eq!(text(Client::new().post(&url).body(whole)).await, (200, String::new()));
     assert_eq!(engine.sql("SELECT count() FROM t"), "100\n");
 }
+
+#[actix_rt::test]
+async fn a_statement_beyond_the_memory_limit_fails_alone() {
+    let engine = Engine::start_with(&["--memory-limit", "600MiB"]);
+    let (status, said) = engine.try_sql("SELECT length(groupArray(toString(number))) FROM numbers(100000000)");
+    assert!(status == 500 && said.starts_with("Code: 241."), "{status} {said}");
+    assert_eq!(engine.sql("SELECT 1"), "1\n");
+}
+
+#[actix_rt::test]
+async fn a_client_that_leaves_ends_its_query() {
+    let engine = Engine::start();
+    let mut socket = std::net::TcpStream::connect(engine.address()).unwrap();
+    let sql = "SELECT number FROM numbers(1000000000000)";
+    write!(socket, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{sql}", sql.len()).unwrap();
+    let mut some = [0; 100_000];
+    socket.read_exact(&mut some).unwrap();
+    let running = "SELECT count() FROM system.processes WHERE query LIKE '%1000000000000'";
+    assert_eq!(engine.sql(running), "1\n");
+    drop(socket);
+    let limit = std::time::Instant::now() + Duration::from_secs(30);
+    while engine.sql(running) != "0\n" {
+        assert!(std::time::Instant::now() < limit, "the query of a client that left goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -137,6 +137,22 @@ async fn nothing_beyond_the_tables_is_reached() {
         "SELECT 1 IN (SELECT length(line) FROM file('FILE', 'LineAsString'))",
         "SELECT * FROM t JOIN file('FILE', 'LineAsString') AS f ON 1",
         "SELECT * FROM `FILE`",
+        "SELECT 1 IN `FILE`",
+        "DESCRIBE TABLE `FILE`",
+        "SHOW CREATE TABLE `FILE`",
+        "TRUNCATE TABLE default.`FILE`",
+        "DROP TABLE default.`FILE`",
+        "ALTER TABLE default.`FILE` ADD COLUMN x Int8",
+        "DELETE FROM `FILE` WHERE 1",
+        "INSERT INTO `OUT` VALUES ('x')",
+        "INSERT INTO default.`OUT` FORMAT TSV\nx",
+        "CREATE TABLE v AS default.`FILE`",
+        "CREATE MATERIALIZED VIEW v TO default.`OUT` AS SELECT a FROM t",
+        "SELECT * FROM loop('default', 'FILE')",
+        "SELECT * FROM mergeTreeIndex('default', 'FILE')",
+        "DROP DATABASE default",
+        "DETACH DATABASE `default`",
+        "RENAME DATABASE default TO other",
         "SELECT * FROM default.`FILE`",
         "SELECT * FROM view(SELECT * FROM file('FILE', 'LineAsString'))",
         "SELECT * FROM merge('default', 'FILE')",
@@ -237,6 +253,7 @@ async fn nothing_beyond_the_tables_is_reached() {
             .replace("FILE'", &format!("{file}'"))
             .replace("FILE`", &format!("{file}`"))
             .replace("OUT'", &format!("{written}'"))
+            .replace("OUT`", &format!("{written}`"))
             .replace("FILE:X", &format!("{file}:X"));
         let (status, text) = ask(&engine, "writer", "writer secret", &sql).await;
         assert!(status != 200 && !text.contains("TOP-SECRET"), "writer: {sql}: {status} {text}");
@@ -262,11 +279,25 @@ async fn nothing_beyond_the_tables_is_reached() {
         let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
         assert!(status != 200 && !text.contains("TOP-SECRET"), "{params:?}: {status} {text}");
     }
+    // Tables that stand before another one, which is no table.
+    for (make, use_it) in [
+        ("CREATE TABLE b (c1 String) ENGINE = Buffer(default, 'FILE', 1, 0, 0, 0, 0, 0, 0)", "SELECT * FROM b"),
+        ("CREATE TABLE m (c1 String) ENGINE = Merge(default, '.*')", "SELECT * FROM m"),
+        ("CREATE TABLE al ENGINE = Alias('default', 'FILE')", "SELECT * FROM al"),
+    ] {
+        ask(&engine, "writer", "writer secret", &make.replace("FILE", file)).await;
+        let (_, text) = ask(&engine, "writer", "writer secret", use_it).await;
+        assert!(!text.contains("TOP-SECRET"), "{make}: {text}");
+    }
+    let buffer = format!("CREATE TABLE w (a String) ENGINE = Buffer(default, '{written}', 1, 0, 0, 0, 0, 0, 0)");
+    ask(&engine, "writer", "writer secret", &buffer).await;
+    ask(&engine, "writer", "writer secret", "INSERT INTO w VALUES ('x')").await;
     // A parameterised view made by one user does not open the way for another.
     ask(&engine, "root", "root secret", "CREATE VIEW pv AS SELECT * FROM {x:Identifier}").await;
     let (status, text) = ask(&engine, "writer", "writer secret", &format!("SELECT * FROM pv(x = '{file}')")).await;
     assert!(status != 200 && !text.contains("TOP-SECRET"), "{status} {text}");
     assert!(!out.exists(), "a file was written");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "TOP-SECRET\n", "a file was changed");
     assert_eq!(ask(&engine, "root", "root secret", "SELECT count() FROM t").await.1, "0\n");
 }
 
