@@ -34,15 +34,18 @@ impl From<Gone> for Stop {
     }
 }
 
-/// Serves one request to its end. The session is dropped with it, so nothing reaches the next request.
-pub fn serve(
+/// Serves one request to its end. The session is dropped with it, so nothing reaches the next request. `place` among the
+/// running statements is given back before the client hears of the end: its next request finds it free.
+pub fn serve<P>(
     engine: &Engine,
     mut request: Request,
     identity: &Identity,
     body: Result<Body, EngineError>,
     mut reply: Reply,
+    place: P,
 ) {
     let served = body.map_err(Stop::Error).and_then(|body| run(engine, &mut request, identity, body, &mut reply));
+    drop(place);
     match served {
         Ok(()) => drop(reply.finish()),
         Err(Stop::Error(error)) => reply.fail(&error),

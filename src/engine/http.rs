@@ -69,7 +69,7 @@ pub fn listen(server: Arc<Server>, address: SocketAddr) -> std::io::Result<(acti
     .disable_signals()
     .keep_alive(Duration::from_secs(30))
     .client_request_timeout(Duration::from_secs(30))
-    .shutdown_timeout(1)
+    .shutdown_timeout(5)
     .bind(address)?;
     let bound = http.addrs().first().copied().unwrap_or(address);
     Ok((http.run(), bound))
@@ -122,8 +122,7 @@ fn start(
             .stack_size(REQUEST_STACK_BYTES)
             .spawn(move || {
                 let body = Body::new(body_chunks, &request, limit);
-                execute::serve(&server.engine, request, &identity, body, reply);
-                drop(permit);
+                execute::serve(&server.engine, request, &identity, body, reply, permit);
             })
             .map_err(|e| EngineError::internal(format_args!("no thread for the request: {e}")))?;
         Ok((receiving, query_id))
