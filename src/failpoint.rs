@@ -1,7 +1,7 @@
 //! Named places at which a test stops the process, as a SIGKILL would: between every two durable steps.
 //!
 //! `BOATHOUSE_FAIL_POINT=realtime.after_intents` ends the process the first time that point is reached,
-//! `realtime.after_intents:3` the third time. Without the variable a point costs one relaxed load. The variable is
+//! `realtime.after_intents:3` the third time; `panic!actor.bronze_writer:3` panics there instead. Without the variable a point costs one relaxed load. The variable is
 //! read here and not in `config`, because it is no setting of the product.
 
 use std::sync::OnceLock;
@@ -23,6 +23,8 @@ static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 #[derive(Debug)]
 struct Armed {
     name: String,
+    /// Whether to panic rather than to end the process.
+    panic: bool,
     /// How often the point is still to be passed before it ends the process.
     left: AtomicI64,
 }
@@ -47,6 +49,7 @@ fn reached(name: &str) {
         && armed.name == name
         && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
     {
+        assert!(!armed.panic, "fail point {name} reached");
         eprintln!("fail point {name} reached: the process ends");
         // SAFETY: `_exit` has no preconditions; it ends the process without running anything else, which is the point.
         unsafe { libc::_exit(EXIT_CODE) }
@@ -54,11 +57,12 @@ fn reached(name: &str) {
 }
 
 fn parse(spec: &str) -> Option<Armed> {
+    let (panic, spec) = spec.strip_prefix("panic!").map_or((false, spec), |rest| (true, rest));
     let (name, nth) = match spec.rsplit_once(':') {
         Some((name, nth)) => (name, nth.parse().ok()?),
         None => (spec, 1),
     };
-    (!name.is_empty() && nth > 0).then(|| Armed { name: name.into(), left: AtomicI64::new(nth) })
+    (!name.is_empty() && nth > 0).then(|| Armed { name: name.into(), panic, left: AtomicI64::new(nth) })
 }
 
 #[cfg(test)]

@@ -191,13 +191,10 @@ impl BronzeWriter {
             if let Some(file) = encoder.seal()? {
                 names::BRONZE_ENCODE_SECONDS.observe(encoding + sealing.elapsed(), &[&pipeline]);
                 bytes = file.size as u64;
-                failpoint::hit("bronze.before_file");
                 adds.push(table.write_file(file).await?);
             }
-            failpoint::hit("bronze.before_commit");
             let started = Instant::now();
             let done = ledger.commit(&adds, &advances).await?;
-            failpoint::hit("bronze.after_commit");
             names::BRONZE_COMMIT_SECONDS.observe(started.elapsed(), &[&pipeline]);
             if done.attempts > 1 {
                 names::BRONZE_UNKNOWN.add(u64::from(done.attempts - 1), &[&pipeline]);
@@ -324,6 +321,7 @@ impl Handler<Append> for BronzeWriter {
     type Result = ResponseFuture<Result<(), Gone>>;
 
     fn handle(&mut self, Append(batch): Append, ctx: &mut Context<Self>) -> Self::Result {
+        failpoint::hit("actor.bronze_writer");
         if !self.waiting.is_empty() || !self.has_room(&batch) {
             let (sender, told) = oneshot::channel();
             self.waiting.push_back((batch, sender));

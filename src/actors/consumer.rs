@@ -10,6 +10,7 @@ use super::pipeline::{PartitionFailed, PipelineSupervisor};
 use super::setup::Setup;
 use super::windows::{AtEnd, Fold, GoLive, WindowAggregator};
 use crate::event::Batch;
+use crate::failpoint;
 use crate::kafka::{ReaderEvent, Source};
 use crate::telemetry::{Consumed, PartitionPhase};
 use crate::window::Verdict;
@@ -51,6 +52,7 @@ impl PartitionConsumer {
     }
 
     fn hand_on(&mut self, batch: Arc<Batch>, ctx: &mut Context<Self>) {
+        failpoint::hit("actor.partition_consumer");
         let appended = self.bronze.send(bronze::Append(batch.clone()));
         let folded = self.windows.send(Fold(batch.clone()));
         let both = async move { tokio::join!(appended, folded) };

@@ -3,23 +3,30 @@
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use anyhow::{Context as _, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::budget::Budget;
 use super::pipeline::{PipelineSupervisor, StopPipeline};
 use super::setup::Setup;
+use super::supervise::{Backoff, Ended, launch};
 use crate::config::{Config, Pipeline, Server};
 use crate::kafka;
 use crate::serving;
-use crate::telemetry::{Board, DaemonPhase, Limits, Listener, Recorder};
+use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder};
 
 /// How long the start asks the broker how many partitions a topic has; the answer only cuts the memory budget.
 const ASK: Duration = Duration::from_secs(2);
+/// Pauses before a supervisor that panicked is made anew, how often in a row, and what counts as a recovery.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const GIVE_UP_AFTER: u32 = 10;
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// Partitions assumed where the broker does not say.
 const PARTITIONS: usize = 8;
 
@@ -59,7 +66,8 @@ async fn serve(
         serving::Client::new(&server.clickhouse)?
     };
     let mut arbiters = Vec::new();
-    let mut supervisors = Vec::new();
+    let mut kept = Vec::new();
+    let (stop, stopping) = watch::channel(false);
     for pipeline in &pipelines {
         let bronze = Arbiter::new();
         let stream = Arbiter::new();
@@ -75,7 +83,7 @@ async fn serve(
             stream_arbiter: stream.handle(),
             instance: instance.clone(),
         });
-        supervisors.push(PipelineSupervisor::new(setup).start());
+        kept.push(actix_rt::spawn(keep(setup, stopping.clone())));
         arbiters.extend([bronze, stream]);
     }
     board.set_phase(DaemonPhase::Running);
@@ -96,7 +104,8 @@ async fn serve(
         "stopping: draining what is in hand; a second signal leaves at once"
     );
     board.set_phase(DaemonPhase::Stopping);
-    let drained = futures::future::join_all(supervisors.iter().map(|s| s.send(StopPipeline)));
+    stop.send_replace(true);
+    let drained = futures::future::join_all(kept);
     tokio::select! {
         _ = drained => tracing::info!("stopped: both sinks hold everything that was read"),
         () = tokio::time::sleep(deadline) => {
@@ -114,6 +123,38 @@ async fn serve(
         let _ = arbiter.join();
     }
     Ok(())
+}
+
+/// Keeps a pipeline's supervisor alive until the daemon stops: one that panicked is made anew, after a pause.
+async fn keep(setup: Arc<Setup>, mut stopping: watch::Receiver<bool>) {
+    let id = ActorId::new("pipeline", setup.pipeline.name.as_str());
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Some(GIVE_UP_AFTER), HEALTHY_AFTER);
+    loop {
+        let (made, started) = (setup.clone(), Instant::now());
+        let (supervisor, ended) = launch(&Arbiter::current(), move || PipelineSupervisor::new(made));
+        let how = tokio::select! {
+            how = ended => how,
+            _ = stopping.wait_for(|stop| *stop) => {
+                // An error means that it has ended by itself meanwhile.
+                let _ = supervisor.send(StopPipeline).await;
+                return;
+            }
+        };
+        let Ok(Ended::Panicked(text)) = how else { return };
+        let pause = backoff.next(started.elapsed());
+        tracing::error!(
+            pipeline = setup.pipeline.name,
+            panic = text,
+            gives_up = pause.is_none(),
+            "supervisor panicked"
+        );
+        setup.board.actor_failed(&id, text, pause.is_none());
+        let Some(pause) = pause else { return };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+    }
 }
 
 /// How many partitions the topic has, where the broker says so in time.

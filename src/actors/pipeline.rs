@@ -21,6 +21,7 @@ use super::upkeep::{self, Upkeep};
 use super::windows::{Consumer, WindowAggregator};
 use crate::bronze::{BronzeError, Position, Table};
 use crate::event::{self, Decoder, Schema};
+use crate::failpoint;
 use crate::kafka::{self, Assigned, Client, ClientEvent, Drained, Known, Place, Placement, ReadError, Source, place};
 use crate::telemetry::{Acquired, ActorId, PartitionPhase, SinkCondition};
 use crate::window::{AggregatePlan, EventClock, Standing};
@@ -53,6 +54,8 @@ const AHEAD: usize = 1;
 const EVENTS: usize = 64;
 /// How long a drain may take at a revocation.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long the cause of a consumer's end may take to be told.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often group offsets are committed and progress is looked at.
 const TICK: Duration = Duration::from_secs(5);
 /// No progress for this long, with records to be read: the client is made anew.
@@ -238,8 +241,12 @@ impl PipelineSupervisor {
 
     /// Ends the round: closes the client, drops the actors, and opens again after a pause.
     fn fail(&mut self, fault: Fault, ctx: &mut Context<Self>) {
-        if self.fault.is_some() {
-            return; // already closing; the first cause is the one to tell
+        match (&self.fault, &fault) {
+            (None, _) => {}
+            // Already closing, but now it is known that another try is no use.
+            (Some(Fault::Again(_)), Fault::Loud(_)) => {}
+            // Already closing; the first cause is the one to tell.
+            (Some(_), _) => return,
         }
         match &fault {
             Fault::Again(error) => {
@@ -408,13 +415,21 @@ impl PipelineSupervisor {
         };
         windows.do_send(Consumer(consumer.clone()));
         let (done, consumer_ended) = oneshot::channel();
-        let round = self.round;
+        let (round, partition) = (self.round, source.partition);
         ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
             let _ = done.send(());
-            if let Ok(Ended::Panicked(text)) = how
-                && supervisor.round == round
-            {
-                supervisor.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
+            if supervisor.round != round {
+                return;
+            }
+            match how {
+                Ok(Ended::Panicked(text)) => {
+                    supervisor.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
+                }
+                // By itself it ends when it is revoked, when the Bronze writer has failed, which says why, or when its
+                // reader has panicked, which nobody else tells.
+                Ok(Ended::Stopped) | Err(_) => {
+                    ctx.run_later(LAST_WORDS, move |supervisor, ctx| supervisor.consumer_ended(round, partition, ctx));
+                }
             }
         }));
         tracing::info!(%source, position = at.next_offset, "partition taken up at Bronze's position");
@@ -428,6 +443,15 @@ impl PipelineSupervisor {
         let clock = EventClock::new(&setup.pipeline.time, at.mark);
         let decoder = Box::new(Decoder::new(schema, &event::coded_fields(&setup.pipeline)));
         Place::From { source, position: at.next_offset, clock, decoder, events }
+    }
+
+    /// A consumer has ended; if nobody has asked it to, or has told why, its reader has failed.
+    fn consumer_ended(&mut self, round: u64, partition: i32, ctx: &mut Context<Self>) {
+        let running = self.session.as_ref().filter(|s| s.client.is_some() && s.partitions.contains_key(&partition));
+        if self.round == round && running.is_some() {
+            let error = format!("the reader of partition {partition} ended by itself");
+            self.fail(Fault::Again(error), ctx);
+        }
     }
 
     fn launch_windows(
@@ -518,6 +542,7 @@ impl PipelineSupervisor {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        failpoint::hit("actor.pipeline_supervisor");
         let Some(session) = &self.session else { return };
         let Some(client) = &session.client else { return };
         if client.ended() {
@@ -556,6 +581,16 @@ impl Actor for PipelineSupervisor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.open(ctx);
         ctx.run_interval(TICK, Self::tick);
+    }
+}
+
+impl Drop for PipelineSupervisor {
+    /// After a panic: the client closes on a thread of its own, for it waits for an answer that nobody gives any more.
+    fn drop(&mut self) {
+        if let Some(client) = self.session.as_mut().and_then(|session| session.client.take()) {
+            client.stop();
+            self.setup.io.spawn_blocking(move || drop(client));
+        }
     }
 }
 

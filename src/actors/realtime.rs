@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, oneshot};
 use super::setup::Setup;
 use super::windows::{Acknowledge, DropStates, Snapshot, Totals, WindowAggregator};
 use crate::bronze::Table;
+use crate::failpoint;
 use crate::kafka::{Source, now_micros};
 use crate::serving::{self, Error, ErrorKind, PartitionFlush};
 use crate::telemetry::{SinkCondition, names};
@@ -94,6 +95,7 @@ impl RealtimeWriter {
         if self.serving {
             return;
         }
+        failpoint::hit("actor.realtime_writer");
         self.serving = true;
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);

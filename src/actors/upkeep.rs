@@ -1,6 +1,6 @@
 //! Looks after a pipeline's tables while the stream runs: changes views over to a new definition once its totals are whole,
-//! counts partitions that nobody reads, drops days beyond the retention. One instance does it: the one that holds
-//! partition 0.
+//! counts partitions that nobody reads, drops days beyond the retention, makes checkpoints. One instance does it: the one
+//! that holds partition 0.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::realtime::Served;
 use super::recount;
 use super::setup::Setup;
+use crate::bronze;
 use crate::kafka::{self, Source, now_micros};
 use crate::serving::PartitionFlush;
 use crate::window::AggregatePlan;
@@ -19,6 +20,9 @@ use crate::window::AggregatePlan;
 /// How often views are looked at while one waits to change over, and when all are settled.
 const SOON: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(600);
+/// How often the log is looked at for a checkpoint that is due.
+const CHECK_SOONEST: Duration = Duration::from_secs(1);
+const CHECK_LATEST: Duration = Duration::from_secs(60);
 /// How long the broker may take to say how many partitions there are.
 const ASK: Duration = Duration::from_secs(10);
 
@@ -52,6 +56,29 @@ impl Upkeep {
             ctx.run_later(if settled { SETTLED } else { SOON }, |upkeep, ctx| upkeep.look(ctx));
         }));
     }
+
+    /// Checkpoints and log cleanup, from a state of their own: never in the way of a commit.
+    fn checkpoint(&mut self, ctx: &mut Context<Self>) {
+        let table = self.served.table.clone();
+        let checkpoint_every = u64::from(self.setup.pipeline.bronze.checkpoint_commits);
+        let work = self.setup.io.spawn(async move {
+            let upkeep = bronze::upkeep::Upkeep { checkpoint_every, ..Default::default() };
+            bronze::upkeep::run_once(&table, &upkeep).await
+        });
+        ctx.spawn(work.into_actor(self).map(|outcome, upkeep, ctx| {
+            match outcome {
+                Ok(Ok(done)) => {
+                    if let Some(version) = done.checkpoint {
+                        tracing::debug!(version, took_ms = done.elapsed.as_millis() as u64, "Bronze checkpoint");
+                    }
+                }
+                Ok(Err(error)) => tracing::info!(%error, "no Bronze checkpoint this time"),
+                Err(panic) => tracing::error!(%panic, "a Bronze checkpoint ended abnormally; tried again later"),
+            }
+            let pause = upkeep.setup.pipeline.bronze.flush_interval.clamp(CHECK_SOONEST, CHECK_LATEST);
+            ctx.run_later(pause, |upkeep, ctx| upkeep.checkpoint(ctx));
+        }));
+    }
 }
 
 impl Actor for Upkeep {
@@ -59,6 +86,7 @@ impl Actor for Upkeep {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.look(ctx);
+        self.checkpoint(ctx);
     }
 }
 

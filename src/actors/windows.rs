@@ -13,6 +13,7 @@ use super::recount;
 use super::setup::Setup;
 use super::supervise::Backoff;
 use crate::event::Batch;
+use crate::failpoint;
 use crate::kafka::Source;
 use crate::telemetry::names;
 use crate::window::{AggregatePlan, FlushCells, Standing, WindowState};
@@ -254,6 +255,7 @@ impl Handler<Fold> for WindowAggregator {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Fold(batch): Fold, ctx: &mut Context<Self>) -> Self::Result {
+        failpoint::hit("actor.window_aggregator");
         self.at_end_since = None;
         if let Some(kafka_ms) = batch.columns.raw.timestamps.first() {
             let came = if *kafka_ms < 0 { batch.received_at } else { kafka_ms * 1000 };

@@ -160,6 +160,8 @@ pub struct BronzeSettings {
     /// Whether the raw bytes are kept: `when_needed` (the columns alone could not give the same JSON value back) or
     /// `always`.
     pub keep_payload: KeepPayload,
+    /// Commits after which the table's log gets a checkpoint, so that loading the table stays quick.
+    pub checkpoint_commits: u32,
 }
 
 impl Default for BronzeSettings {
@@ -168,6 +170,7 @@ impl Default for BronzeSettings {
             flush_interval: Duration::from_secs(30),
             flush_bytes: ByteSize::mib(32),
             keep_payload: KeepPayload::WhenNeeded,
+            checkpoint_commits: 50,
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::Source;
 use super::queue::{PartitionQueue, QueueError};
 use crate::event::{Batch, Columns, Decoder, RawBatch};
+use crate::failpoint;
 use crate::remedy;
 use crate::window::{EventClock, Verdict};
 
@@ -102,6 +103,7 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
     let Start { source, mut queue, mut decoder, mut clock, mut position } = start;
     while !stop.load(Ordering::Relaxed) {
         let mut raw = RawBatch::default();
+        failpoint::hit("reader.take");
         let taken = queue.take(&mut raw, FILL);
         let next = raw.offsets.last().map_or(position, |last| last + 1).max(taken.end.unwrap_or(position));
         if next > position {

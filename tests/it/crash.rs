@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 
 use super::support::broker::{OwnBroker, broker};
-use super::support::daemon::Site;
+use super::support::daemon::{PATIENCE, Site};
 use super::support::engine::Engine;
 
 /// Events a second of the load beside which things are killed.
@@ -144,4 +144,84 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
     heir.wait_until_served(&kafka.end_offsets(&topic)).await;
     other.assert_reconciled();
     heir.stop().await;
+}
+
+/// Between every two durable steps, and during recovery.
+const FAIL_POINTS: [&str; 12] = [
+    "bronze.before_file",
+    "bronze.after_file",
+    "bronze.before_commit",
+    "bronze.after_commit",
+    "realtime.after_intents",
+    "realtime.between_partials",
+    "realtime.after_partials",
+    "realtime.after_positions",
+    "recover.after_load",
+    "recover.after_count",
+    "bronze.before_checkpoint",
+    "bronze.after_checkpoint",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_fail_point_nothing_is_lost_or_counted_twice() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("points", 3).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    let load = Load::start(kafka.address(), &topic, &["--seed", "15"]);
+    let plain = site.environment.clone();
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(8);
+    for point in FAIL_POINTS {
+        // Points of the start are reached at once; those of a flush a few times, so that some flushes came to their end.
+        let nth = if point.starts_with("recover") { 1 } else { random.random_range(1..4) };
+        site.environment = plain.clone();
+        site.environment.push(("BOATHOUSE_FAIL_POINT".into(), format!("{point}:{nth}")));
+        if point.ends_with("checkpoint") {
+            let key = "BOATHOUSE__PIPELINE__USER_EVENTS__BRONZE__CHECKPOINT_COMMITS";
+            site.environment.push((key.into(), "2".into()));
+        }
+        let mut daemon = site.start();
+        let status = daemon.wait_exit(PATIENCE).await;
+        assert_eq!(status.code(), Some(86), "{point} was not what ended it");
+    }
+    site.environment = plain;
+    load.finish();
+    let mut daemon = site.start();
+    daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
+    site.assert_reconciled();
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_any_actor_is_survived() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("panics", 3).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    let load = Load::start(kafka.address(), &topic, &["--seed", "16"]);
+    let plain = site.environment.clone();
+    for actor in [
+        "reader.take",
+        "actor.partition_consumer",
+        "actor.bronze_writer",
+        "actor.window_aggregator",
+        "actor.realtime_writer",
+        "actor.pipeline_supervisor",
+    ] {
+        site.environment = plain.clone();
+        site.environment.push(("BOATHOUSE_FAIL_POINT".into(), format!("panic!{actor}:2")));
+        let mut daemon = site.start();
+        let needle = format!("fail point {actor} reached");
+        daemon.wait(&format!("a panic at {actor}"), |_| site.log().contains(&needle)).await;
+        let ends = kafka.end_offsets(&topic);
+        daemon.wait_until_served(&ends).await;
+        daemon.stop().await;
+    }
+    load.finish();
+    site.environment = plain;
+    let mut daemon = site.start();
+    daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
+    site.assert_reconciled();
+    daemon.stop().await;
 }
