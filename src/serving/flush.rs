@@ -121,7 +121,6 @@ impl Client {
             }
             if days > DAYS_PER_INSERT || buffer.len() > BYTES_PER_INSERT {
                 self.insert(&what, &target, buffer.split().freeze()).await?;
-                failpoint::hit("realtime.between_partials");
                 days = 1;
             }
             let flush = group[member];

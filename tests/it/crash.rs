@@ -181,7 +181,7 @@ async fn killed_at_every_fail_point_nothing_is_lost_or_counted_twice() {
             site.environment.push((key.into(), "2".into()));
         }
         let mut daemon = site.start();
-        let status = daemon.wait_exit(PATIENCE).await;
+        let status = daemon.wait_exit(point, PATIENCE).await;
         assert_eq!(status.code(), Some(86), "{point} was not what ended it");
     }
     site.environment = plain;

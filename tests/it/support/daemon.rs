@@ -206,13 +206,13 @@ impl Daemon {
     }
 
     /// Waits for it to end by itself.
-    pub async fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+    pub async fn wait_exit(&mut self, what: &str, limit: Duration) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.exited() {
                 return status;
             }
-            assert!(start.elapsed() < limit, "the daemon has not ended; log: {}", tail(&self.log, 40));
+            assert!(start.elapsed() < limit, "the daemon has not ended ({what}); log: {}", tail(&self.log, 40));
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -231,7 +231,7 @@ impl Daemon {
     /// SIGTERM, and waits for a clean end.
     pub async fn stop(&mut self) {
         self.signal(libc::SIGTERM);
-        let status = self.wait_exit(PATIENCE).await;
+        let status = self.wait_exit("SIGTERM", PATIENCE).await;
         assert!(status.success(), "SIGTERM ended it with {status}; log: {}", tail(&self.log, 40));
     }
 }
