@@ -191,6 +191,7 @@ impl BronzeWriter {
             if let Some(file) = encoder.seal()? {
                 names::BRONZE_ENCODE_SECONDS.observe(encoding + sealing.elapsed(), &[&pipeline]);
                 bytes = file.size as u64;
+                failpoint::hit("bronze.before_file");
                 adds.push(table.write_file(file).await?);
             }
             let started = Instant::now();

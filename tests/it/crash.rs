@@ -147,11 +147,10 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
 }
 
 /// Between every two durable steps, and during recovery.
-const FAIL_POINTS: [&str; 12] = [
+const FAIL_POINTS: [&str; 11] = [
     "bronze.before_file",
-    "bronze.after_file",
-    "bronze.before_commit",
-    "bronze.after_commit",
+    "bronze.before_put",
+    "bronze.after_put",
     "realtime.after_intents",
     "realtime.between_partials",
     "realtime.after_partials",
