@@ -14,3 +14,8 @@ pub fn accept_settings(pipeline: &str) -> String {
 pub fn adopt_topic(pipeline: &str) -> String {
     format!("`boathouse bronze adopt-topic {pipeline}` takes the new topic on as a new generation")
 }
+
+/// Reads on where Kafka's log begins, although Bronze ends below it.
+pub fn accept_gap(pipeline: &str) -> String {
+    format!("`boathouse bronze accept-gap {pipeline}` reads on at the log's start")
+}

@@ -9,6 +9,7 @@ mod dead_letters;
 pub mod demo;
 mod kafka;
 mod lake;
+mod mend;
 mod output;
 mod reconcile;
 mod run;
@@ -71,6 +72,7 @@ enum Command {
     Reconcile(reconcile::Args),
     Status(status::Args),
     DeadLetters(dead_letters::Args),
+    Bronze(mend::Args),
     Topic(topic::TopicCommand),
     Demo(demo::DemoCommand),
 }
@@ -160,6 +162,7 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Reconcile(args) => args.run(context),
         Command::Status(args) => args.run(context),
         Command::DeadLetters(args) => args.run(context),
+        Command::Bronze(args) => args.run(context),
         Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),
     }
 }

@@ -59,10 +59,7 @@ pub fn place(known: &Known<'_>) -> Placement {
                 log.start,
                 log.start - position
             ),
-            command: format!(
-                "`boathouse bronze accept-gap {}` reads on at the log's start and keeps the gap on record",
-                known.pipeline
-            ),
+            command: remedy::accept_gap(known.pipeline),
         },
         Some(position) if position > log.end => Placement::Stop {
             what: format!(

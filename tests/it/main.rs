@@ -13,6 +13,7 @@ mod demo;
 mod engine;
 mod event;
 mod grafana;
+mod mend;
 mod producer;
 mod reference;
 mod serving;

@@ -1,0 +1,246 @@
+//! `boathouse bronze …`: what resolves a pipeline or partition that has stopped until somebody decides. Errors and
+//! `/readyz` name these commands. Each is one commit to the Bronze table; a daemon that runs on old knowledge notices.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Context, Outcome, kafka};
+use crate::bronze::{self, Advance, DeltaLog, Ledger, Position, Table};
+use crate::config::{Config, Pipeline};
+use crate::kafka::Source;
+
+/// Decide what a stopped pipeline asks you: settings left behind, a topic made anew, a gap, a wrong clock, a damaged log.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Stop the daemon first where it still runs; each command says what it did, and the next start goes on from there.")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Put this configuration's settings in force, although the table has left them behind.
+    ///
+    /// Verdicts that were given stay as they are; the windows are counted again under a new definition.
+    AcceptSettings {
+        /// The pipeline.
+        pipeline: String,
+    },
+    /// Take on a topic that was deleted and made anew: its offsets begin again, under the next generation.
+    ///
+    /// Rows and totals of the old generation stay and add up.
+    AdoptTopic {
+        /// The pipeline.
+        pipeline: String,
+        /// Even though Bronze's positions lie within the topic as it is: all of it is then read and counted once more.
+        #[arg(long)]
+        even_so: bool,
+    },
+    /// Read on at the log's start where Kafka's retention has passed Bronze's position.
+    ///
+    /// The offsets in between are lost: nobody has them.
+    AcceptGap {
+        /// The pipeline.
+        pipeline: String,
+    },
+    /// Set the event clock of partitions back, where a wrong clock has moved it so far that everything is late.
+    ///
+    /// Verdicts that were given stay as they are.
+    LowerMark {
+        /// The pipeline.
+        pipeline: String,
+        /// The greatest event time that is to count as seen, such as 2026-02-06T14:30:00Z.
+        #[arg(long, value_name = "TIME")]
+        to: DateTime<Utc>,
+    },
+    /// Take a damaged end off the Delta log, as a power cut leaves it. Its files are moved aside, not deleted.
+    ///
+    /// Positions go back with it, so that its records are read from Kafka again.
+    RepairLog {
+        /// The pipeline.
+        pipeline: String,
+        /// Even though sound entries above the damaged one go with it.
+        #[arg(long)]
+        even_so: bool,
+    },
+}
+
+impl Args {
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let config = context.config()?;
+        let (name, done) = match &self.action {
+            Action::AcceptSettings { pipeline } => (pipeline, accept_settings(context, &config, pipeline)?),
+            Action::AdoptTopic { pipeline, even_so } => (pipeline, adopt_topic(context, &config, pipeline, *even_so)?),
+            Action::AcceptGap { pipeline } => (pipeline, accept_gap(context, &config, pipeline)?),
+            Action::LowerMark { pipeline, to } => (pipeline, lower_mark(context, &config, pipeline, *to)?),
+            Action::RepairLog { pipeline, even_so } => (pipeline, repair_log(context, &config, pipeline, *even_so)?),
+        };
+        if context.json {
+            println!("{}", json!({ "pipeline": name, "done": done }));
+        } else {
+            for line in done {
+                println!("{name}: {line}");
+            }
+        }
+        Ok(Outcome::Right)
+    }
+}
+
+fn find<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Arc<Pipeline>> {
+    config.pipelines.iter().find(|p| p.name == name).with_context(|| {
+        let all: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
+        format!("there is no pipeline `{name}`; the pipelines are {}", all.join(", "))
+    })
+}
+
+fn accept_settings(context: &Context, config: &Config, name: &str) -> anyhow::Result<Vec<String>> {
+    let pipeline = find(config, name)?;
+    let uri = &config.server.lakehouse.uri;
+    let table = context.block_on(async { Ok(Table::accept_settings(uri, pipeline, None).await?) })?;
+    Ok(vec![format!("the configuration's settings are in force, epoch {}", table.epoch())])
+}
+
+fn adopt_topic(context: &Context, config: &Config, name: &str, even_so: bool) -> anyhow::Result<Vec<String>> {
+    let pipeline = find(config, name)?;
+    let uri = &config.server.lakehouse.uri;
+    let logs = logs(config, &pipeline.topic)?;
+    let table = context.block_on(async {
+        let table = Table::open_or_create(uri, pipeline, None).await?;
+        let standing = standing(&table, &logs).await?;
+        if !even_so && standing.iter().all(|(at, log)| at.next_offset <= log.end) {
+            bail!(
+                "every position of Bronze lies within topic {} as it is, so it does not look like one made anew; \
+                 adopted all the same (--even-so), all of it would be read and counted once more",
+                pipeline.topic
+            );
+        }
+        Ok(Table::adopt_topic(uri, pipeline, None).await?)
+    })?;
+    Ok(vec![format!("topic {} is read from its beginning, as generation {}", pipeline.topic, table.generation())])
+}
+
+fn accept_gap(context: &Context, config: &Config, name: &str) -> anyhow::Result<Vec<String>> {
+    let pipeline = find(config, name)?;
+    let logs = logs(config, &pipeline.topic)?;
+    context.block_on(async {
+        let table = Table::open_or_create(&config.server.lakehouse.uri, pipeline, None).await?;
+        let mut ledger = table.ledger();
+        let behind: Vec<Advance> = acquire(&table, &mut ledger, &logs)
+            .await?
+            .into_iter()
+            .filter(|(_, at, log)| at.next_offset < log.start)
+            .map(|(source, at, log)| Advance { source, from: at.next_offset, next_offset: log.start, mark: at.mark })
+            .collect();
+        if behind.is_empty() {
+            return Ok(vec!["no partition lies behind the start of its log; nothing was done".to_owned()]);
+        }
+        ledger.commit(&[], &behind).await?;
+        Ok(behind
+            .iter()
+            .map(|a| {
+                let (partition, lost) = (a.source.partition, a.next_offset - a.from);
+                format!("partition {partition} goes on at offset {}; {lost} offsets were never read", a.next_offset)
+            })
+            .collect())
+    })
+}
+
+/// What Kafka has of one partition.
+#[derive(Debug, Clone, Copy)]
+struct Log {
+    partition: i32,
+    /// First offset.
+    start: i64,
+    /// Offset behind the last record.
+    end: i64,
+}
+
+fn logs(config: &Config, topic: &str) -> anyhow::Result<Vec<Log>> {
+    let Some(partitions) = kafka::partitions(&config.server.kafka, topic)? else {
+        bail!("Kafka at {} has no topic {topic}", config.server.kafka.brokers);
+    };
+    let consumer = kafka::consumer(&config.server.kafka)?;
+    partitions
+        .into_iter()
+        .map(|partition| {
+            let (start, end) = kafka::watermarks(&consumer, topic, partition)?;
+            Ok(Log { partition, start, end })
+        })
+        .collect()
+}
+
+/// Takes the partitions on; gives those that Bronze knows, with where it stands.
+async fn acquire(
+    table: &Table,
+    ledger: &mut Ledger<DeltaLog>,
+    logs: &[Log],
+) -> anyhow::Result<Vec<(Arc<Source>, Position, Log)>> {
+    let pipeline = table.pipeline();
+    let sources: Vec<Arc<Source>> = logs
+        .iter()
+        .map(|log| {
+            Arc::new(Source {
+                pipeline: pipeline.name.as_str().into(),
+                topic: pipeline.topic.as_str().into(),
+                generation: table.generation(),
+                partition: log.partition,
+            })
+        })
+        .collect();
+    let positions = ledger.acquire(&sources).await?.positions;
+    let known = sources.into_iter().zip(positions).zip(logs);
+    Ok(known.filter_map(|((source, at), log)| Some((source, at?, *log))).collect())
+}
+
+async fn standing(table: &Table, logs: &[Log]) -> anyhow::Result<Vec<(Position, Log)>> {
+    let known = acquire(table, &mut table.ledger(), logs).await?;
+    Ok(known.into_iter().map(|(_, at, log)| (at, log)).collect())
+}
+
+fn lower_mark(context: &Context, config: &Config, name: &str, to: DateTime<Utc>) -> anyhow::Result<Vec<String>> {
+    let pipeline = find(config, name)?;
+    let uri = &config.server.lakehouse.uri;
+    let logs = logs(config, &pipeline.topic)?;
+    let to_us = to.timestamp_micros();
+    context.block_on(async {
+        let table = Table::open_or_create(uri, pipeline, None).await?;
+        let known = acquire(&table, &mut table.ledger(), &logs).await?;
+        let ahead: Vec<(Arc<Source>, i64)> = known
+            .into_iter()
+            .filter(|(_, at, _)| at.mark.is_some_and(|mark| mark > to_us))
+            .map(|(source, _, _)| (source, to_us))
+            .collect();
+        if ahead.is_empty() {
+            return Ok(vec![format!("no partition has seen an event after {to}; nothing was done")]);
+        }
+        Table::lower_marks(uri, pipeline, None, &ahead).await?;
+        Ok(ahead.iter().map(|(s, _)| format!("the event clock of partition {} is set to {to}", s.partition)).collect())
+    })
+}
+
+fn repair_log(context: &Context, config: &Config, name: &str, even_so: bool) -> anyhow::Result<Vec<String>> {
+    let pipeline = find(config, name)?;
+    let uri = &config.server.lakehouse.uri;
+    context.block_on(async {
+        let Some(tail) = bronze::damaged_tail(uri, &pipeline.name).await? else {
+            return Ok(vec!["the log is sound; nothing was done".to_owned()]);
+        };
+        let entries = tail.files.iter().filter(|f| f.ends_with(".json")).count();
+        if entries > 1 && !even_so {
+            bail!(
+                "{}; {entries} entries would be taken off with it (--even-so): {}",
+                tail.what,
+                tail.files.join(", ")
+            );
+        }
+        bronze::repair_log(uri, &pipeline.name).await?;
+        let mut done = vec![format!("{}; the log ends before version {} now", tail.what, tail.from)];
+        done.extend(tail.files.iter().map(|file| format!("moved aside: {file}")));
+        Ok(done)
+    })
+}
