@@ -232,11 +232,7 @@ fn repair_log(context: &Context, config: &Config, name: &str, even_so: bool) -> 
         };
         let entries = tail.files.iter().filter(|f| f.ends_with(".json")).count();
         if entries > 1 && !even_so {
-            bail!(
-                "{}; {entries} entries would be taken off with it (--even-so): {}",
-                tail.what,
-                tail.files.join(", ")
-            );
+            bail!("{}; {entries} entries would be taken off with it (--even-so): {}", tail.what, tail.files.join(", "));
         }
         bronze::repair_log(uri, &pipeline.name).await?;
         let mut done = vec![format!("{}; the log ends before version {} now", tail.what, tail.from)];
