@@ -8,6 +8,9 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use super::schema::Schema;
 use crate::config::FieldType;
 
+/// Bytes of a string column's buffer that stay from batch to batch; what records of a megabyte needed does not.
+const VALUES_KEPT: usize = 2 << 20;
+
 /// One column for each field, those of one type side by side. The buffers stay for the next batch: what is handed on is a
 /// copy of the rows at hand, no larger than it must be.
 pub(crate) struct ColumnSet {
@@ -123,18 +126,20 @@ impl ColumnSet {
     }
 
     /// The finished columns as arrays, one per field.
-    pub fn finish(&self) -> Vec<ArrayRef> {
+    pub fn finish(&mut self) -> Vec<ArrayRef> {
         let rows = self.rows;
-        let finish = |field: usize| -> ArrayRef {
+        let mut finish = |field: usize| -> ArrayRef {
             let Place { kind, index } = self.places[field];
             let nulls = self.nulls[field].finish(rows);
-            let longs = || self.longs[index][..rows].to_vec().into();
             match kind {
                 FieldType::String => Arc::new(self.texts[index].finish(rows, nulls)),
-                FieldType::Int => Arc::new(Int64Array::new(longs(), nulls)),
+                FieldType::Int => Arc::new(Int64Array::new(self.longs[index][..rows].to_vec().into(), nulls)),
                 FieldType::Float => Arc::new(Float64Array::new(self.floats[index][..rows].to_vec().into(), nulls)),
                 FieldType::Bool => Arc::new(BooleanArray::new(BooleanBuffer::from(&self.bools[index][..rows]), nulls)),
-                FieldType::Timestamp => Arc::new(TimestampMicrosecondArray::new(longs(), nulls).with_timezone("UTC")),
+                FieldType::Timestamp => {
+                    let micros = self.longs[index][..rows].to_vec().into();
+                    Arc::new(TimestampMicrosecondArray::new(micros, nulls).with_timezone("UTC"))
+                }
             }
         };
         (0..self.places.len()).map(finish).collect()
@@ -158,11 +163,15 @@ impl TextColumn {
         self.values.resize(end.max(4096).max(self.values.len() * 2), 0);
     }
 
-    fn finish(&self, rows: usize, nulls: Option<NullBuffer>) -> StringArray {
+    fn finish(&mut self, rows: usize, nulls: Option<NullBuffer>) -> StringArray {
         let offsets = &self.offsets[..rows + 1];
-        let values = &self.values[..offsets[rows] as usize];
+        let values = self.values[..offsets[rows] as usize].to_vec();
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets.to_vec()));
-        StringArray::new(offsets, Buffer::from_vec(values.to_vec()), nulls)
+        if self.values.len() > VALUES_KEPT {
+            self.values.truncate(VALUES_KEPT);
+            self.values.shrink_to_fit();
+        }
+        StringArray::new(offsets, Buffer::from_vec(values), nulls)
     }
 }
 

@@ -12,6 +12,12 @@ use super::schema::{FieldSpec, Schema};
 use super::timestamp::{self, NoTimestamp};
 use crate::config::FieldType;
 
+/// Bytes of decoded strings whose buffer stays from record to record.
+const SCRATCH_KEPT: usize = 64 << 10;
+
+/// Values of a record that the scanner is told of at most.
+const SPANS_MAX: usize = 256;
+
 /// Reads one record at a time; its buffers stay for the next.
 pub(crate) struct GeneralParser {
     schema: Arc<Schema>,
@@ -19,17 +25,29 @@ pub(crate) struct GeneralParser {
     slots: Vec<Slot>,
     /// Strings that had escapes, decoded.
     scratch: Vec<u8>,
-    /// Where the values of known fields stand, in the order of the record; strings without their quotes.
+    /// Where the values stand, in the order of the record.
     spans: Vec<Span>,
 }
 
-/// Where the value of a field stands in a record; a string's without its quotes.
+/// Where a value stands in a record; a string without its quotes.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
-    pub field: usize,
+    pub of: SpanOf,
     pub range: Range<usize>,
-    /// Whether it is null.
-    pub null: bool,
+}
+
+/// Whose value a span is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpanOf {
+    Field(usize),
+    /// A field that is null.
+    Null(usize),
+    /// A string under an unknown key.
+    OtherText,
+    /// A number under an unknown key.
+    OtherNumber,
+    /// `true`, `false` or `null` under an unknown key.
+    OtherWord,
 }
 
 /// An event that the parser accepted and wrote to the columns.
@@ -37,7 +55,7 @@ pub(crate) struct Span {
 pub(crate) struct Accepted {
     /// Whether the columns alone could not give the same JSON value back.
     pub keep_payload: bool,
-    /// Whether [`GeneralParser::spans`] name all there is in the record: each key is known and stands there once.
+    /// Whether [`GeneralParser::spans`] name all there is in the record: each field once, and nothing nested.
     pub plain: bool,
 }
 
@@ -114,6 +132,7 @@ impl GeneralParser {
         self.slots.clear();
         self.slots.resize(self.schema.len(), Slot::Missing);
         self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_KEPT);
         self.spans.clear();
         if value.is_empty() {
             return Err(Refusal::Empty);
@@ -153,21 +172,30 @@ impl GeneralParser {
             reader.skip_space();
             reader.expect(b':', "expected `:`")?;
             reader.skip_space();
-            match field {
+            let start = reader.at;
+            let read = reader.value(1, &mut self.scratch)?;
+            let quote = usize::from(matches!(read, Value::Text(_)));
+            let range = start + quote..reader.at - quote;
+            let of = match (field, &read) {
+                (Some(index), _) if !matches!(self.slots[index], Slot::Missing) => None,
+                (Some(index), Value::Null) => Some(SpanOf::Null(index)),
+                (Some(index), _) => Some(SpanOf::Field(index)),
+                (None, Value::Text(_)) => Some(SpanOf::OtherText),
+                (None, Value::Number(_)) => Some(SpanOf::OtherNumber),
+                (None, Value::Null | Value::Bool(_)) => Some(SpanOf::OtherWord),
+                (None, Value::Array | Value::Object) => None,
+            };
+            match of {
+                Some(of) if self.spans.len() < SPANS_MAX => self.spans.push(Span { of, range }),
+                Some(_) => accepted.plain = false,
                 None => {
-                    reader.skip_value(1)?;
-                    accepted.keep_payload = true;
                     accepted.plain = false;
+                    accepted.keep_payload = true;
                 }
+            }
+            match field {
+                None => accepted.keep_payload = true,
                 Some(index) => {
-                    let start = reader.at;
-                    let read = reader.value(1, &mut self.scratch)?;
-                    let quote = usize::from(matches!(read, Value::Text(_)));
-                    let range = start + quote..reader.at - quote;
-                    self.spans.push(Span { field: index, range, null: read == Value::Null });
-                    let repeated = !matches!(self.slots[index], Slot::Missing);
-                    accepted.keep_payload |= repeated;
-                    accepted.plain &= !repeated;
                     let (slot, keep) = slot(&self.schema.fields[index], read, value, &self.scratch);
                     self.slots[index] = slot;
                     accepted.keep_payload |= keep;

@@ -19,14 +19,16 @@ pub(crate) struct Literal {
 pub(crate) struct Step {
     pub literal: Literal,
     pub then: Then,
-    /// The index of the field whose value follows; at the end of the record none.
-    pub field: usize,
+    /// The node to go on from: the index of the field whose value follows, or one made for an unknown key.
+    pub node: usize,
     /// The index of its column among those of its type.
     pub column: usize,
     /// The field's bit.
     pub bit: u64,
     /// Bits of the fields that the literal says are null.
     pub nulls: u64,
+    /// Whether the columns do not give this part of the record back: it says null, or has an unknown key.
+    pub keeps: bool,
 }
 
 /// What stands behind a literal.
@@ -37,6 +39,10 @@ pub(crate) enum Then {
     Float,
     Bool,
     Time,
+    /// A string under an unknown key.
+    OtherText,
+    /// A number under an unknown key.
+    OtherNumber,
     End,
 }
 
@@ -67,7 +73,15 @@ impl Literal {
 impl Step {
     /// A step that fits nowhere: outside of its strings no JSON contains a zero byte.
     pub fn never() -> Self {
-        Self { literal: Literal::new(&[0]), then: Then::End, field: usize::MAX, column: 0, bit: 0, nulls: 0 }
+        Self {
+            literal: Literal::new(&[0]),
+            then: Then::End,
+            node: usize::MAX,
+            column: 0,
+            bit: 0,
+            nulls: 0,
+            keeps: false,
+        }
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) struct Path {
     pub steps: Vec<Step>,
     /// The fields that are not among the steps.
     pub missing: Vec<usize>,
-    /// Whether a literal says that a field is null.
-    pub has_null: bool,
+    /// Whether the columns do not give back what takes this path.
+    pub keeps: bool,
     chunk: usize,
 }
 
@@ -70,7 +70,7 @@ impl Path {
         let mut places = [0; CHUNK_MAX];
         places[0] = raw.start(row) as u32;
         places[1..rows].copy_from_slice(&ends[..rows - 1]);
-        keep_payload.fill(self.has_null);
+        keep_payload.fill(self.keeps);
         let mut left = rows;
         for step in &self.steps {
             let places = &mut places[..left];
@@ -100,6 +100,8 @@ impl Path {
                     let column = &mut columns.bools[*column][row..row + left];
                     pass(lanes, literal, bytes, places, Bools { column })
                 }
+                Then::OtherText => pass(lanes, literal, bytes, places, OtherTexts { lanes, ends: &ends[..left] }),
+                Then::OtherNumber => pass(lanes, literal, bytes, places, OtherNumbers { ends: &ends[..left] }),
                 Then::End => pass(lanes, literal, bytes, places, Ends { ends: &ends[..left] }),
             };
         }
@@ -204,6 +206,29 @@ impl Column for Bools<'_> {
         let (value, behind) = values::boolean(bytes, at)?;
         self.column[i] = value;
         Ok(behind)
+    }
+}
+
+struct OtherTexts<'a, L> {
+    lanes: L,
+    ends: &'a [u32],
+}
+
+impl<L: Lanes> Column for OtherTexts<'_, L> {
+    #[inline(always)]
+    fn read(&mut self, bytes: &[u8], i: usize, at: usize) -> Result<usize, Stop> {
+        values::skip_text(self.lanes, bytes, at, self.ends[i] as usize)
+    }
+}
+
+struct OtherNumbers<'a> {
+    ends: &'a [u32],
+}
+
+impl Column for OtherNumbers<'_> {
+    #[inline(always)]
+    fn read(&mut self, bytes: &[u8], i: usize, at: usize) -> Result<usize, Stop> {
+        values::skip_number(bytes, at, self.ends[i] as usize)
     }
 }
 

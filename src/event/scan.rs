@@ -12,7 +12,7 @@ use super::batch::RawBatch;
 use super::bytes::Avx2;
 use super::bytes::{Lanes, Words};
 use super::columns::{ColumnSet, Place};
-use super::general::Span;
+use super::general::{Span, SpanOf};
 use super::literal::{Literal, Step, Then};
 use super::path::Path;
 use super::schema::Schema;
@@ -23,13 +23,17 @@ use crate::config::FieldType;
 const MAX_FIELDS: usize = 64;
 /// Literals remembered behind the value of one field.
 const MAX_LITERALS: usize = 8;
+/// Nodes at which the scanner forgets what it has learned: only unknown keys that are never the same make so many.
+const MAX_NODES: usize = 512;
 /// Records in a row that must go another way than the path before it is laid anew.
 const CALM: u32 = 4;
 
 /// Learns how records are written, and reads those that are.
 pub(crate) struct Scanner {
-    /// What may follow the value of each field; the last entry is what a record may begin with.
+    /// What may follow the value of each field; then what a record may begin with; then what may follow the value of an
+    /// unknown key, one node for each place where one was met.
     after: Vec<Node>,
+    fields: usize,
     path: Path,
     /// Records in a row that went one way which is not the path.
     calm: u32,
@@ -57,7 +61,8 @@ impl Scanner {
         let bit = |i: usize| if i < MAX_FIELDS { 1 << i } else { 0 };
         let required = schema.fields.iter().enumerate().filter(|(_, f)| f.required).map(|(i, _)| bit(i));
         Self {
-            after: (0..=fields).map(|_| Node { first: Step::never(), others: Vec::new(), nested: false }).collect(),
+            fields,
+            after: Self::nodes(fields),
             path: Path::default(),
             calm: 0,
             required: required.fold(0, |bits, bit| bits | bit),
@@ -70,31 +75,67 @@ impl Scanner {
 
     /// Learns from a record that the general parser accepted and whose every member is among `spans`.
     pub fn learn(&mut self, record: &[u8], spans: &[Span], columns: &ColumnSet) {
-        let start = self.after.len() - 1;
-        if start > MAX_FIELDS {
+        if self.fields > MAX_FIELDS {
             return;
         }
-        let (mut node, mut from, mut nulls) = (start, 0, 0);
-        for span in spans {
-            if span.null {
-                nulls |= 1 << span.field;
-                continue;
+        if self.after.len() > MAX_NODES {
+            self.after = Self::nodes(self.fields);
+        }
+        let (mut node, mut from, mut nulls, mut keeps) = (self.start(), 0, 0, false);
+        for Span { of, range } in spans {
+            let mut step = Step { nulls, keeps, ..Step::never() };
+            match of {
+                SpanOf::Null(field) => {
+                    (nulls, keeps) = (nulls | 1 << field, true);
+                    continue;
+                }
+                SpanOf::OtherWord => {
+                    keeps = true;
+                    continue;
+                }
+                SpanOf::OtherText => (step.then, step.keeps) = (Then::OtherText, true),
+                SpanOf::OtherNumber => (step.then, step.keeps) = (Then::OtherNumber, true),
+                SpanOf::Field(field) => {
+                    let Place { kind, index } = columns.places[*field];
+                    step.then = match kind {
+                        FieldType::String => Then::Text,
+                        FieldType::Int => Then::Int,
+                        FieldType::Float => Then::Float,
+                        FieldType::Bool => Then::Bool,
+                        FieldType::Timestamp => Then::Time,
+                    };
+                    (step.node, step.column, step.bit) = (*field, index, 1 << field);
+                }
             }
-            let Place { kind, index } = columns.places[span.field];
-            let then = match kind {
-                FieldType::String => Then::Text,
-                FieldType::Int => Then::Int,
-                FieldType::Float => Then::Float,
-                FieldType::Bool => Then::Bool,
-                FieldType::Timestamp => Then::Time,
-            };
-            let literal = Literal::new(&record[from..span.range.start]);
-            let step = Step { literal, then, field: span.field, column: index, bit: 1 << span.field, nulls };
-            self.after[node].learn(step);
-            (node, from, nulls) = (span.field, span.range.end, 0);
+            step.literal = Literal::new(&record[from..range.start]);
+            node = self.add(node, step);
+            (from, nulls, keeps) = (range.end, 0, false);
         }
         let literal = Literal::new(&record[from..]);
-        self.after[node].learn(Step { literal, then: Then::End, field: start, column: 0, bit: 0, nulls });
+        self.add(node, Step { literal, nulls, keeps, ..Step::never() });
+    }
+
+    /// Adds a step behind a node, unless it is known; the node that it leads to.
+    fn add(&mut self, node: usize, mut step: Step) -> usize {
+        if let Some(known) = self.after[node].find(&step) {
+            return known.node;
+        }
+        if matches!(step.then, Then::OtherText | Then::OtherNumber) {
+            step.node = self.after.len();
+            self.after.push(Node::new());
+        }
+        let next = step.node;
+        self.after[node].learn(step);
+        next
+    }
+
+    /// The node of what a record may begin with.
+    fn start(&self) -> usize {
+        self.fields
+    }
+
+    fn nodes(fields: usize) -> Vec<Node> {
+        (0..=fields).map(|_| Node::new()).collect()
     }
 
     /// Reads records from `row` on into the columns until it meets one that it cannot read: that one's row, and why.
@@ -166,18 +207,19 @@ impl Scanner {
         let bytes = &raw.values[..];
         let end = raw.value_ends[row] as usize;
         let mut at = raw.start(row);
-        let mut node = self.after.len() - 1;
+        let mut node = self.start();
         let (mut seen, mut nulls, mut keep, mut turned) = (0, 0, false, false);
         loop {
             turned |= self.after[node].turn(lanes, bytes, at)?;
             let step = &self.after[node].first;
             at += step.literal.len;
             nulls |= step.nulls;
+            keep |= step.keeps;
             if seen & step.bit != 0 {
                 return Err(Stop::Odd);
             }
             seen |= step.bit;
-            node = step.field;
+            node = step.node;
             match step.then {
                 Then::Text => {
                     let column = &mut columns.texts[step.column];
@@ -194,6 +236,8 @@ impl Scanner {
                     (columns.longs[step.column][row], canonical, at) = self.day.time(bytes, at, end)?;
                     keep |= !canonical;
                 }
+                Then::OtherText => at = values::skip_text(lanes, bytes, at, end)?,
+                Then::OtherNumber => at = values::skip_number(bytes, at, end)?,
                 Then::End => break,
             }
         }
@@ -205,35 +249,40 @@ impl Scanner {
             return Err(Stop::Odd);
         }
         let missing = self.all & !seen;
-        let fields = 0..self.after.len() - 1;
+        let fields = 0..self.fields;
         fields.clone().filter(|f| missing >> f & 1 == 1).for_each(|field| columns.set_null(field, row));
         self.calm = if turned { 0 } else { self.calm + 1 };
         if self.calm == CALM {
             self.calm = 0;
-            self.path.has_null = nulls != 0;
             self.path.missing = fields.filter(|f| missing >> f & 1 == 1).collect();
             self.lay_path();
         }
-        Ok(keep || nulls != 0)
+        Ok(keep)
     }
 
-    /// Makes the path of the steps from the start to the end that fitted last.
+    /// Makes the path of the steps from the start to the end that fitted last. No record comes to a node twice: a field's
+    /// value stands in it once, and nodes of unknown keys lead to fields or to nodes made after them.
     fn lay_path(&mut self) {
         let steps = &mut self.path.steps;
         steps.clear();
-        let mut node = self.after.len() - 1;
+        let mut node = self.fields;
         loop {
             let step = &self.after[node].first;
             steps.push(step.clone());
             if step.then == Then::End {
-                return;
+                break;
             }
-            node = step.field;
+            node = step.node;
         }
+        self.path.keeps = steps.iter().any(|s| s.keeps);
     }
 }
 
 impl Node {
+    fn new() -> Self {
+        Self { first: Step::never(), others: Vec::new(), nested: false }
+    }
+
     /// Puts the step first whose literal stands at `at`; true if it was another one before.
     #[inline(always)]
     fn turn<L: Lanes>(&mut self, lanes: L, bytes: &[u8], at: usize) -> Result<bool, Stop> {
@@ -256,11 +305,13 @@ impl Node {
         Ok(true)
     }
 
+    /// The step with the same literal, which says all that there is to know.
+    fn find(&self, step: &Step) -> Option<&Step> {
+        let same = |s: &&Step| s.then == step.then && s.literal == step.literal;
+        Some(&self.first).filter(same).or_else(|| self.others.iter().find(same))
+    }
+
     fn learn(&mut self, step: Step) {
-        let known = |s: &Step| s.field == step.field && s.literal == step.literal;
-        if known(&self.first) || self.others.iter().any(known) {
-            return;
-        }
         self.others.truncate(MAX_LITERALS - 2);
         self.others.insert(0, std::mem::replace(&mut self.first, step));
         let all = || self.others.iter().chain([&self.first]);

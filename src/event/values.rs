@@ -2,6 +2,7 @@
 //! general parser.
 
 use super::bytes::{Lanes, load8};
+use super::json::Reader;
 use super::timestamp::{self, MICROS_PER_SECOND};
 
 /// Bytes looked at without asking whether they are there; [`super::PADDING`] sees to it.
@@ -91,28 +92,46 @@ fn long_text<L: Lanes>(
     to: usize,
     values: &mut Vec<u8>,
 ) -> Result<usize, Stop> {
-    let mut quote = at;
-    loop {
-        let window = window(bytes, quote).ok_or(Stop::Odd)?;
-        let (ends, _) = lanes.classify(halves(window).0);
-        if ends != 0 {
-            quote += ends.trailing_zeros() as usize;
-            break;
-        }
-        quote += 32;
-        if quote >= end {
-            return Err(Stop::Odd);
-        }
-    }
+    let quote = skip_text(lanes, bytes, at, end)?;
     let text = &bytes[at..quote];
-    if bytes[quote] != b'"' || std::str::from_utf8(text).is_err() {
-        return Err(Stop::Odd);
-    }
     if values.len() < to + text.len() + WINDOW {
         values.resize((to + text.len() + WINDOW).max(4096).max(values.len() * 2), 0);
     }
     values[to..to + text.len()].copy_from_slice(text);
     Ok(text.len())
+}
+
+/// The closing quote of the string that begins at `at`, in a record that ends at `end`.
+#[inline(always)]
+pub(crate) fn skip_text<L: Lanes>(lanes: L, bytes: &[u8], at: usize, end: usize) -> Result<usize, Stop> {
+    let (mut quote, mut high) = (at, 0);
+    loop {
+        let Some(window) = window(bytes, quote) else { return Err(Stop::Odd) };
+        let (ends, high_here) = lanes.classify(halves(window).0);
+        if ends != 0 {
+            high |= high_here & (ends - 1) & !ends;
+            quote += ends.trailing_zeros() as usize;
+            break;
+        }
+        high |= high_here;
+        quote += 32;
+        if quote >= end {
+            return Err(Stop::Odd);
+        }
+    }
+    if bytes[quote] != b'"' || (high != 0 && std::str::from_utf8(&bytes[at..quote]).is_err()) {
+        return Err(Stop::Odd);
+    }
+    Ok(quote)
+}
+
+/// Where the number ends that begins at `at`, in a record that ends at `end`.
+#[inline(always)]
+pub(crate) fn skip_number(bytes: &[u8], at: usize, end: usize) -> Result<usize, Stop> {
+    let mut reader = Reader::new(bytes.get(..end).ok_or(Stop::Odd)?);
+    reader.at = at;
+    reader.number().map_err(|_| Stop::Unknown)?;
+    Ok(reader.at)
 }
 
 /// High bits set where a byte is no digit.

@@ -384,9 +384,8 @@ fn batch(pipeline: &Pipeline) -> BoxedStrategy<Vec<Value>> {
     prop_oneof![9 => short, 1 => long].boxed()
 }
 
+// 256 cases each, some 10,000 records; PROPTEST_CASES=20000 for a long run.
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     #[test]
     fn decoder_and_reference_agree_on_user_events(records in batch(&seed()), cuts in vec(0usize..12, 0..6)) {
         check(&seed(), &records, &cuts)?;
