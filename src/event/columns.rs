@@ -128,7 +128,7 @@ impl ColumnSet {
     /// The finished columns as arrays, one per field.
     pub fn finish(&mut self) -> Vec<ArrayRef> {
         let rows = self.rows;
-        let mut finish = |field: usize| -> ArrayRef {
+        let finish = |field: usize| -> ArrayRef {
             let Place { kind, index } = self.places[field];
             let nulls = self.nulls[field].finish(rows);
             match kind {
