@@ -12,5 +12,6 @@ mod setup;
 pub mod supervise;
 mod upkeep;
 mod windows;
+mod witness;
 
 pub use daemon::run;

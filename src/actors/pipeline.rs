@@ -19,6 +19,7 @@ use super::setup::Setup;
 use super::supervise::{Backoff, Ended, launch};
 use super::upkeep::{self, Upkeep};
 use super::windows::{Consumer, WindowAggregator};
+use super::witness;
 use crate::bronze::{BronzeError, Position, Table};
 use crate::event::{self, Decoder, Schema};
 use crate::failpoint;
@@ -330,6 +331,7 @@ impl PipelineSupervisor {
             .collect();
         let bronze = session.bronze.clone();
         let (table_id, start_at) = (session.table_id.clone(), self.setup.pipeline.start_at);
+        let (setup, served) = (self.setup.clone(), session.served.clone());
         let work = async move {
             let gone = |_| BronzeError::Io { what: "placing partitions".into(), cause: "the writer is gone".into() };
             let acquired = bronze.send(Acquire(sources.clone())).await.map_err(gone)??;
@@ -347,6 +349,10 @@ impl PipelineSupervisor {
                     committed_table: assigned.committed_table.as_deref(),
                     our_table: &table_id,
                 });
+                let placement = match placement {
+                    Placement::Continue(at) => witness::confirm(&setup, &served, source, at, &assigned.log).await,
+                    other => other,
+                };
                 let at = match &placement {
                     Placement::Begin(offset) => {
                         begin.push((source.clone(), *offset));

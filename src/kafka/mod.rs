@@ -3,6 +3,7 @@
 //! This room knows offsets and threads; it does not know what becomes of a batch.
 
 mod client;
+mod lookup;
 mod placement;
 mod queue;
 mod reader;
@@ -10,6 +11,7 @@ pub mod settings;
 mod source;
 
 pub use client::{Assigned, Client, ClientEvent, Drained, Place};
+pub use lookup::records_at;
 pub use placement::{Known, Placement, place};
 pub use queue::{PartitionQueue, QueueError, Taken};
 pub use reader::{ReadError, Reader, ReaderEvent, Start, now_micros};

@@ -1,5 +1,7 @@
 //! Reading back what ClickHouse has of one aggregate of one partition.
 
+use std::sync::Arc;
+
 use clickhouse::Row;
 use serde::Deserialize;
 
@@ -55,6 +57,12 @@ impl From<Position> for PositionRow {
     }
 }
 
+impl From<Intent> for Claim {
+    fn from(row: Intent) -> Self {
+        Self { next_offset: row.next_offset as i64, last: last(row.last_offset, row.last_timestamp, row.last_checksum) }
+    }
+}
+
 /// The key of positions and intents, up to the topic.
 const KEY: &str = "pipeline = ? AND aggregate = ? AND definition = ?";
 
@@ -88,13 +96,7 @@ impl Client {
             None => Vec::new(),
             Some(position) => self.load_cells(source, plan, position).await?,
         };
-        let intents = intents
-            .into_iter()
-            .map(|row| Claim {
-                next_offset: row.next_offset as i64,
-                last: last(row.last_offset, row.last_timestamp, row.last_checksum),
-            })
-            .collect();
+        let intents = intents.into_iter().map(Claim::from).collect();
         Ok(Loaded { position, cells, intents })
     }
 
@@ -129,6 +131,41 @@ impl Client {
             }
         }
         Ok(cells)
+    }
+
+    /// The greatest position of each of these aggregates of a partition that lies beyond `next_offset`, whether its flush
+    /// came to its end or not: what the log must still hold.
+    pub async fn claims_above(
+        &self,
+        source: &Source,
+        plans: &[Arc<AggregatePlan>],
+        next_offset: i64,
+    ) -> Result<Vec<Claim>, Error> {
+        if plans.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Names and definitions are checked identifiers and hexadecimal digits.
+        let pairs: Vec<String> = plans.iter().map(|p| format!("('{}', '{}')", p.name, p.definition)).collect();
+        let rows = |table: &str| {
+            format!(
+                "SELECT aggregate, next_offset AS v, last_offset AS o, last_timestamp AS t, last_checksum AS c \
+                 FROM realtime.{table} WHERE pipeline = ? AND (aggregate, definition) IN ({}) \
+                 AND topic = ? AND generation = ? AND partition = ?",
+                pairs.join(", ")
+            )
+        };
+        let sql = format!(
+            "SELECT max(v) AS next_offset, argMax(o, v) AS last_offset, argMax(t, v) AS last_timestamp, \
+             argMax(c, v) AS last_checksum FROM ({} UNION ALL {}) GROUP BY aggregate HAVING next_offset > ?",
+            rows("positions"),
+            rows("intents")
+        );
+        let bind = |query: clickhouse::query::Query| {
+            query.bind(&*source.pipeline).bind(&*source.topic).bind(source.generation).bind(source.partition)
+        };
+        let query = bind(bind(self.query(&sql))).bind(next_offset);
+        let rows: Vec<Intent> = self.rows(&format!("read the positions of {source}"), query).await?;
+        Ok(rows.into_iter().map(Claim::from).collect())
     }
 
     /// How far every partition of an aggregate's definition is: what decides when its view may change over.

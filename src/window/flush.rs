@@ -59,6 +59,14 @@ pub struct Claim {
     pub last: Option<LastRecord>,
 }
 
+impl Claim {
+    /// Whether a log is the one that was counted: it reaches the position, and where its record at the offset of the
+    /// last one was `found`, it is the same. A record that is not found may have been compacted away.
+    pub fn holds(&self, log_end: i64, found: Option<LastRecord>) -> bool {
+        self.next_offset <= log_end && self.last.zip(found).is_none_or(|(last, found)| last == found)
+    }
+}
+
 /// A cell's total as it is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlushCell {
@@ -74,4 +82,31 @@ pub struct FlushCells {
     pub position: PositionRow,
     /// By window, earliest first.
     pub cells: Vec<FlushCell>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_fails_where_the_log_is_shorter_or_has_another_record() {
+        let record =
+            |value: &[u8]| LastRecord { offset: 8, timestamp: 5, checksum: LastRecord::checksum(None, Some(value)) };
+        let claim = Claim { next_offset: 10, last: Some(record(b"a")) };
+        assert!(claim.holds(10, Some(record(b"a"))));
+        assert!(claim.holds(12, None), "compacted away");
+        assert!(!claim.holds(9, None));
+        assert!(!claim.holds(12, Some(record(b"b"))));
+        assert!(Claim { last: None, ..claim }.holds(10, Some(record(b"b"))));
+    }
+
+    #[test]
+    fn null_empty_and_swapped_parts_have_checksums_of_their_own() {
+        let parts: [Option<&[u8]>; 3] = [None, Some(b""), Some(b"a")];
+        let mut seen: Vec<u64> =
+            parts.iter().flat_map(|key| parts.iter().map(|value| LastRecord::checksum(*key, *value))).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 9);
+    }
 }

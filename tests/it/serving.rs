@@ -323,6 +323,8 @@ async fn totals_are_a_recount_over_flushes_retries_and_restarts() {
     let claims = client.load_all(&one.source, &plans).await.expect("a load").claims_above(begun - 5);
     assert_eq!(claims.len(), 3, "one for each aggregate: {claims:?}");
     assert!(claims.iter().all(|c| c.next_offset == begun && c.last.is_some_and(|l| l.offset == begun - 1)));
+    assert_eq!(client.claims_above(&one.source, &plans, begun - 5).await.expect("claims"), claims);
+    assert!(client.claims_above(&one.source, &plans, begun).await.expect("claims").is_empty());
 }
 
 /// A writer that was thought dead comes back with an older position.
