@@ -14,6 +14,7 @@ mod engine;
 mod event;
 mod grafana;
 mod mend;
+mod lost_log;
 mod producer;
 mod reference;
 mod serving;
