@@ -21,6 +21,7 @@ use super::upkeep::{self, Upkeep};
 use super::windows::{Consumer, WindowAggregator};
 use super::witness;
 use crate::bronze::{BronzeError, Position, Table};
+use crate::config::StartAt;
 use crate::event::{self, Decoder, Schema};
 use crate::failpoint;
 use crate::kafka::{self, Assigned, Client, ClientEvent, Drained, Known, Place, Placement, ReadError, Source, place};
@@ -335,7 +336,13 @@ impl PipelineSupervisor {
         let work = async move {
             let gone = |_| BronzeError::Io { what: "placing partitions".into(), cause: "the writer is gone".into() };
             let acquired = bronze.send(Acquire(sources.clone())).await.map_err(gone)??;
-            let begun = acquired.positions.iter().any(Option::is_some);
+            let mut begun = acquired.positions.iter().any(Option::is_some);
+            if !begun && start_at == StartAt::Latest {
+                // Partitions may have come without those that the pipeline began with.
+                let first = Arc::new(Source { partition: 0, ..(*sources[0]).clone() });
+                let known = served.table.ledger().acquire(&[first]).await?;
+                begun = known.positions.iter().any(Option::is_some);
+            }
             let mut begin = Vec::new();
             let mut placed = Vec::new();
             for ((assigned, source), position) in partitions.iter().zip(&sources).zip(&acquired.positions) {

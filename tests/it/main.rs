@@ -15,6 +15,7 @@ mod event;
 mod grafana;
 mod lost_log;
 mod mend;
+mod odd_state;
 mod producer;
 mod reference;
 mod serving;
