@@ -51,9 +51,7 @@ async fn retention_that_overran_a_partition_stops_it_alone_until_the_gap_is_acce
     assert_eq!(ready.status().as_u16(), 503);
     daemon.stop().await;
 
-    let refused = site.run(&["bronze", "accept-gap", "user_events"]);
-    assert_eq!(refused.status.code(), Some(2), "it asks before it acts");
-    let accepted = site.run(&["bronze", "accept-gap", "user_events", "--yes"]);
+    let accepted = site.run(&["bronze", "accept-gap", "user_events"]);
     assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
     let mut daemon = site.start();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
@@ -82,7 +80,7 @@ async fn a_topic_made_anew_stops_until_it_is_adopted_and_old_totals_stay() {
     let mut daemon = site.start();
     daemon.wait("the partition to stop", |s| stopped_with(s, 0, &["made anew", "adopt-topic"])).await;
     daemon.stop().await;
-    let adopted = site.run(&["bronze", "adopt-topic", "user_events", "--yes"]);
+    let adopted = site.run(&["bronze", "adopt-topic", "user_events"]);
     assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
     let mut daemon = site.start();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
