@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// The number of partitions of a new topic, if nothing else is said.
@@ -55,6 +56,8 @@ impl ClientContext for QuietContext {
 
     fn error(&self, _error: KafkaError, _reason: &str) {}
 }
+
+impl ConsumerContext for QuietContext {}
 
 /// Waits until the broker answers, and creates the topic if it is missing. `waiting` is told every five seconds
 /// for how long we have waited; `stopped` ends the wait. Returns the topic's number of partitions.

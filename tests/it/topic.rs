@@ -25,7 +25,8 @@ fn command(kafka: &Kafka, arguments: &[&str]) -> Command {
 
 async fn text(kafka: &Kafka, arguments: &[&str]) -> String {
     let output = command(kafka, arguments).output().await.unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{arguments:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use crate::config::{Config, Kafka};
+use crate::producer::topic::QuietContext;
 
 /// How long a broker may take to answer.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -21,7 +22,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Target {
     kafka: Kafka,
     default_topic: Option<String>,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<QuietContext>,
 }
 
 impl Target {
@@ -42,7 +43,7 @@ impl Target {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
-            .create()
+            .create_with_context(QuietContext)
             .context("the Kafka client refused its configuration")?;
         Ok(Self { kafka, default_topic, consumer })
     }
@@ -52,7 +53,7 @@ impl Target {
         named.or_else(|| self.default_topic.clone()).ok_or_else(|| anyhow!("no pipeline is configured: name a topic"))
     }
 
-    pub(super) fn consumer(&self) -> &BaseConsumer {
+    pub(super) fn consumer(&self) -> &BaseConsumer<QuietContext> {
         &self.consumer
     }
 

@@ -14,6 +14,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::client::Target;
 use super::text::{escaped, hex, shortened};
+use crate::producer::topic::QuietContext;
 use crate::stop_signal::StopSignal;
 
 /// Characters of a value that are shown, unless all are asked for.
@@ -123,7 +124,7 @@ impl Tail {
 /// The last `wanted` records by time. Offsets can have gaps (compaction, transaction markers): where too few
 /// records lie in the last offsets, more offsets are read.
 fn last_records(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<QuietContext>,
     topic: &str,
     watermarks: &BTreeMap<i32, (i64, i64)>,
     wanted: usize,
@@ -166,7 +167,7 @@ fn last_records(
 
 /// Reads some partitions from given offsets and knows which have been read to their end.
 struct Reader<'a> {
-    consumer: &'a BaseConsumer,
+    consumer: &'a BaseConsumer<QuietContext>,
     topic: String,
     unfinished: Vec<i32>,
 }
@@ -180,7 +181,7 @@ enum Step<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn start(consumer: &'a BaseConsumer, topic: &str, from: &BTreeMap<i32, i64>) -> anyhow::Result<Self> {
+    fn start(consumer: &'a BaseConsumer<QuietContext>, topic: &str, from: &BTreeMap<i32, i64>) -> anyhow::Result<Self> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in from {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
