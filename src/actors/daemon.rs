@@ -107,7 +107,7 @@ async fn serve(
     stop.send_replace(true);
     let drained = futures::future::join_all(kept);
     tokio::select! {
-        _ = drained => tracing::info!("stopped: both sinks hold everything that was read"),
+        _ = drained => tracing::info!("stopped"),
         () = tokio::time::sleep(deadline) => {
             tracing::warn!("stopped at the deadline; what was not drained is read again at the next start");
         }

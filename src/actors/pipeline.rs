@@ -428,23 +428,13 @@ impl PipelineSupervisor {
         };
         windows.do_send(Consumer(consumer.clone()));
         let (done, consumer_ended) = oneshot::channel();
-        let (round, partition) = (self.round, source.partition);
-        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
+        let (round, partition, supervisor) = (self.round, source.partition, ctx.address());
+        // Not in this actor's own context, which stands still while it drains what has just ended.
+        actix_rt::spawn(async move {
+            let how = ended.await.unwrap_or(Ended::Stopped);
             let _ = done.send(());
-            if supervisor.round != round {
-                return;
-            }
-            match how {
-                Ok(Ended::Panicked(text)) => {
-                    supervisor.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
-                }
-                // By itself it ends when it is revoked, when the Bronze writer has failed, which says why, or when its
-                // reader has panicked, which nobody else tells.
-                Ok(Ended::Stopped) | Err(_) => {
-                    ctx.run_later(LAST_WORDS, move |supervisor, ctx| supervisor.consumer_ended(round, partition, ctx));
-                }
-            }
-        }));
+            supervisor.do_send(ConsumerEnded { round, partition, how });
+        });
         tracing::info!(%source, position = at.next_offset, "partition taken up at Bronze's position");
         if let Some(session) = &mut self.session {
             session.partitions.insert(source.partition, Running { source: source.clone(), consumer, consumer_ended });
@@ -459,7 +449,7 @@ impl PipelineSupervisor {
     }
 
     /// A consumer has ended; if nobody has asked it to, or has told why, its reader has failed.
-    fn consumer_ended(&mut self, round: u64, partition: i32, ctx: &mut Context<Self>) {
+    fn missed(&mut self, round: u64, partition: i32, ctx: &mut Context<Self>) {
         let running = self.session.as_ref().filter(|s| s.client.is_some() && s.partitions.contains_key(&partition));
         if self.round == round && running.is_some() {
             let error = format!("the reader of partition {partition} ended by itself");
@@ -540,6 +530,8 @@ impl PipelineSupervisor {
                 if actix_rt::time::timeout(DRAIN, work).await.unwrap_or(false) {
                     let offsets = sources.iter().filter_map(|s| held_by_both(&board, s)).collect();
                     drained = Some(Drained { offsets, table });
+                } else {
+                    tracing::warn!("partitions leave undrained; what Bronze does not hold is read again");
                 }
             }
             for source in &sources {
@@ -666,6 +658,35 @@ impl Handler<PartitionFailed> for PipelineSupervisor {
         let what = failed.error.to_string();
         tracing::error!(source = %running.source, what, command, "partition stopped until somebody decides");
         self.setup.board.stopped(&running.source, what, command);
+    }
+}
+
+/// A partition's consumer has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ConsumerEnded {
+    round: u64,
+    partition: i32,
+    how: Ended,
+}
+
+impl Handler<ConsumerEnded> for PipelineSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, ConsumerEnded { round, partition, how }: ConsumerEnded, ctx: &mut Context<Self>) {
+        if self.round != round {
+            return;
+        }
+        match how {
+            Ended::Panicked(text) => {
+                self.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
+            }
+            // By itself it ends when it is revoked, when the Bronze writer has failed, which says why, or when its
+            // reader has panicked, which nobody else tells.
+            Ended::Stopped => {
+                ctx.run_later(LAST_WORDS, move |supervisor, ctx| supervisor.missed(round, partition, ctx));
+            }
+        }
     }
 }
 

@@ -38,6 +38,21 @@ pub struct RawBatch {
 }
 
 impl RawBatch {
+    /// An empty batch with room for so many records and bytes of values.
+    pub fn with_capacity(records: usize, value_bytes: usize) -> Self {
+        Self {
+            values: Vec::with_capacity(value_bytes + PADDING),
+            value_ends: Vec::with_capacity(records),
+            value_null: Vec::with_capacity(records),
+            offsets: Vec::with_capacity(records),
+            timestamps: Vec::with_capacity(records),
+            keys: Vec::new(),
+            key_ends: Vec::with_capacity(records),
+            key_null: Vec::with_capacity(records),
+            headers: Vec::new(),
+        }
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.offsets.len()

@@ -32,8 +32,15 @@ pub struct QueueError {
 /// before it lets the consumer go.
 pub struct PartitionQueue {
     queue: NonNull<rdsys::rd_kafka_queue_t>,
+    /// Records in a batch, at most.
+    batch: usize,
     messages: Vec<*mut rdsys::rd_kafka_message_t>,
 }
+
+/// Records taken by one call: so few that records of a megabyte do not fill the memory before anybody looks.
+const CALL: usize = 500;
+/// Bytes at which a batch is full: large records come in small batches.
+const BATCH_BYTES: usize = 4 << 20;
 
 // SAFETY: a librdkafka queue may be used from any thread; `messages` is only filled and emptied inside one call.
 unsafe impl Send for PartitionQueue {}
@@ -56,13 +63,25 @@ impl PartitionQueue {
             rdsys::rd_kafka_queue_forward(queue.as_ptr(), std::ptr::null_mut());
             queue
         };
-        Some(Self { queue, messages: vec![std::ptr::null_mut(); batch] })
+        Some(Self { queue, batch, messages: vec![std::ptr::null_mut(); batch.min(CALL)] })
     }
 
     /// Waits at most `timeout` for records, copies what has come into `raw` and frees librdkafka's own copies at once,
-    /// since each pins the whole fetch response it came in. Returns early only when a whole batch is there.
+    /// since each pins the whole fetch response it came in. Returns early when a batch is full, by records or by bytes.
     pub fn take(&mut self, raw: &mut RawBatch, timeout: Duration) -> Taken {
         let mut taken = Taken::default();
+        let mut timeout = timeout;
+        while raw.len() < self.batch && raw.values.len() + raw.keys.len() < BATCH_BYTES {
+            if !self.take_some(raw, timeout, &mut taken) {
+                break;
+            }
+            timeout = Duration::ZERO;
+        }
+        taken
+    }
+
+    /// One call; whether it brought as many as it was allowed to.
+    fn take_some(&mut self, raw: &mut RawBatch, timeout: Duration, taken: &mut Taken) -> bool {
         // SAFETY: the queue is live, and `messages` has room for the number of pointers that it is given.
         let n = unsafe {
             rdsys::rd_kafka_consume_batch_queue(
@@ -72,15 +91,16 @@ impl PartitionQueue {
                 self.messages.len(),
             )
         };
-        for message in &self.messages[..n.max(0) as usize] {
+        let n = n.max(0) as usize;
+        for message in &self.messages[..n] {
             // SAFETY: librdkafka filled the first n entries with messages that are ours until destroyed, once, here;
             // nothing borrowed from one lives past the call.
             unsafe {
-                copy(&**message, raw, &mut taken);
+                copy(&**message, raw, taken);
                 rdsys::rd_kafka_message_destroy(*message);
             }
         }
-        taken
+        n == self.messages.len()
     }
 }
 

@@ -101,13 +101,16 @@ impl Drop for Reader {
 
 fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
     let Start { source, mut queue, mut decoder, mut clock, mut position } = start;
+    let mut before = (0, 0);
     while !stop.load(Ordering::Relaxed) {
-        let mut raw = RawBatch::default();
+        // As large as the batch before: growing costs copies and page faults.
+        let mut raw = RawBatch::with_capacity(before.0, before.1);
         failpoint::hit("reader.take");
         let taken = queue.take(&mut raw, FILL);
         let next = raw.offsets.last().map_or(position, |last| last + 1).max(taken.end.unwrap_or(position));
         if next > position {
             raw.seal();
+            before = (raw.len(), raw.values.len());
             let mark_before = clock.mark();
             let columns = decoder.decode(raw);
             let verdicts = judge(&columns, &mut clock);

@@ -51,9 +51,10 @@ async fn records_in_transactions_count_when_committed() {
     let kafka = broker().await;
     let engine = Engine::start();
     let topic = kafka.new_topic("transactions", 1).await;
+    let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S").to_string();
     let event = |id: u32| {
         format!(
-            r#"{{"event_id":"e{id}","user_id":1,"event_type":"login","page":"/","timestamp":"2026-02-06T14:30:00","source":"web"}}"#
+            r#"{{"event_id":"e{id}","user_id":1,"event_type":"login","page":"/","timestamp":"{now}","source":"web"}}"#
         )
     };
     kafka.produce(&topic, 0, Record::of(event(1).as_bytes())).await;
