@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::lake::Lake;
 use super::output::{self, Grid, count, safe_bytes, safe_text, shorten};
 use super::{Context, Outcome};
-use crate::config::Config;
+use crate::config::{Config, Field, Role};
+use crate::window::Verdict;
 
 /// Records that are no events (`unparsed`) or whose clock is ahead (`future`).
 #[derive(Debug, clap::Args)]
@@ -125,14 +126,15 @@ impl List {
         let mut rows = Vec::new();
         for pipeline in pipelines(config, lake, self.pipeline.as_deref())? {
             let sql = format!(
-                "select topic || '/' || generation || '/' || partition || '/' || \"offset\" as source, ingestion_time, \
-                 time_status, {REASON} as reason, payload, key from bronze.{pipeline} where {condition} \
+                "select *, topic || '/' || generation || '/' || partition || '/' || \"offset\" as letter_source, \
+                 {REASON} as letter_reason from bronze.{pipeline} where {condition} \
                  order by ingestion_time desc, generation, partition, \"offset\" desc limit {}",
                 self.limit
             );
+            let fields = config.pipelines.iter().find(|p| p.name == pipeline).map(|p| &p.fields[..]);
             for batch in collect(lake, &sql).await? {
                 for row in 0..batch.num_rows() {
-                    rows.push(Letter::read(&pipeline, &batch, row)?);
+                    rows.push(Letter::read(&pipeline, fields.unwrap_or_default(), &batch, row)?);
                 }
             }
         }
@@ -169,7 +171,7 @@ impl List {
         for pipeline in pipelines(config, lake, self.pipeline.as_deref())? {
             let sql = format!(
                 "select time_status, case time_status when 'future' then 'event time ahead of Kafka timestamp' \
-                 else parse_error end as reason, count(*) as n from bronze.{pipeline} where {condition} \
+                 else regexp_replace(parse_error, '(byte|found|:) -?[0-9][0-9.eE+-]*', '\\1 …', 'g') end as reason, count(*) as n from bronze.{pipeline} where {condition} \
                  group by 1, 2 order by 3 desc limit {}",
                 self.limit
             );
@@ -214,15 +216,21 @@ struct Letter {
 }
 
 impl Letter {
-    fn read(pipeline: &str, batch: &RecordBatch, row: usize) -> anyhow::Result<Self> {
+    fn read(pipeline: &str, fields: &[Field], batch: &RecordBatch, row: usize) -> anyhow::Result<Self> {
         let column = |name| text(batch, name, row).map(Option::unwrap_or_default);
+        let status = column("time_status")?;
+        // An event whose columns say everything has no payload of its own.
+        let payload = match bytes(batch, "payload", row) {
+            None if status == Verdict::Future.as_str() => Some(event(fields, batch, row)?.into_bytes()),
+            payload => payload,
+        };
         Ok(Self {
             pipeline: pipeline.to_string(),
-            source: column("source")?,
+            source: column("letter_source")?,
             ingested: column("ingestion_time")?,
-            status: column("time_status")?,
-            reason: column("reason")?,
-            payload: bytes(batch, "payload", row),
+            status,
+            reason: column("letter_reason")?,
+            payload,
             key: bytes(batch, "key", row),
         })
     }
@@ -238,6 +246,24 @@ impl Letter {
             "key": self.key.as_deref().map(bytes_as_json),
         })
     }
+}
+
+/// The event that a row's columns stand for, as JSON.
+fn event(fields: &[Field], batch: &RecordBatch, row: usize) -> anyhow::Result<String> {
+    let mut members = Vec::new();
+    for field in fields {
+        let is_time = field.role == Some(Role::EventTime);
+        let column = if is_time { "event_time" } else { field.name.as_str() };
+        let value = match cell_as_json(batch, column, row)? {
+            // Without a payload it was written like this.
+            Value::String(time) if is_time => Value::from(time.trim_end_matches('Z')),
+            value => value,
+        };
+        if value != Value::Null {
+            members.push(format!("{}:{value}", Value::from(field.name.as_str())));
+        }
+    }
+    Ok(format!("{{{}}}", members.join(",")))
 }
 
 fn text(batch: &RecordBatch, name: &str, row: usize) -> anyhow::Result<Option<String>> {
@@ -299,7 +325,7 @@ async fn show(config: &Config, lake: &Lake, source: &str, json: bool) -> anyhow:
         let mut object = Map::new();
         object.insert("pipeline".into(), pipeline.into());
         for field in batch.schema().fields() {
-            object.insert(field.name().clone(), cell_as_json(&batch, field.name())?);
+            object.insert(field.name().clone(), cell_as_json(&batch, field.name(), 0)?);
         }
         return output::json(&Value::Object(object));
     }
@@ -340,20 +366,20 @@ fn headers(batch: &RecordBatch, row: usize) -> Option<Vec<(String, Option<Vec<u8
     (0..elements.len()).map(element).collect()
 }
 
-fn cell_as_json(batch: &RecordBatch, name: &str) -> anyhow::Result<Value> {
+fn cell_as_json(batch: &RecordBatch, name: &str, row: usize) -> anyhow::Result<Value> {
     if name == "headers" {
-        return Ok(headers(batch, 0).map_or(Value::Null, |headers| {
+        return Ok(headers(batch, row).map_or(Value::Null, |headers| {
             let element = |(key, value): (String, Option<Vec<u8>>)| {
                 json!({"key": key, "value": value.as_deref().map(bytes_as_json)})
             };
             headers.into_iter().map(element).collect()
         }));
     }
-    if let Some(bytes) = bytes(batch, name, 0) {
+    if let Some(bytes) = bytes(batch, name, row) {
         return Ok(bytes_as_json(&bytes));
     }
     let column = batch.column_by_name(name).with_context(|| format!("no column {name}"))?;
-    let Some(text) = text(batch, name, 0)? else { return Ok(Value::Null) };
+    let Some(text) = text(batch, name, row)? else { return Ok(Value::Null) };
     let kind = column.data_type();
     Ok(if kind.is_integer() || kind.is_floating() || *kind == arrow::datatypes::DataType::Boolean {
         serde_json::from_str(&text).unwrap_or(Value::from(text))

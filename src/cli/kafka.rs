@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -19,8 +20,24 @@ const RECORD_LIMIT: Duration = Duration::from_secs(60);
 const BATCH_RECORDS: usize = 8192;
 const BATCH_BYTES: usize = 8 << 20;
 
+/// The end of a partition is an event for the reader, and nothing for the log.
+pub(crate) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error {
+            KafkaError::Global(RDKafkaErrorCode::PartitionEOF) => {}
+            error => tracing::warn!("Kafka: {error}: {reason}"),
+        }
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+pub(crate) type PlainConsumer = BaseConsumer<Quiet>;
+
 /// A consumer that joins no group, commits nothing and sees what a committed reader sees.
-pub(crate) fn consumer(kafka: &Kafka) -> anyhow::Result<BaseConsumer> {
+pub(crate) fn consumer(kafka: &Kafka) -> anyhow::Result<PlainConsumer> {
     let mut config = ClientConfig::new();
     for (name, value) in &kafka.properties {
         config.set(name, value);
@@ -37,7 +54,7 @@ pub(crate) fn consumer(kafka: &Kafka) -> anyhow::Result<BaseConsumer> {
         .set("enable.partition.eof", "true")
         .set("fetch.queue.backoff.ms", "2")
         .set("queued.max.messages.kbytes", "16384");
-    config.create().context("the settings in kafka.properties are refused")
+    config.create_with_context(Quiet).context("the settings in kafka.properties are refused")
 }
 
 /// The partitions of a topic; none where there is no such topic.
@@ -55,7 +72,7 @@ pub(crate) fn partitions(kafka: &Kafka, topic: &str) -> anyhow::Result<Option<Ve
 }
 
 /// First offset, and the offset behind the last record.
-pub(crate) fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> anyhow::Result<(i64, i64)> {
+pub(crate) fn watermarks(consumer: &PlainConsumer, topic: &str, partition: i32) -> anyhow::Result<(i64, i64)> {
     consumer
         .fetch_watermarks(topic, partition, LIMIT)
         .with_context(|| format!("the offsets of {topic}/{partition} cannot be asked for"))
@@ -63,7 +80,7 @@ pub(crate) fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -
 
 /// Reads one partition from an offset on.
 pub(crate) struct Reader {
-    consumer: BaseConsumer,
+    consumer: PlainConsumer,
     topic: String,
     partition: i32,
     /// Every record below it has been given.
@@ -82,7 +99,7 @@ pub(crate) enum Read {
 }
 
 impl Reader {
-    pub fn new(consumer: BaseConsumer, topic: &str, partition: i32, from: i64) -> anyhow::Result<Self> {
+    pub fn new(consumer: PlainConsumer, topic: &str, partition: i32, from: i64) -> anyhow::Result<Self> {
         let mut reader = Self { consumer, topic: topic.to_string(), partition, position: from, at_end: false };
         reader.seek(from)?;
         Ok(reader)
@@ -98,7 +115,7 @@ impl Reader {
         Ok(())
     }
 
-    pub fn consumer(&self) -> &BaseConsumer {
+    pub fn consumer(&self) -> &PlainConsumer {
         &self.consumer
     }
 

@@ -106,6 +106,12 @@ pub(super) fn server(server: &Server, places: &Places, errors: &mut ConfigErrors
     if server.lakehouse.uri.is_empty() {
         add("lakehouse.uri", "`lakehouse.uri` is empty".into(), "name a folder, as in \"/data/lakehouse\"");
     }
+    if let Some((scheme, _)) = server.lakehouse.uri.split_once("://")
+        && scheme != "file"
+    {
+        let message = format!("`lakehouse.uri` \"{}\": this build knows local folders only", server.lakehouse.uri);
+        add("lakehouse.uri", message, "name a folder; a mounted file system is one too");
+    }
     match url::Url::parse(&server.clickhouse.url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             if !url.username().is_empty() || url.password().is_some() {

@@ -274,6 +274,13 @@ fn variables_that_name_nothing_are_mistakes() {
 }
 
 #[test]
+fn a_lakehouse_that_this_build_cannot_reach_is_refused() {
+    let mistakes = Folder::new("[lakehouse]\nuri = \"s3://bucket/lake\"\n", &[("p", FIELDS)]).mistakes(&[]);
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    assert!(mistakes[0].starts_with("boathouse.toml:2: `lakehouse.uri` \"s3://bucket/lake\""), "{mistakes:#?}");
+}
+
+#[test]
 fn broken_files_and_folders_are_named() {
     let mistakes = Folder::new("[kafka\nbrokers = 1\n", &[("p", FIELDS)]).mistakes(&[]);
     assert!(mistakes[0].starts_with("boathouse.toml:1: not valid TOML: "), "{mistakes:#?}");
