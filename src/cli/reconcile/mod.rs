@@ -183,6 +183,7 @@ impl Args {
                 runs,
                 position,
                 bronze_version: snapshot.version,
+                earlier_generation: with_kafka && !current,
                 kafka: (with_kafka && current).then(|| config.server.kafka.clone()),
                 judged: judged(pipeline, snapshot, epoch_began.as_ref(), &source, context)?,
                 compacted,

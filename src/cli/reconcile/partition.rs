@@ -27,6 +27,8 @@ pub(super) struct Work {
     pub bronze_version: u64,
     /// Where its records can be read; none for an earlier generation, or where Kafka is not asked.
     pub kafka: Option<Kafka>,
+    /// Whether the topic was made anew since: Kafka no longer has these records.
+    pub earlier_generation: bool,
     /// Since when the settings have been what they are; none: that is not known, or they are others now.
     pub judged: Option<Judged>,
     /// Whether Kafka itself drops records whose key came again.
@@ -138,11 +140,11 @@ pub(super) fn check(work: &Work, progress: &Progress) -> anyhow::Result<Done> {
     let check = match (&work.kafka, work.position) {
         (Some(kafka), Some(position)) => Some(beside_kafka(work, kafka, position, &mut bronze)?),
         (Some(_), None) => Some(unknown_to_bronze(work)),
+        (None, _) if work.earlier_generation => Some(earlier_generation(work, &mut bronze)?),
         (None, _) => None,
     };
-    // What Kafka no longer has, or what is not compared, still counts.
-    let mut unread = Tally::default();
-    bronze.pass_below(i64::MAX, &mut unread)?;
+    // What is not compared still counts.
+    bronze.pass_below(i64::MAX, &mut Tally::default())?;
     let counts = bronze.recounts.into_iter().map(|recount| {
         let mut counts = HashMap::new();
         recount.add_to(&mut counts);
@@ -166,6 +168,16 @@ fn empty_check(work: &Work) -> BronzeCheck {
         verdict: Verdict::Same,
         notes: Vec::new(),
     }
+}
+
+fn earlier_generation(work: &Work, bronze: &mut BronzeSide<'_>) -> anyhow::Result<BronzeCheck> {
+    let mut check = empty_check(work);
+    check.unchecked_rows = bronze.pass_below(i64::MAX, &mut check.tally)?;
+    check.notes.push("the topic was made anew since: Kafka no longer has these records".into());
+    if check.tally.differs() {
+        check.verdict = Verdict::Different;
+    }
+    Ok(check)
 }
 
 fn unknown_to_bronze(work: &Work) -> BronzeCheck {

@@ -23,7 +23,7 @@ Tables are named by layer, as bronze.user_events, or by path as in Spark, delta.
 
 Examples:
   boathouse sql \"select time_status, count(*) from bronze.user_events group by 1\"
-  boathouse sql \"select * from delta.`/data/lakehouse/bronze/user_events` limit 5\"
+  boathouse sql 'select * from delta.`/data/lakehouse/bronze/user_events` limit 5'
   boathouse sql --on clickhouse \"select * from realtime.events_per_minute order by 1 desc limit 10\"
   boathouse sql --output june.parquet \"select * from bronze.user_events where event_time >= '2026-06-01'\"
   echo 'select 1; select 2' | boathouse sql --json
