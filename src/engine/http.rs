@@ -14,7 +14,7 @@ use super::boot::Engine;
 use super::error::{EngineError, code};
 use super::execute;
 use super::reply::{Chunk, Receiving, Reply};
-use super::request::{Request, credentials};
+use super::request::{Request, check_not_a_page, credentials};
 use super::users::Users;
 
 /// ClickHouse's parser and analyser recurse deeply: what its own query threads have.
@@ -110,6 +110,9 @@ fn start(
     let begin = || -> Result<(Receiving, String), EngineError> {
         let given = credentials(http.query_string(), http.headers())?;
         let identity = server.users.authenticate(&given.user, &given.password)?;
+        if !identity.by_password {
+            check_not_a_page(http.headers())?;
+        }
         let request = Request::parse(http.method(), http.query_string(), http.headers())?;
         let permit = take_place(&server)?;
         let query_id = request.query_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());

@@ -152,6 +152,26 @@ fn unsupported(what: &str) -> EngineError {
     EngineError::new(code::NOT_IMPLEMENTED, format_args!("This server does not support {what}."))
 }
 
+/// Refuses what a web page sends through somebody's browser to a server that asks for no password: pages of other sites
+/// carry an Origin, and a name that an attacker points at 127.0.0.1 is no loopback name.
+pub fn check_not_a_page(headers: &HeaderMap) -> Result<(), EngineError> {
+    let header = |name: &str| headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    let host = header("Host").unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host.as_str(), |(name, port)| match port.parse::<u16>() {
+        Ok(_) => name,
+        Err(_) => host.as_str(),
+    });
+    let bare = name.trim_matches(['[', ']']);
+    let local = bare.is_empty() || bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok();
+    if header("Origin").is_none() && local {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        code::ACCESS_DENIED,
+        "a web page may not use a server without passwords; start it with --users, or speak to 127.0.0.1 from a program",
+    ))
+}
+
 /// Reads the credentials: X-ClickHouse headers, basic authentication or URL parameters, but only one of them.
 pub fn credentials(query_string: &str, headers: &HeaderMap) -> Result<Credentials, EngineError> {
     let header = |name: &str| headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
@@ -235,6 +255,16 @@ mod tests {
         ] {
             assert_eq!(request.check_session(sql).map_err(|e| e.http_status()), Err(501), "{sql}");
         }
+    }
+
+    #[test]
+    fn a_page_in_a_browser_is_told_from_a_program() {
+        let check = |pairs: &[(&'static str, &'static str)]| check_not_a_page(&headers(pairs)).is_ok();
+        assert!(check(&[]) && check(&[("Host", "127.0.0.1:8123")]) && check(&[("Host", "[::1]:8123")]));
+        assert!(check(&[("Host", "localhost")]) && check(&[("Host", "::1")]));
+        assert!(!check(&[("Host", "evil.example:8123")]));
+        assert!(!check(&[("Host", "127.0.0.1:8123"), ("Origin", "http://evil.example")]));
+        assert!(!check(&[("Host", "127.0.0.1.evil.example")]));
     }
 
     #[test]

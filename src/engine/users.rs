@@ -61,6 +61,8 @@ pub struct Users {
 pub struct Identity {
     pub name: String,
     pub access: Access,
+    /// They had to give a password.
+    pub by_password: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +134,10 @@ impl Users {
             None => false,
         };
         match (right, user) {
-            (true, Some(user)) => Ok(Identity { name: name.to_owned(), access: user.access }),
+            (true, Some(user)) => {
+                let by_password = user.password_sha256.is_some();
+                Ok(Identity { name: name.to_owned(), access: user.access, by_password })
+            }
             _ => Err(EngineError::new(
                 code::AUTHENTICATION_FAILED,
                 format_args!(

@@ -313,6 +313,23 @@ async fn the_engine_is_the_one_whose_functions_were_gone_through() {
     );
 }
 
+#[actix_rt::test]
+async fn a_web_page_cannot_use_a_server_without_passwords() {
+    let engine = Engine::start();
+    let send = |name: &'static str, value: &'static str| {
+        Client::new().post(format!("{}/", engine.url)).header(name, value).body("SELECT 1").send()
+    };
+    for (name, value) in [("Origin", "http://evil.example"), ("Host", "evil.example")] {
+        assert_eq!(send(name, value).await.unwrap().status().as_u16(), 403, "{name}");
+    }
+    assert_eq!(send("Host", "localhost:8123").await.unwrap().status().as_u16(), 200);
+    // With a password it is the user's own business where they use it.
+    let (engine, _folder) = with_users();
+    let request = Client::new().post(format!("{}/", engine.url)).header("Origin", "http://grafana.example");
+    let answer = request.basic_auth("reader", Some("secret")).body("SELECT 1").send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+}
+
 #[test]
 fn an_open_server_is_refused_beyond_loopback() {
     let folder = tempfile::tempdir().unwrap();
