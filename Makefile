@@ -55,6 +55,12 @@ demo: tools ## Build and start everything, print the addresses and a live view; 
 	@$(STAGE) build cargo build --locked --release
 	@"$${CARGO_TARGET_DIR:-target}/release/boathouse" demo $(DEMO)
 
+# Options: make bench BENCH="--events 1000000 --svg bench.svg".
+.PHONY: bench
+bench: tools ## Measure throughput, CPU, memory, latency and recovery on this machine; reconciled at the end
+	@$(STAGE) build cargo build --locked --release
+	@"$${CARGO_TARGET_DIR:-target}/release/boathouse" bench $(BENCH)
+
 .PHONY: clean-data
 clean-data: ## Throw the demo's data away
 	rm -rf data

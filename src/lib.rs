@@ -17,6 +17,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod actors;
+pub mod bench;
 pub mod bronze;
 pub mod cli;
 pub mod config;

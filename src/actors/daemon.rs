@@ -69,8 +69,8 @@ async fn serve(
     let mut kept = Vec::new();
     let (stop, stopping) = watch::channel(false);
     for pipeline in &pipelines {
-        let bronze = Arbiter::new();
-        let stream = Arbiter::new();
+        let bronze = named(c"bronze");
+        let stream = named(c"stream");
         let partitions = partitions_of(&server, pipeline, &io).await;
         let setup = Arc::new(Setup {
             server: server.clone(),
@@ -157,6 +157,16 @@ async fn keep(setup: Arc<Setup>, mut stopping: watch::Receiver<bool>) {
     }
 }
 
+/// An arbiter whose thread carries a name that tells tools what it does.
+fn named(name: &'static std::ffi::CStr) -> Arbiter {
+    let arbiter = Arbiter::new();
+    arbiter.spawn_fn(move || {
+        // SAFETY: the name is a NUL-terminated string that lives for ever; the call names the thread it is made on.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    });
+    arbiter
+}
+
 /// How many partitions the topic has, where the broker says so in time.
 async fn partitions_of(server: &Server, pipeline: &Pipeline, io: &tokio::runtime::Handle) -> usize {
     let (config, topic) = (kafka::settings::client(&server.kafka), pipeline.topic.clone());
@@ -204,7 +214,7 @@ fn instance_id(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Batches come and go by the megabyte; given back to the system each time, they would cost their page faults anew.
-fn keep_freed_memory() {
+pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets parameters of the allocator.
     unsafe {

@@ -14,4 +14,4 @@ mod upkeep;
 mod windows;
 mod witness;
 
-pub use daemon::run;
+pub use daemon::{keep_freed_memory, run};

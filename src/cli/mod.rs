@@ -3,6 +3,7 @@
 //! A command is a struct of its arguments with a `run(self, &Context) -> anyhow::Result<Outcome>`. Results go to
 //! standard output, everything else (logs, progress, timings) to standard error.
 
+mod bench;
 mod bronze;
 mod clickhouse;
 mod dead_letters;
@@ -75,6 +76,9 @@ enum Command {
     Bronze(mend::Args),
     Topic(topic::TopicCommand),
     Demo(demo::DemoCommand),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchConsume(bench::consume::Args),
 }
 
 /// How a command that could be carried out ended.
@@ -160,6 +164,8 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Sql(args) => args.run(context),
         Command::Demo(command) => command.run(context),
         Command::Reconcile(args) => args.run(context),
+        Command::Bench(args) => args.run(context),
+        Command::BenchConsume(args) => args.run(context),
         Command::Status(args) => args.run(context),
         Command::DeadLetters(args) => args.run(context),
         Command::Bronze(args) => args.run(context),

@@ -19,5 +19,6 @@ pub use exposition::render_board;
 pub use health::{Limits, Readiness, readiness};
 pub use http::{ListenError, Listener};
 pub use partition::{Acquired, Consumed, PartitionPhase, PartitionState};
+pub use process::cpu_seconds;
 pub use recorder::Recorder;
 pub use status::{ActorStatus, MemoryStatus, PartitionStatus, SinkStatus, Status};

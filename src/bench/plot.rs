@@ -1,0 +1,121 @@
+//! The report as a picture: CPU by stage beside the consume-only loop, and latencies by rate.
+
+use std::fmt::Write;
+
+use super::report::Report;
+
+const WIDTH: f64 = 900.0;
+/// Where bars begin, and how long the longest is.
+const LEFT: f64 = 230.0;
+const LENGTH: f64 = 520.0;
+const ROW: f64 = 24.0;
+
+/// Bars of one unit, to one scale.
+struct Chart {
+    title: String,
+    unit: &'static str,
+    bars: Vec<(String, f64, &'static str)>,
+}
+
+impl Report {
+    /// An SVG document.
+    pub fn svg(&self) -> String {
+        let charts: Vec<Chart> = [self.cpu(), self.speed(), self.latency()].into_iter().flatten().collect();
+        let mut body = String::new();
+        let mut y = 34.0;
+        let verdict = if self.right { "reconciled: nothing lost or different" } else { "NOT RECONCILED" };
+        text(
+            &mut body,
+            20.0,
+            y,
+            "start",
+            &format!("boathouse {}, {} CPUs, {verdict}", self.version, self.machine.cpu_count),
+        );
+        for chart in &charts {
+            y = chart.draw(&mut body, y + 40.0);
+        }
+        let height = y + 10.0;
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+             height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{body}</svg>\n"
+        )
+    }
+
+    fn cpu(&self) -> Option<Chart> {
+        let d = &self.drains;
+        let mut bars = vec![
+            ("consume only".to_owned(), d.consume_only_cpu_seconds_per_million, "#8da0b3"),
+            (format!("whole daemon ({:.2} ×)", d.cpu_ratio_to_consume_only), d.cpu_seconds_per_million, "#1f6fb2"),
+        ];
+        bars.extend(d.stages().into_iter().map(|(stage, cpu)| (format!("· {stage}"), cpu, "#7fb4dd")));
+        let title = "CPU seconds per million events".to_owned();
+        (!d.daemon.is_empty()).then_some(Chart { title, unit: "s", bars })
+    }
+
+    fn speed(&self) -> Option<Chart> {
+        let d = &self.drains;
+        let bars = vec![
+            ("consume only".to_owned(), d.consume_only_events_per_second / 1e6, "#8da0b3"),
+            ("whole daemon".to_owned(), d.events_per_second / 1e6, "#1f6fb2"),
+        ];
+        let title = format!("Million events a second, draining {}", self.load.event_count);
+        (!d.daemon.is_empty()).then_some(Chart { title, unit: "M/s", bars })
+    }
+
+    fn latency(&self) -> Option<Chart> {
+        let mut bars = Vec::new();
+        for r in &self.rates {
+            let name = |what| format!("{:.0}/s, flush {} s, {what}", r.rate_per_second, r.realtime_flush_seconds);
+            bars.push((name("p50"), r.realtime_latency.p50_ms, "#8fcf9f"));
+            bars.push((name("p99"), r.realtime_latency.p99_ms, "#2e8b57"));
+            bars.push((name("p99.9"), r.realtime_latency.p999_ms, "#1d5c39"));
+        }
+        let title = "Event to queryable in ClickHouse, milliseconds".to_owned();
+        (!bars.is_empty()).then_some(Chart { title, unit: "ms", bars })
+    }
+}
+
+impl Chart {
+    /// Draws from `y` down; where it ends.
+    fn draw(&self, out: &mut String, mut y: f64) -> f64 {
+        text(out, 20.0, y, "start", &self.title);
+        let longest = self.bars.iter().map(|(_, value, _)| *value).fold(f64::MIN_POSITIVE, f64::max);
+        for (name, value, colour) in &self.bars {
+            y += ROW;
+            let length = value / longest * LENGTH;
+            text(out, LEFT - 8.0, y, "end", name);
+            let top = y - 13.0;
+            // Writing to a String cannot fail.
+            let _ =
+                writeln!(out, "<rect x=\"{LEFT}\" y=\"{top}\" width=\"{length:.1}\" height=\"17\" fill=\"{colour}\"/>");
+            let digits = if *value < 10.0 { 3 } else { 0 };
+            text(out, LEFT + length + 6.0, y, "start", &format!("{value:.digits$} {}", self.unit));
+        }
+        y
+    }
+}
+
+fn text(out: &mut String, x: f64, y: f64, anchor: &str, content: &str) {
+    let content = content.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{content}</text>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::sample;
+
+    #[test]
+    fn the_longest_bar_of_each_chart_has_the_full_length() {
+        let svg = sample().svg();
+        assert_eq!(svg.matches("width=\"520.0\"").count(), 3, "{svg}");
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn names_are_escaped() {
+        let mut report = sample();
+        report.version = "<1 & 2>".into();
+        assert!(report.svg().contains("&lt;1 &amp; 2&gt;"));
+    }
+}

@@ -1,0 +1,352 @@
+//! `boathouse bench`: how fast it is on this machine, what it costs, and whether it was right while it was measured.
+
+pub(super) mod consume;
+mod drain;
+mod meter;
+mod rate;
+mod site;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+
+use self::site::{Site, Wanted};
+use super::{Context, Outcome, output};
+use crate::bench::{Drains, Load, Machine, RateSample, ReconcileVerdict, Recovery, Report, Verdict};
+use crate::kafka::settings;
+use crate::producer::sender::{self, Pace};
+use crate::producer::topic;
+use crate::servers::engine::program_beside_us;
+use crate::servers::{Broker, BrokerChoice, BrokerKind};
+use crate::stop_signal::StopSignal;
+
+const TOPIC_LIMIT: Duration = Duration::from_secs(60);
+/// Event time that the backlog spans.
+const SPAN: &str = "1h";
+
+/// Measure it on this machine: throughput, CPU, memory, latency, recovery; every figure with reconcile's verdict.
+///
+/// Starts a broker and an engine of its own, loads a backlog, drains it in turns through a loop that only consumes and
+/// through the whole daemon, then runs at fixed rates and kills the daemon under load.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  boathouse bench --svg bench.svg                                the whole of it, some minutes
+  boathouse bench --events 1000000 --rates '' --pairs 5          draining alone
+  boathouse bench --pairs 0 --rates 20000 --flush 100ms          latency alone")]
+pub(crate) struct Args {
+    /// Events of the backlog.
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    events: u64,
+
+    /// Fixed rates, events per second, separated by commas; '' for none.
+    #[arg(long, default_value = "5000,20000", value_parser = rates)]
+    rates: Numbers,
+
+    /// How long each fixed rate is measured.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    rate_duration: Duration,
+
+    /// `realtime.flush_interval` at fixed rates; several are run one after the other.
+    #[arg(long, default_value = "1s,100ms", value_delimiter = ',', value_parser = humantime::parse_duration)]
+    flush: Vec<Duration>,
+
+    /// `bronze.flush_interval` in all runs.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    bronze_flush: Duration,
+
+    /// Pairs of consume-only loop and whole daemon; 0 for none.
+    #[arg(long, default_value_t = 3)]
+    pairs: u32,
+
+    /// SIGKILLs under load, at the last rate.
+    #[arg(long, default_value_t = 3)]
+    kills: u32,
+
+    /// Write a picture too.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// Where the run keeps its data while it lasts (0.6 KB an event); by default the system's folder for temporary files.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// A broker that runs already, instead of one of its own.
+    #[arg(long, value_name = "HOST:PORT")]
+    brokers: Option<String>,
+}
+
+/// What `--rates` says.
+#[derive(Debug, Clone)]
+struct Numbers(Vec<f64>);
+
+fn rates(text: &str) -> Result<Numbers, String> {
+    let one = |rate: &str| match rate.trim().parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err(format!("`{rate}` is no rate: a number greater than 0")),
+    };
+    let parts = text.split(',').filter(|part| !part.trim().is_empty());
+    parts.map(one).collect::<Result<_, _>>().map(Numbers)
+}
+
+impl Args {
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let stop = StopSignal::listen().context("cannot listen for signals")?;
+        let parent = self.data.clone().unwrap_or_else(std::env::temp_dir);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let name = format!("boathouse-bench-{since}-{}", std::process::id());
+        let folder = parent.join(&name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let folder = fs::canonicalize(&folder)?;
+        let load_average = load_average();
+        let choice = match &self.brokers {
+            Some(address) => BrokerChoice::External(address.clone()),
+            None => BrokerChoice::from_env()?,
+        };
+        say("starting a broker");
+        let outcome = Broker::start(&choice, &folder.join("kafka"), 0).map_err(Into::into).and_then(|mut broker| {
+            let run = Run { args: &self, stop: &stop, folder: &folder, name: &name, broker: &broker, load_average };
+            let report = context.block_on(run.everything());
+            if broker.kind() == BrokerKind::External {
+                context.block_on(run.delete_topics())?;
+            }
+            broker.stop();
+            report
+        });
+        let report = match outcome {
+            Ok(report) => report,
+            Err(error) => {
+                eprintln!("boathouse bench: logs and data are kept in {}", folder.display());
+                return Err(error);
+            }
+        };
+        if report.right {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        } else {
+            eprintln!("boathouse bench: logs and data are kept in {}", folder.display());
+        }
+        if let Some(file) = &self.svg {
+            fs::write(file, report.svg()).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        if context.json {
+            output::json(&report)?;
+        } else {
+            let mut out = output::stdout();
+            std::io::Write::write_all(&mut out, report.text().as_bytes())?;
+            std::io::Write::flush(&mut out)?;
+        }
+        Ok(if report.right { Outcome::Right } else { Outcome::Wrong })
+    }
+}
+
+struct Run<'a> {
+    args: &'a Args,
+    stop: &'a StopSignal,
+    folder: &'a Path,
+    /// First part of the topics' names.
+    name: &'a str,
+    broker: &'a Broker,
+    load_average: Option<f64>,
+}
+
+impl Run<'_> {
+    async fn everything(&self) -> anyhow::Result<Report> {
+        let mut verdicts = Vec::new();
+        let (load, drains) = self.drains(&mut verdicts).await?;
+        let (rates, recovery) = self.rates(&mut verdicts).await?;
+        let right = !verdicts.is_empty() && verdicts.iter().all(|v| v.verdict == Verdict::Same);
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine: self.machine(),
+            load,
+            bronze_flush_seconds: self.args.bronze_flush.as_secs_f64(),
+            drains,
+            rates,
+            recovery,
+            reconcile: verdicts,
+            right,
+        })
+    }
+
+    async fn drains(&self, verdicts: &mut Vec<ReconcileVerdict>) -> anyhow::Result<(Load, Drains)> {
+        let topic = format!("{}-backlog", self.name);
+        let mut load = Load { event_count: 0, partition_count: 0, mean_record_bytes: 0.0, produced_per_second: 0.0 };
+        let (mut consumed, mut drained) = (Vec::new(), Vec::new());
+        for pair in 1..=self.args.pairs {
+            if pair == 1 {
+                say(&format!("loading {} events", self.args.events));
+                load.produced_per_second = self.produce_backlog(&topic)?;
+            }
+            let flush = self.args.flush.first().copied().unwrap_or(Duration::from_secs(1));
+            let site = self.site(format!("drain {pair}"), &topic, flush)?;
+            let ends = site.ends()?;
+            // Each goes first every other time: whoever follows finds the broker's pages warm.
+            if pair % 2 == 1 {
+                consumed.push(self.consume(&site, pair)?);
+                drained.push(self.drain(&site, &ends, pair).await?);
+            } else {
+                drained.push(self.drain(&site, &ends, pair).await?);
+                consumed.push(self.consume(&site, pair)?);
+            }
+            say("reconciling");
+            verdicts.push(site.reconcile()?);
+            (load.event_count, load.partition_count) = (ends.values().map(|e| e.unsigned_abs()).sum(), ends.len());
+        }
+        if let Some(one) = consumed.first() {
+            load.mean_record_bytes = one.byte_count as f64 / one.record_count as f64;
+        }
+        Ok((load, Drains::of(consumed, drained)))
+    }
+
+    fn consume(&self, site: &Site, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
+        self.go_on()?;
+        let sample = drain::consume(site)?;
+        say(&format!(
+            "pair {pair}: consume only {:.0} events/s, {:.3} CPU s per million",
+            sample.events_per_second, sample.cpu_seconds_per_million
+        ));
+        Ok(sample)
+    }
+
+    async fn drain(&self, site: &Site, ends: &site::Ends, pair: u32) -> anyhow::Result<crate::bench::DrainSample> {
+        self.go_on()?;
+        let sample = drain::drain(site, ends, self.stop).await?;
+        say(&format!(
+            "pair {pair}: whole daemon {:.0} events/s, {:.3} CPU s per million, peak {} MiB",
+            sample.events_per_second,
+            sample.cpu_seconds_per_million,
+            sample.peak_rss_bytes >> 20
+        ));
+        Ok(sample)
+    }
+
+    async fn rates(&self, verdicts: &mut Vec<ReconcileVerdict>) -> anyhow::Result<(Vec<RateSample>, Option<Recovery>)> {
+        let runs: Vec<(Duration, f64)> = self
+            .args
+            .flush
+            .iter()
+            .flat_map(|flush| self.args.rates.0.iter().map(move |rate| (*flush, *rate)))
+            .collect();
+        let (mut samples, mut recovery) = (Vec::new(), None);
+        for (number, &(flush, rate)) in runs.iter().enumerate() {
+            self.go_on()?;
+            let topic = format!("{}-rate-{number}", self.name);
+            self.ensure(&topic)?;
+            let run = format!("{rate} events/s, flush {}", humantime::format_duration(flush));
+            say(&format!("{run}: measuring for {:?}", self.args.rate_duration));
+            let site = self.site(run, &topic, flush)?;
+            let plan = rate::Plan {
+                rate_per_second: rate,
+                realtime_flush: flush,
+                bronze_flush: self.args.bronze_flush,
+                duration: self.args.rate_duration,
+                kills: if number + 1 == runs.len() { self.args.kills } else { 0 },
+            };
+            let (sample, caught_up) = rate::run(&site, &plan, self.stop).await?;
+            say(&format!(
+                "realtime p99 {:.0} ms, Bronze p99 {:.0} ms; reconciling",
+                sample.realtime_latency.p99_ms, sample.bronze_latency.p99_ms
+            ));
+            recovery = Recovery::of(rate, caught_up).or(recovery);
+            samples.push(sample);
+            verdicts.push(site.reconcile()?);
+        }
+        Ok((samples, recovery))
+    }
+
+    fn site(&self, run: String, topic: &str, realtime_flush: Duration) -> anyhow::Result<Site> {
+        Site::new(Wanted {
+            run,
+            folder: self.folder,
+            brokers: self.broker.address(),
+            topic,
+            realtime_flush,
+            bronze_flush: self.args.bronze_flush,
+        })
+    }
+
+    fn ensure(&self, topic: &str) -> anyhow::Result<()> {
+        let client = sender::client_config(self.broker.address(), Pace::Max, TOPIC_LIMIT, &[]);
+        topic::ensure(&client, topic, topic::PARTITIONS, TOPIC_LIMIT, |_| {}, || self.stop.asked())?;
+        Ok(())
+    }
+
+    /// Records a second.
+    fn produce_backlog(&self, topic: &str) -> anyhow::Result<f64> {
+        let count = self.args.events.to_string();
+        let output = Command::new(program_beside_us("boathouse-producer")?)
+            .args(["--brokers", self.broker.address(), "--topic", topic, "--count", &count, "--max-rate"])
+            .args(["--span", SPAN, "--seed", "42", "--json", "--quiet"])
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run boathouse-producer")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            bail!("the producer failed: {text}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default())
+            .with_context(|| format!("the producer's summary is no JSON: {text}"))?;
+        summary["delivered_per_second"].as_f64().context("the producer's summary has no `delivered_per_second`")
+    }
+
+    /// On a broker of others nothing is left behind.
+    async fn delete_topics(&self) -> anyhow::Result<()> {
+        let kafka = crate::config::Kafka { brokers: self.broker.address().into(), ..Default::default() };
+        let admin: AdminClient<DefaultClientContext> = settings::client(&kafka).create()?;
+        let metadata = admin.inner().fetch_metadata(None, TOPIC_LIMIT)?;
+        let ours: Vec<&str> =
+            metadata.topics().iter().map(|t| t.name()).filter(|topic| topic.starts_with(self.name)).collect();
+        if !ours.is_empty() {
+            for deleted in admin.delete_topics(&ours, &AdminOptions::new()).await? {
+                deleted.map_err(|(topic, code)| anyhow::anyhow!("the topic {topic} could not be deleted: {code}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn machine(&self) -> Machine {
+        let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        Machine {
+            cpu_count: std::thread::available_parallelism().map_or(1, usize::from),
+            cpu_model: model.map(|(_, model)| model.trim().to_owned()),
+            load_average: self.load_average,
+            broker: format!("{:?}", self.broker.kind()),
+        }
+    }
+
+    fn go_on(&self) -> anyhow::Result<()> {
+        if self.stop.asked() {
+            bail!("stopped");
+        }
+        Ok(())
+    }
+}
+
+fn load_average() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Progress, for whoever waits.
+fn say(line: &str) {
+    eprintln!("bench: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_numbers_or_none() {
+        assert_eq!(rates("5000, 20000").unwrap().0, [5000.0, 20000.0]);
+        assert!(rates("").unwrap().0.is_empty());
+        for wrong in ["0", "-1", "fast", "1,,x", "inf"] {
+            assert!(rates(wrong).is_err(), "{wrong}");
+        }
+    }
+}
