@@ -25,8 +25,8 @@ pub fn peak_rss_bytes(status: &str) -> Option<u64> {
 }
 
 /// The stage of the daemon that a thread's name (15 bytes, as the kernel keeps it) stands for.
-pub fn stage(thread: &str) -> &'static str {
-    match thread {
+pub fn stage(thread: &str) -> String {
+    let known = match thread {
         name if name.starts_with("reader-") => "decode",
         name if name.starts_with("rdk:") => "librdkafka",
         "bronze" => "bronze",
@@ -35,8 +35,10 @@ pub fn stage(thread: &str) -> &'static str {
         "metrics" => "metrics",
         "kafka-client" => "kafka_client",
         "boathouse" => "main",
-        _ => "other",
-    }
+        // Short-lived helpers of libraries: by their own name, without the number that tells them apart.
+        other => return format!("other: {}", other.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-')),
+    };
+    known.to_owned()
 }
 
 #[cfg(test)]
@@ -65,6 +67,6 @@ mod tests {
     fn threads_belong_to_stages() {
         assert_eq!(stage("reader-17"), "decode");
         assert_eq!(stage("rdk:broker1"), "librdkafka");
-        assert_eq!(stage("actix-rt|system"), "other");
+        assert_eq!(stage("tokio-rt-7"), "other: tokio-rt");
     }
 }

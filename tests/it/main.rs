@@ -4,6 +4,7 @@
     reason = "tests read variables for the number of seeds, and wait on other processes"
 )]
 
+mod bench;
 mod bronze;
 mod cli;
 mod config;

@@ -10,7 +10,7 @@ pub(super) struct Meter {
     pid: u32,
     ticks_per_second: f64,
     /// CPU ticks of each thread seen, ended ones included, with its stage.
-    threads: HashMap<u64, (&'static str, u64)>,
+    threads: HashMap<u64, (String, u64)>,
     peak_rss_bytes: u64,
     cpu_ticks: u64,
 }
@@ -66,7 +66,7 @@ impl Meter {
         let mut stages: BTreeMap<String, f64> = BTreeMap::new();
         let mut attributed = 0;
         for (stage, ticks) in self.threads.values() {
-            *stages.entry((*stage).to_owned()).or_default() += *ticks as f64 / self.ticks_per_second;
+            *stages.entry(stage.clone()).or_default() += *ticks as f64 / self.ticks_per_second;
             attributed += ticks;
         }
         let rest = self.cpu_ticks.saturating_sub(attributed);

@@ -1,0 +1,58 @@
+//! `boathouse bench` with small numbers: everything is measured and reconciled. What the figures are is not asserted.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use serde_json::Value;
+
+use super::support::broker::broker;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_benchmark_measures_everything_and_is_right() {
+    let kafka = broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("bench.svg");
+    let output = Command::new(env!("CARGO_BIN_EXE_boathouse"))
+        .args(["--json", "bench", "--events", "20000", "--pairs", "1", "--rates", "1000", "--rate-duration", "3s"])
+        .args(["--flush", "200ms", "--bronze-flush", "500ms", "--kills", "1", "--brokers", kafka.address()])
+        .args([std::ffi::OsStr::new("--data"), folder.path().as_os_str(), "--svg".as_ref(), svg.as_os_str()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["right"], true, "{report:#}");
+    let runs = report["reconcile"].as_array().unwrap();
+    assert_eq!(runs.len(), 2, "one drain and one rate: {report:#}");
+    assert!(runs.iter().all(|r| r["verdict"] == "same"), "{report:#}");
+    assert_eq!(report["load"]["event_count"], 20_000);
+    assert_eq!(report["drains"]["consume_only"][0]["record_count"], 20_000);
+    for positive in [
+        "/load/mean_record_bytes",
+        "/drains/events_per_second",
+        "/drains/cpu_seconds_per_million",
+        "/drains/consume_only_cpu_seconds_per_million",
+        "/drains/cpu_ratio_to_consume_only",
+        "/drains/peak_rss_bytes",
+        "/drains/start_to_first_record_seconds",
+        "/rates/0/consumed_per_second",
+        "/rates/0/realtime_latency/p999_ms",
+        "/rates/0/bronze_latency/p50_ms",
+        "/recovery/max_seconds",
+    ] {
+        assert!(report.pointer(positive).and_then(Value::as_f64) > Some(0.0), "{positive} in {report:#}");
+    }
+    // Ten probes a second, each seen by both sinks.
+    let count = |sink: &str| report["rates"][0][sink]["sample_count"].as_u64().unwrap();
+    assert!(count("realtime_latency") >= 20 && count("realtime_latency") == count("bronze_latency"), "{report:#}");
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg "));
+    // Nothing is left but the picture.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let consumer: BaseConsumer = kafka.client().create().unwrap();
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(10)).unwrap();
+    let left: Vec<&str> =
+        metadata.topics().iter().map(|t| t.name()).filter(|t| t.starts_with("boathouse-bench")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
