@@ -107,7 +107,13 @@ async fn serve(
     stop.send_replace(true);
     let drained = futures::future::join_all(kept);
     tokio::select! {
-        _ = drained => tracing::info!("stopped"),
+        drained = drained => {
+            if drained.into_iter().all(|pipeline| pipeline.unwrap_or(false)) {
+                tracing::info!("stopped: both sinks hold everything that was read");
+            } else {
+                tracing::info!("stopped; what a sink does not hold is read or counted again at the next start");
+            }
+        }
         () = tokio::time::sleep(deadline) => {
             tracing::warn!("stopped at the deadline; what was not drained is read again at the next start");
         }
@@ -125,8 +131,9 @@ async fn serve(
     Ok(())
 }
 
-/// Keeps a pipeline's supervisor alive until the daemon stops: one that panicked is made anew, after a pause.
-async fn keep(setup: Arc<Setup>, mut stopping: watch::Receiver<bool>) {
+/// Keeps a pipeline's supervisor alive until the daemon stops: one that panicked is made anew, after a pause. Answers
+/// whether both sinks hold everything that was read.
+async fn keep(setup: Arc<Setup>, mut stopping: watch::Receiver<bool>) -> bool {
     let id = ActorId::new("pipeline", setup.pipeline.name.as_str());
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Some(GIVE_UP_AFTER), HEALTHY_AFTER);
     loop {
@@ -136,11 +143,10 @@ async fn keep(setup: Arc<Setup>, mut stopping: watch::Receiver<bool>) {
             how = ended => how,
             _ = stopping.wait_for(|stop| *stop) => {
                 // An error means that it has ended by itself meanwhile.
-                let _ = supervisor.send(StopPipeline).await;
-                return;
+                return supervisor.send(StopPipeline).await.unwrap_or(false);
             }
         };
-        let Ok(Ended::Panicked(text)) = how else { return };
+        let Ok(Ended::Panicked(text)) = how else { return false };
         let pause = backoff.next(started.elapsed());
         tracing::error!(
             pipeline = setup.pipeline.name,
@@ -149,10 +155,10 @@ async fn keep(setup: Arc<Setup>, mut stopping: watch::Receiver<bool>) {
             "supervisor panicked"
         );
         setup.board.actor_failed(&id, text, pause.is_none());
-        let Some(pause) = pause else { return };
+        let Some(pause) = pause else { return false };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = stopping.wait_for(|stop| *stop) => return,
+            _ = stopping.wait_for(|stop| *stop) => return false,
         }
     }
 }

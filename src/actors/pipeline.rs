@@ -45,9 +45,9 @@ pub struct PartitionFailed {
     pub error: ReadError,
 }
 
-/// Drains and leaves; answered when everything is stopped.
+/// Drains and leaves; answered when everything is stopped, with whether both sinks hold everything that was read.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "bool")]
 pub struct StopPipeline;
 
 /// Batches that a partition's reader may run ahead of its consumer.
@@ -92,7 +92,9 @@ pub struct PipelineSupervisor {
     backoff: Backoff,
     /// Why the session is being closed, when it is for a fault.
     fault: Option<Fault>,
-    stopping: Vec<oneshot::Sender<()>>,
+    stopping: Vec<oneshot::Sender<bool>>,
+    /// Whether the last partitions to leave were drained into both sinks.
+    drained: bool,
     stopped: bool,
 }
 
@@ -118,6 +120,7 @@ impl PipelineSupervisor {
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), None, Duration::from_secs(60)),
             fault: None,
             stopping: Vec::new(),
+            drained: true,
             stopped: false,
         }
     }
@@ -308,7 +311,7 @@ impl PipelineSupervisor {
     fn finish_stop(&mut self) {
         self.stopped = true;
         for waiter in self.stopping.drain(..) {
-            let _ = waiter.send(());
+            let _ = waiter.send(self.drained);
         }
     }
 
@@ -519,15 +522,18 @@ impl PipelineSupervisor {
                 ended.push(running.consumer_ended);
             }
             let mut drained = None;
+            let mut both = false;
             if !faulty {
                 let work = async {
                     futures::future::join_all(ended).await;
                     let served = realtime.send(ServeNow);
                     let flushed = bronze.send(Flush);
-                    let (_, flushed) = tokio::join!(served, flushed);
-                    matches!(flushed, Ok(Ok(())))
+                    let (served, flushed) = tokio::join!(served, flushed);
+                    matches!(flushed, Ok(Ok(()))).then_some(matches!(served, Ok(true)))
                 };
-                if actix_rt::time::timeout(DRAIN, work).await.unwrap_or(false) {
+                let flushed = actix_rt::time::timeout(DRAIN, work).await.unwrap_or(None);
+                both = flushed == Some(true);
+                if flushed.is_some() {
                     let offsets = sources.iter().filter_map(|s| held_by_both(&board, s)).collect();
                     drained = Some(Drained { offsets, table });
                 } else {
@@ -539,9 +545,10 @@ impl PipelineSupervisor {
                 board.revoked(source);
             }
             let _ = bronze.send(Release(sources)).await;
-            drained
+            (drained, both)
         };
-        ctx.wait(drain.into_actor(self).map(move |drained, _, _| {
+        ctx.wait(drain.into_actor(self).map(move |(drained, both), supervisor, _| {
+            supervisor.drained = both;
             let _ = reply.send(drained);
         }));
     }
@@ -691,7 +698,7 @@ impl Handler<ConsumerEnded> for PipelineSupervisor {
 }
 
 impl Handler<StopPipeline> for PipelineSupervisor {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseFuture<bool>;
 
     fn handle(&mut self, _: StopPipeline, ctx: &mut Context<Self>) -> Self::Result {
         let (sender, told) = oneshot::channel();
@@ -702,8 +709,8 @@ impl Handler<StopPipeline> for PipelineSupervisor {
             self.finish_stop();
         }
         Box::pin(async move {
-            // Dropped only with the actor: then it is stopped, too.
-            let _ = told.await;
+            // Dropped only with the actor, undrained.
+            told.await.unwrap_or(false)
         })
     }
 }

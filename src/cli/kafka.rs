@@ -72,7 +72,11 @@ pub(crate) fn partitions(kafka: &Kafka, topic: &str) -> anyhow::Result<Option<Ve
 }
 
 /// First offset, and the offset behind the last record.
-pub(crate) fn watermarks(consumer: &PlainConsumer, topic: &str, partition: i32) -> anyhow::Result<(i64, i64)> {
+pub(crate) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> anyhow::Result<(i64, i64)> {
     consumer
         .fetch_watermarks(topic, partition, LIMIT)
         .with_context(|| format!("the offsets of {topic}/{partition} cannot be asked for"))

@@ -63,13 +63,13 @@ fn every_kind_of_record_comes_back() {
 
     assert_eq!(rows.num_rows(), 5);
     let partition = rows.column_by_name("partition").unwrap().as_primitive::<Int32Type>();
-    for row in 0..5 {
+    for (row, record) in records.iter().enumerate().take(5) {
         assert_eq!(text(&rows, "topic", row), Some("user-events"));
         assert_eq!(partition.value(row), 2);
         assert_eq!(int(&rows, "offset", row), Some(10 + row as i64));
-        assert_eq!(bytes(&rows, "key", row), records[row].key.as_deref(), "key of row {row}");
+        assert_eq!(bytes(&rows, "key", row), record.key.as_deref(), "key of row {row}");
         assert_eq!(time(&rows, "ingestion_time", row), Some(NOW));
-        let timestamp = records[row].timestamp;
+        let timestamp = record.timestamp;
         assert_eq!(time(&rows, "kafka_timestamp", row), (timestamp >= 0).then_some(timestamp * 1000));
         assert_eq!(text(&rows, "time_status", row), Some(batch.verdicts[row].as_str()));
     }
