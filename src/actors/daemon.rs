@@ -18,7 +18,7 @@ use super::supervise::{Backoff, Ended, launch};
 use crate::config::{Config, Pipeline, Server};
 use crate::kafka;
 use crate::serving;
-use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder};
+use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder, names};
 
 /// How long the start asks the broker how many partitions a topic has; the answer only cuts the memory budget.
 const ASK: Duration = Duration::from_secs(2);
@@ -69,8 +69,9 @@ async fn serve(
     let mut kept = Vec::new();
     let (stop, stopping) = watch::channel(false);
     for pipeline in &pipelines {
-        let bronze = named(c"bronze");
-        let stream = named(c"stream");
+        names::begin(&pipeline.name);
+        let bronze = Arbiter::new();
+        let stream = Arbiter::new();
         let partitions = partitions_of(&server, pipeline, &io).await;
         let setup = Arc::new(Setup {
             server: server.clone(),

@@ -2,16 +2,19 @@
 //! `/readyz` name these commands. Each is one commit to the Bronze table; a daemon that runs on old knowledge notices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
+use rdkafka::Message;
+use rdkafka::message::OwnedMessage;
 use serde_json::json;
 
 use super::{Context, Outcome, kafka};
 use crate::bronze::{self, Advance, DeltaLog, Ledger, Position, Table};
 use crate::config::{Config, Pipeline};
-use crate::kafka::Source;
+use crate::kafka::{Source, settings};
 
 /// Decide what a stopped pipeline asks you: settings left behind, a topic made anew, a gap, a wrong clock, a damaged log.
 #[derive(Debug, clap::Args)]
@@ -37,7 +40,7 @@ enum Action {
     AdoptTopic {
         /// The pipeline.
         pipeline: String,
-        /// Even though Bronze's positions lie within the topic as it is: all of it is then read and counted once more.
+        /// Even though the topic still holds what Bronze read from it: all of it is then read and counted once more.
         #[arg(long)]
         even_so: bool,
     },
@@ -111,10 +114,9 @@ fn adopt_topic(context: &Context, config: &Config, name: &str, even_so: bool) ->
     let logs = logs(config, &pipeline.topic)?;
     let table = context.block_on(async {
         let table = Table::open_or_create(uri, pipeline, None).await?;
-        let standing = standing(&table, &logs).await?;
-        if !even_so && standing.iter().all(|(at, log)| at.next_offset <= log.end) {
+        if !even_so && !is_another_log(config, &table, &logs).await? {
             bail!(
-                "every position of Bronze lies within topic {} as it is, so it does not look like one made anew; \
+                "topic {} still holds what Bronze read from it, so it does not look like one made anew; \
                  adopted all the same (--even-so), all of it would be read and counted once more",
                 pipeline.topic
             );
@@ -197,9 +199,28 @@ async fn acquire(
     Ok(known.filter_map(|((source, at), log)| Some((source, at?, *log))).collect())
 }
 
-async fn standing(table: &Table, logs: &[Log]) -> anyhow::Result<Vec<(Position, Log)>> {
-    let known = acquire(table, &mut table.ledger(), logs).await?;
-    Ok(known.into_iter().map(|(_, at, log)| (at, log)).collect())
+/// Whether the topic is not the one that Bronze has read: a position beyond its end, or another record in the place of
+/// Bronze's last one.
+async fn is_another_log(config: &Config, table: &Table, logs: &[Log]) -> anyhow::Result<bool> {
+    let client = settings::client(&config.server.kafka);
+    for (source, at, log) in acquire(table, &mut table.ledger(), logs).await? {
+        if at.next_offset > log.end {
+            return Ok(true);
+        }
+        let row = table.last_row(None, &source).await?.filter(|row| (log.start..log.end).contains(&row.offset));
+        let Some(row) = row else { continue };
+        let (mut client, topic) = (client.clone(), source.topic.clone());
+        client.set("group.id", format!("{}-adopt", config.server.kafka.group));
+        let read =
+            move || crate::kafka::records_at(&client, &topic, log.partition, &[row.offset], Duration::from_secs(15));
+        let records = tokio::task::spawn_blocking(read).await??;
+        let timestamp = |record: &OwnedMessage| record.timestamp().to_millis().filter(|t| *t >= 0);
+        // A record that compaction has taken says nothing.
+        if records.iter().flatten().any(|record| timestamp(record) != row.kafka_timestamp) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn lower_mark(context: &Context, config: &Config, name: &str, to: DateTime<Utc>) -> anyhow::Result<Vec<String>> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -47,12 +47,12 @@ fn record_at(
             None => {}
             Some(Ok(record)) => return Ok((record.offset() == offset).then(|| record.detach())),
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
-            Some(Err(KafkaError::MessageConsumption(Code::OffsetOutOfRange | Code::AutoOffsetReset))) => {
-                return Ok(None);
-            }
+            Some(Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset,
+            ))) => return Ok(None),
             // A broker that goes away and comes back heals inside the client.
             Some(Err(error)) => tracing::debug!(%error, topic, partition, offset, "looking up a record"),
         }
     }
-    Err(KafkaError::MessageConsumption(Code::OperationTimedOut))
+    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
 }

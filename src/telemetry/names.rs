@@ -304,6 +304,20 @@ pub const ALL: &[&Definition] = &[
     &END_TO_END_SECONDS.0,
 ];
 
+/// Begins the counters of a pipeline at 0, so that the first event of each shows as an increase.
+pub fn begin(pipeline: &str) {
+    let counters = [
+        &BRONZE_ROWS,
+        &BRONZE_BYTES,
+        &BRONZE_FENCED,
+        &BRONZE_UNKNOWN,
+        &REALTIME_ROWS,
+        &REALTIME_FAILURES,
+        &REALTIME_DROPPED,
+    ];
+    counters.iter().for_each(|counter| counter.add(0, &[pipeline]));
+}
+
 /// Hands the descriptions of recorded metrics to the recorder; once, at the start.
 pub(super) fn describe(recorder: &dyn metrics::Recorder) {
     for metric in ALL.iter().filter(|m| m.origin == Origin::Recorder) {

@@ -54,6 +54,7 @@ async fn a_scrape_shows_the_board_and_what_was_recorded() {
     board.windows_hold(&source(0), 1 << 10);
     names::BRONZE_COMMIT_SECONDS.observe(Duration::from_micros(2_000), &["scraped"]);
     names::BRONZE_COMMIT_SECONDS.observe(Duration::from_secs(60), &["scraped"]);
+    names::begin("scraped");
     names::BRONZE_ROWS.add(10, &["scraped"]);
     names::BRONZE_ROWS.add(5, &["scraped"]);
 
@@ -69,6 +70,8 @@ async fn a_scrape_shows_the_board_and_what_was_recorded() {
     assert_eq!(value(&text, "boathouse_memory_used_bytes"), 1_049_600.0);
     assert!(value(&text, "process_resident_memory_bytes") > 1e6);
     assert_eq!(value(&text, "boathouse_bronze_rows_total{pipeline=\"scraped\"}"), 15.0);
+    let fenced = value(&text, "boathouse_bronze_fenced_total{pipeline=\"scraped\"}");
+    assert_eq!(fenced, 0.0, "begun before its first event");
     let bucket =
         |le: &str| value(&text, &format!("boathouse_bronze_commit_seconds_bucket{{pipeline=\"scraped\",le=\"{le}\"}}"));
     assert_eq!((bucket("0.001"), bucket("0.0025"), bucket("30"), bucket("+Inf")), (0.0, 1.0, 1.0, 2.0));
