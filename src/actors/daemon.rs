@@ -70,8 +70,8 @@ async fn serve(
     let (stop, stopping) = watch::channel(false);
     for pipeline in &pipelines {
         names::begin(&pipeline.name);
-        let bronze = Arbiter::new();
-        let stream = Arbiter::new();
+        let bronze = named(c"bronze");
+        let stream = named(c"stream");
         let partitions = partitions_of(&server, pipeline, &io).await;
         let setup = Arc::new(Setup {
             server: server.clone(),
