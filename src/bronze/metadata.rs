@@ -126,6 +126,10 @@ pub fn decide(
         changed.insert(key::SETTINGS_HASH.into(), hash);
         what.push("put changed settings in force".into());
         fresh_epoch = true;
+    } else if *purpose == Purpose::AcceptSettings {
+        // Asked for on purpose: totals that were counted under the epoch so far are to be counted again.
+        what.push("put the settings in force anew".into());
+        fresh_epoch = true;
     }
     let mut txns = Vec::new();
     if let Purpose::LowerMarks(marks) = purpose {
