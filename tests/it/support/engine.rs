@@ -182,17 +182,3 @@ fn spawn(path: &Path, listen: &str, arguments: &[String]) -> (Child, SocketAddr,
         }
     }
 }
-
-/// URL parameters for a request.
-pub trait WithParameters {
-    fn query(self, parameters: &[(&str, &str)]) -> Self;
-}
-
-impl WithParameters for reqwest::RequestBuilder {
-    fn query(self, parameters: &[(&str, &str)]) -> Self {
-        let (client, request) = self.build_split();
-        let mut request = request.expect("a request");
-        request.url_mut().query_pairs_mut().extend_pairs(parameters);
-        Self::from_parts(client, request)
-    }
-}
