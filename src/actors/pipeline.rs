@@ -4,29 +4,28 @@
 //!
 //! One *round* is one life of table, client and actors; words from an earlier round are ignored.
 
+mod assignment;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot};
 
-use super::bronze::{Acquire, BronzeWriter, Flush, Genesis, Release, Store};
+use super::bronze::{BronzeWriter, Store};
 use super::consumer::{NewWindows, PartitionConsumer};
-use super::realtime::{RealtimeWriter, ServeNow, Served, Windows};
+use super::realtime::{RealtimeWriter, Served, Windows};
 use super::setup::Setup;
 use super::supervise::{Backoff, Ended, launch};
 use super::upkeep::{self, Upkeep};
 use super::windows::{Consumer, WindowAggregator};
-use super::witness;
-use crate::bronze::{BronzeError, Position, Table};
-use crate::config::StartAt;
-use crate::event::{self, Decoder, Schema};
+use crate::bronze::{BronzeError, Table};
+use crate::event::Schema;
 use crate::failpoint;
-use crate::kafka::{self, Assigned, Client, ClientEvent, Drained, Known, Place, Placement, ReadError, Source, place};
-use crate::telemetry::{Acquired, ActorId, PartitionPhase, SinkCondition};
-use crate::window::{AggregatePlan, EventClock, Standing};
+use crate::kafka::{self, Client, ClientEvent, ReadError, Source};
+use crate::telemetry::{ActorId, PartitionPhase, SinkCondition};
+use crate::window::{AggregatePlan, Standing};
 
 /// Something on the way to Bronze failed.
 #[derive(Message)]
@@ -50,12 +49,8 @@ pub struct PartitionFailed {
 #[rtype(result = "bool")]
 pub struct StopPipeline;
 
-/// Batches that a partition's reader may run ahead of its consumer.
-const AHEAD: usize = 1;
 /// Words of the client that may wait to be heard; then its thread waits.
 const EVENTS: usize = 64;
-/// How long a drain may take at a revocation.
-const DRAIN: Duration = Duration::from_secs(20);
 /// How long the cause of a consumer's end may take to be told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often group offsets are committed and progress is looked at.
@@ -315,142 +310,6 @@ impl PipelineSupervisor {
         }
     }
 
-    fn assigned(&mut self, partitions: Vec<Assigned>, reply: SyncSender<HashMap<i32, Place>>, ctx: &mut Context<Self>) {
-        let Some(session) = self.session.as_ref().filter(|_| self.fault.is_none()) else {
-            let _ = reply.send(HashMap::new());
-            return;
-        };
-        let pipeline: Arc<str> = self.setup.pipeline.name.as_str().into();
-        let topic: Arc<str> = self.setup.pipeline.topic.as_str().into();
-        let sources: Vec<Arc<Source>> = partitions
-            .iter()
-            .map(|p| {
-                Arc::new(Source {
-                    pipeline: pipeline.clone(),
-                    topic: topic.clone(),
-                    generation: session.generation,
-                    partition: p.partition,
-                })
-            })
-            .collect();
-        let bronze = session.bronze.clone();
-        let (table_id, start_at) = (session.table_id.clone(), self.setup.pipeline.start_at);
-        let (setup, served) = (self.setup.clone(), session.served.clone());
-        let work = async move {
-            let gone = |_| BronzeError::Io { what: "placing partitions".into(), cause: "the writer is gone".into() };
-            let acquired = bronze.send(Acquire(sources.clone())).await.map_err(gone)??;
-            let mut begun = acquired.positions.iter().any(Option::is_some);
-            if !begun && start_at == StartAt::Latest {
-                // Partitions may have come without those that the pipeline began with.
-                let first = Arc::new(Source { partition: 0, ..(*sources[0]).clone() });
-                let known = served.table.ledger().acquire(&[first]).await?;
-                begun = known.positions.iter().any(Option::is_some);
-            }
-            let mut begin = Vec::new();
-            let mut placed = Vec::new();
-            for ((assigned, source), position) in partitions.iter().zip(&sources).zip(&acquired.positions) {
-                let placement = place(&Known {
-                    name: &format!("{}/{}", source.topic, source.partition),
-                    pipeline: &source.pipeline,
-                    log: assigned.log.clone(),
-                    bronze: position.map(|p| p.next_offset),
-                    pipeline_has_begun: begun,
-                    start_at,
-                    committed_table: assigned.committed_table.as_deref(),
-                    our_table: &table_id,
-                });
-                let placement = match placement {
-                    Placement::Continue(at) => witness::confirm(&setup, &served, source, at, &assigned.log).await,
-                    other => other,
-                };
-                let at = match &placement {
-                    Placement::Begin(offset) => {
-                        begin.push((source.clone(), *offset));
-                        Some(Position { next_offset: *offset, mark: None })
-                    }
-                    Placement::Continue(_) => *position,
-                    Placement::Stop { .. } => None,
-                };
-                placed.push((source.clone(), placement, at, assigned.log.end));
-            }
-            if !begin.is_empty() {
-                bronze.send(Genesis(begin)).await.map_err(gone)??;
-            }
-            Ok::<_, BronzeError>(placed)
-        };
-        ctx.wait(work.into_actor(self).map(move |outcome, supervisor, ctx| {
-            let mut places = HashMap::new();
-            match outcome {
-                Ok(placed) => {
-                    for (source, placement, at, log_end) in placed {
-                        let place = match (placement, at) {
-                            (Placement::Stop { what, command }, _) => {
-                                tracing::error!(%source, what, command, "partition stopped until somebody decides");
-                                supervisor.setup.board.stopped(&source, what, command);
-                                Place::Hold
-                            }
-                            (_, Some(at)) => supervisor.launch_partition(source.clone(), at, log_end, ctx),
-                            (_, None) => Place::Hold,
-                        };
-                        places.insert(source.partition, place);
-                    }
-                }
-                Err(error) => supervisor.fail(Fault::from(&error), ctx),
-            }
-            // A client that no longer waits is closing.
-            let _ = reply.send(places);
-        }));
-    }
-
-    fn launch_partition(&mut self, source: Arc<Source>, at: Position, log_end: i64, ctx: &mut Context<Self>) -> Place {
-        let setup = self.setup.clone();
-        let Some((bronze, schema)) = self.session.as_ref().map(|s| (s.bronze.clone(), s.schema.clone())) else {
-            return Place::Hold;
-        };
-        setup.board.acquired(
-            &source,
-            &Acquired {
-                position: at.next_offset,
-                mark: at.mark,
-                bound: setup.pipeline.time.bound,
-                bronze_flush_interval: setup.pipeline.bronze.flush_interval,
-                realtime_flush_interval: (!setup.pipeline.aggregates.is_empty())
-                    .then_some(setup.pipeline.realtime.flush_interval),
-            },
-        );
-        setup.board.end_offset(&source, log_end);
-        let start = Standing { next_offset: at.next_offset, mark: at.mark };
-        let Some(windows) = self.launch_windows(&source, Some(start), ctx) else { return Place::Hold };
-        let (events, inbox) = mpsc::channel(AHEAD);
-        let (consumer, ended) = {
-            let (setup, source, supervisor, round) = (setup.clone(), source.clone(), ctx.address(), self.round);
-            let sinks = (bronze, windows.clone());
-            launch(&self.setup.stream_arbiter, move || {
-                PartitionConsumer::new(setup, round, source, supervisor, sinks, inbox)
-            })
-        };
-        windows.do_send(Consumer(consumer.clone()));
-        let (done, consumer_ended) = oneshot::channel();
-        let (round, partition, supervisor) = (self.round, source.partition, ctx.address());
-        // Not in this actor's own context, which stands still while it drains what has just ended.
-        actix_rt::spawn(async move {
-            let how = ended.await.unwrap_or(Ended::Stopped);
-            let _ = done.send(());
-            supervisor.do_send(ConsumerEnded { round, partition, how });
-        });
-        tracing::info!(%source, position = at.next_offset, "partition taken up at Bronze's position");
-        if let Some(session) = &mut self.session {
-            session.partitions.insert(source.partition, Running { source: source.clone(), consumer, consumer_ended });
-            if source.partition == 0 && session.upkeep.is_none() {
-                let (setup, served, generation) = (setup.clone(), session.served.clone(), session.generation);
-                session.upkeep = Some(Upkeep::new(setup, served, generation).start());
-            }
-        }
-        let clock = EventClock::new(&setup.pipeline.time, at.mark);
-        let decoder = Box::new(Decoder::new(schema, &event::coded_fields(&setup.pipeline)));
-        Place::From { source, position: at.next_offset, clock, decoder, events }
-    }
-
     /// A consumer has ended; if nobody has asked it to, or has told why, its reader has failed.
     fn missed(&mut self, round: u64, partition: i32, ctx: &mut Context<Self>) {
         let running = self.session.as_ref().filter(|s| s.client.is_some() && s.partitions.contains_key(&partition));
@@ -496,61 +355,6 @@ impl PipelineSupervisor {
             windows.do_send(Consumer(consumer.clone()));
             consumer.do_send(NewWindows(windows));
         }
-    }
-
-    /// Partitions leave: their readers have stopped. Unless something has failed, everything in hand is made durable.
-    fn revoked(&mut self, partitions: Vec<i32>, reply: SyncSender<Option<Drained>>, ctx: &mut Context<Self>) {
-        let faulty = self.fault.is_some();
-        let board = self.setup.board.clone();
-        let Some(session) = &mut self.session else {
-            let _ = reply.send(None);
-            return;
-        };
-        if partitions.contains(&0)
-            && let Some(upkeep) = session.upkeep.take()
-        {
-            upkeep.do_send(upkeep::Stop);
-        }
-        let leaving: Vec<Running> = partitions.iter().filter_map(|p| session.partitions.remove(p)).collect();
-        let (bronze, realtime) = (session.bronze.clone(), session.realtime.clone());
-        let table = session.table_id.clone();
-        let drain = async move {
-            let mut sources = Vec::new();
-            let mut ended = Vec::new();
-            for running in leaving {
-                sources.push(running.source);
-                ended.push(running.consumer_ended);
-            }
-            let mut drained = None;
-            let mut both = false;
-            if !faulty {
-                let work = async {
-                    futures::future::join_all(ended).await;
-                    let served = realtime.send(ServeNow);
-                    let flushed = bronze.send(Flush);
-                    let (served, flushed) = tokio::join!(served, flushed);
-                    matches!(flushed, Ok(Ok(()))).then_some(matches!(served, Ok(true)))
-                };
-                let flushed = actix_rt::time::timeout(DRAIN, work).await.unwrap_or(None);
-                both = flushed == Some(true);
-                if flushed.is_some() {
-                    let offsets = sources.iter().filter_map(|s| held_by_both(&board, s)).collect();
-                    drained = Some(Drained { offsets, table });
-                } else {
-                    tracing::warn!("partitions leave undrained; what Bronze does not hold is read again");
-                }
-            }
-            for source in &sources {
-                realtime.do_send(Windows(source.clone(), None));
-                board.revoked(source);
-            }
-            let _ = bronze.send(Release(sources)).await;
-            (drained, both)
-        };
-        ctx.wait(drain.into_actor(self).map(move |(drained, both), supervisor, _| {
-            supervisor.drained = both;
-            let _ = reply.send(drained);
-        }));
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
