@@ -22,13 +22,7 @@ pub(super) fn split(text: &str) -> (Vec<String>, bool) {
                 continue;
             }
             '/' if chars.peek() == Some(&'*') => {
-                let mut star = false;
-                for c in chars.by_ref() {
-                    if star && c == '/' {
-                        break;
-                    }
-                    star = c == '*';
-                }
+                skip_comment(&mut chars);
                 current.push(' ');
                 continue;
             }
@@ -52,6 +46,18 @@ pub(super) fn split(text: &str) -> (Vec<String>, bool) {
     (statements, ended)
 }
 
+/// Passes over a comment whose first slash has been taken.
+fn skip_comment(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    chars.next();
+    let mut star = false;
+    for c in chars {
+        if star && c == '/' {
+            return;
+        }
+        star = c == '*';
+    }
+}
+
 /// Whether a text ends inside quotes.
 pub(super) fn open_quote(text: &str) -> bool {
     let mut quote = None;
@@ -63,6 +69,7 @@ pub(super) fn open_quote(text: &str) -> bool {
             None => match c {
                 '\'' | '"' | '`' => quote = Some(c),
                 '-' if chars.peek() == Some(&'-') => while chars.next().is_some_and(|c| c != '\n') {},
+                '/' if chars.peek() == Some(&'*') => skip_comment(&mut chars),
                 _ => {}
             },
         }
