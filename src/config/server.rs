@@ -183,7 +183,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { budget: ByteSize::mib(128) }
+        Self { budget: ByteSize::mib(64) }
     }
 }
 

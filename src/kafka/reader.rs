@@ -17,7 +17,7 @@ use crate::remedy;
 use crate::window::{EventClock, Verdict};
 
 /// Longest wait for a batch to fill: at low rates this bounds the latency that batching adds.
-const FILL: Duration = Duration::from_millis(20);
+const FILL: Duration = Duration::from_millis(10);
 
 /// What a reader tells its consumer.
 #[derive(Debug)]

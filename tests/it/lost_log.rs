@@ -21,12 +21,12 @@ async fn a_topic_made_anew_is_noticed_by_its_records() {
     let engine = Engine::start();
     let topic = kafka.new_topic("anew", 1).await;
     let site = Site::new(kafka.address(), &engine.url, &topic);
-    produce(kafka.address(), &topic, &["--count", "500", "--seed", "1"]);
+    produce(kafka.address(), &topic, &["--count", "500", "--max-rate", "--seed", "1"]);
     let mut daemon = site.start();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
     daemon.stop().await;
     kafka.recreate_topic(&topic, 1, &[]).await;
-    produce(kafka.address(), &topic, &["--count", "900", "--seed", "2"]);
+    produce(kafka.address(), &topic, &["--count", "900", "--max-rate", "--seed", "2"]);
     let mut daemon = site.start();
     daemon
         .wait("the partition to stop", stopped_with("is not the one that Bronze has", "boathouse bronze adopt-topic"))
@@ -47,7 +47,7 @@ async fn a_tail_that_was_counted_and_is_lost_is_noticed() {
     let slow = pipeline.replace("flush_interval = \"1s\"", "flush_interval = \"1h\"");
     assert_ne!(slow, pipeline);
     std::fs::write(site.pipeline_file(), slow).expect("the pipeline");
-    produce(kafka.address(), &topic, &["--count", "500", "--seed", "1"]);
+    produce(kafka.address(), &topic, &["--count", "500", "--max-rate", "--seed", "1"]);
     let mut daemon = site.start();
     let end = kafka.end_offsets(&topic)[&0];
     daemon
@@ -64,7 +64,7 @@ async fn a_tail_that_was_counted_and_is_lost_is_noticed() {
 
     // Another record where the last one was counted.
     kafka.recreate_topic(&topic, 1, &[]).await;
-    produce(kafka.address(), &topic, &["--count", "900", "--seed", "2"]);
+    produce(kafka.address(), &topic, &["--count", "900", "--max-rate", "--seed", "2"]);
     let mut daemon = site.start();
     daemon
         .wait("the partition to stop", stopped_with("the broker lost its tail", "boathouse bronze accept-settings"))
@@ -73,7 +73,7 @@ async fn a_tail_that_was_counted_and_is_lost_is_noticed() {
 
     // A log that ends before.
     kafka.recreate_topic(&topic, 1, &[]).await;
-    produce(kafka.address(), &topic, &["--count", "100", "--seed", "3"]);
+    produce(kafka.address(), &topic, &["--count", "100", "--max-rate", "--seed", "3"]);
     let mut daemon = site.start();
     daemon.wait("the partition to stop", stopped_with("the log ends at 1", "boathouse bronze accept-settings")).await;
     daemon.kill();
