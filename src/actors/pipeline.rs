@@ -388,7 +388,9 @@ impl PipelineSupervisor {
 /// The offset that the group may be told: what both sinks hold.
 fn held_by_both(board: &crate::telemetry::Board, source: &Source) -> Option<(i32, i64)> {
     let state = board.partition(source)?;
-    Some((source.partition, state.bronze_position().min(state.realtime_position())))
+    let both = state.bronze_position().min(state.realtime_position());
+    // 0: nothing is served yet, and the group is not told to go back.
+    (both > 0).then_some((source.partition, both))
 }
 
 impl Actor for PipelineSupervisor {

@@ -45,7 +45,7 @@ const PROTECTED: [(&str, &str); 14] = [
     ("enable.auto.offset.store", "positions are committed with the data"),
     ("auto.offset.reset", "a lost position must stop a partition, never move it; see start_at of the pipeline"),
     ("isolation.level", "aborted transactions must never land"),
-    ("enable.partition.eof", "the position behind trailing transaction markers depends on it"),
+    ("enable.partition.eof", "with it, librdkafka's batch call can skip a record"),
     ("partition.assignment.strategy", "it is always cooperative-sticky"),
     ("queued.max.messages.kbytes", "it is cut from memory.budget"),
     ("fetch.queue.backoff.ms", "a full queue must not put the fetcher to sleep"),

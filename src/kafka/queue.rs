@@ -13,8 +13,6 @@ use crate::event::{Headers, RawBatch};
 /// What one call brought besides records.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// The offset of the end-of-partition event, if nothing came behind it.
-    pub end: Option<i64>,
     /// Errors that librdkafka reported on this partition.
     pub errors: Vec<QueueError>,
 }
@@ -32,6 +30,9 @@ pub struct QueueError {
 /// before it lets the consumer go.
 pub struct PartitionQueue {
     queue: NonNull<rdsys::rd_kafka_queue_t>,
+    client: *mut rdsys::rd_kafka_t,
+    topic: CString,
+    partition: i32,
     /// Records in a batch, at most.
     batch: usize,
     messages: Vec<*mut rdsys::rd_kafka_message_t>,
@@ -42,7 +43,7 @@ const CALL: usize = 500;
 /// Bytes at which a batch is full: large records come in small batches.
 const BATCH_BYTES: usize = 4 << 20;
 
-// SAFETY: a librdkafka queue may be used from any thread; `messages` is only filled and emptied inside one call.
+// SAFETY: a librdkafka queue and client may be used from any thread; `messages` is only filled and emptied inside one call.
 unsafe impl Send for PartitionQueue {}
 
 impl PartitionQueue {
@@ -63,7 +64,8 @@ impl PartitionQueue {
             rdsys::rd_kafka_queue_forward(queue.as_ptr(), std::ptr::null_mut());
             queue
         };
-        Some(Self { queue, batch, messages: vec![std::ptr::null_mut(); batch.min(CALL)] })
+        let client = consumer.client().native_ptr();
+        Some(Self { queue, client, topic, partition, batch, messages: vec![std::ptr::null_mut(); batch.min(CALL)] })
     }
 
     /// Waits at most `timeout` for records, copies what has come into `raw` and frees librdkafka's own copies at once,
@@ -78,6 +80,37 @@ impl PartitionQueue {
             timeout = Duration::ZERO;
         }
         taken
+    }
+
+    /// Where the client stands: behind the last record that was taken, and behind the transaction markers that follow
+    /// it, which no call brings. None before the first of either.
+    ///
+    /// Asked for instead of `enable.partition.eof`: librdkafka's batch call counts the end event, which bears the next
+    /// offset, as a record taken at that offset. When the partition is then paused and resumed, as in a rebalance, the
+    /// record at the end is skipped.
+    pub fn position(&self) -> Option<i64> {
+        // SAFETY: the client outlives the queue; the list is made, used and destroyed here, and has one element once
+        // one was added.
+        unsafe {
+            let list = rdsys::rd_kafka_topic_partition_list_new(1);
+            rdsys::rd_kafka_topic_partition_list_add(list, self.topic.as_ptr(), self.partition);
+            let error = rdsys::rd_kafka_position(self.client, list);
+            let offset = (*(*list).elems).offset;
+            rdsys::rd_kafka_topic_partition_list_destroy(list);
+            let known = error == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && offset >= 0;
+            known.then_some(offset)
+        }
+    }
+
+    /// The end of the log, as the last answer to a fetch told it; none before the first.
+    pub fn end(&self) -> Option<i64> {
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the client outlives the queue; the topic is NUL-terminated; both pointers are valid for the call.
+        let error = unsafe {
+            rdsys::rd_kafka_get_watermark_offsets(self.client, self.topic.as_ptr(), self.partition, &mut low, &mut high)
+        };
+        let known = error == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
+        known.then_some(high)
     }
 
     /// One call; whether it brought as many as it was allowed to.
@@ -114,10 +147,9 @@ impl Drop for PartitionQueue {
 /// # Safety
 /// `message` must be a live message from a consumer queue.
 unsafe fn copy(message: &rdsys::rd_kafka_message_t, raw: &mut RawBatch, taken: &mut Taken) {
-    use rdsys::rd_kafka_resp_err_t::{RD_KAFKA_RESP_ERR__PARTITION_EOF, RD_KAFKA_RESP_ERR_NO_ERROR};
+    use rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
     match message.err {
         RD_KAFKA_RESP_ERR_NO_ERROR => {
-            taken.end = None;
             // SAFETY: payload and key are null or valid for their lengths while the message lives.
             let (value, key) = unsafe { (bytes(message.payload, message.len), bytes(message.key, message.key_len)) };
             let mut kind = rdsys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
@@ -130,7 +162,6 @@ unsafe fn copy(message: &rdsys::rd_kafka_message_t, raw: &mut RawBatch, taken: &
                 raw.headers.push((row, headers));
             }
         }
-        RD_KAFKA_RESP_ERR__PARTITION_EOF => taken.end = Some(message.offset),
         err => {
             // SAFETY: the error string lives as long as the message.
             let text = unsafe { bytes(message.payload, message.len) }

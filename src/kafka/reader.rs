@@ -102,12 +102,19 @@ impl Drop for Reader {
 fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
     let Start { source, mut queue, mut decoder, mut clock, mut position } = start;
     let mut before = (0, 0);
+    // Whether the end has been told since the last record.
+    let mut told = false;
     while !stop.load(Ordering::Relaxed) {
         // As large as the batch before: growing costs copies and page faults.
         let mut raw = RawBatch::with_capacity(before.0, before.1);
         failpoint::hit("reader.take");
         let taken = queue.take(&mut raw, FILL);
-        let next = raw.offsets.last().map_or(position, |last| last + 1).max(taken.end.unwrap_or(position));
+        let next = match raw.offsets.last() {
+            Some(last) => last + 1,
+            // Nothing is queued: transaction markers may have moved the position all the same.
+            None => queue.position().unwrap_or(position).max(position),
+        };
+        let idle = raw.is_empty();
         if next > position {
             raw.seal();
             before = (raw.len(), raw.values.len());
@@ -125,12 +132,16 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
                 received_at: now_micros(),
             };
             position = next;
+            told = false;
             if !hand_on(events, ReaderEvent::Batch(Arc::new(batch)), stop) {
                 return;
             }
         }
-        if taken.end.is_some() && !hand_on(events, ReaderEvent::End, stop) {
-            return;
+        if idle && !told && queue.end().is_some_and(|end| position >= end) {
+            told = true;
+            if !hand_on(events, ReaderEvent::End, stop) {
+                return;
+            }
         }
         for error in taken.errors {
             let error = classify(position, error, &source);

@@ -49,7 +49,8 @@ pub fn consumer(kafka: &Kafka, group: &str, instance: &str, queue_bytes: usize) 
         // A position that is not in the log is a fault to be told, never to be skipped.
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
+        // With it the batch call can skip a record: see `PartitionQueue::position`.
+        .set("enable.partition.eof", "false")
         // Otherwise a consumer that is slower than the fetcher sleeps a second whenever its queue is full.
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.max.messages.kbytes", (queue_bytes / 1024).max(1024).to_string());

@@ -139,6 +139,10 @@ impl PipelineSupervisor {
             },
         );
         setup.board.end_offset(&source, log_end);
+        if !setup.pipeline.aggregates.is_empty() {
+            // Not known until ClickHouse has taken totals, or they came back from it.
+            setup.board.realtime_at(&source, 0);
+        }
         let start = Standing { next_offset: at.next_offset, mark: at.mark };
         let Some(windows) = self.launch_windows(&source, Some(start), ctx) else { return Place::Hold };
         let (events, inbox) = mpsc::channel(AHEAD);

@@ -89,7 +89,7 @@ fn read(mut queue: PartitionQueue, end: i64) -> anyhow::Result<Read> {
                 return Ok(read);
             }
         }
-        if taken.end.is_some_and(|at| at >= end) {
+        if raw.is_empty() && queue.position() >= Some(end) {
             return Ok(read);
         }
         if heard.elapsed() > SILENCE {
