@@ -153,7 +153,7 @@ pub struct Batch {
     pub verdicts: Vec<Verdict>,
     /// Position before the batch: every record below it came earlier. `from <= offsets[0]`.
     pub from: i64,
-    /// Position after the batch (exclusive): the last offset + 1, or the offset of the end-of-partition event.
+    /// Position after the batch (exclusive): the last offset + 1, or behind transaction markers that follow it.
     pub next: i64,
     /// The partition's mark (greatest accepted event time, microseconds) before the batch.
     pub mark_before: Option<i64>,
