@@ -24,7 +24,7 @@ check: require-dev ## Formatting and lints alone, without tests
 .PHONY: test
 test: check tools ## Formatting, lints, all tests, documentation
 	@$(STAGE) test cargo test --locked --release
-	@$(STAGE) documentation cargo doc --locked --release --no-deps
+	@$(STAGE) documentation cargo doc --locked --release --no-deps --document-private-items
 
 .PHONY: audit
 audit: require ## Licences, sources and known vulnerabilities of the dependencies (cargo-deny)

@@ -15,6 +15,8 @@
 
 // A panic is survived by supervision, but it is no way to report an error; an exception says why it cannot happen.
 #![warn(clippy::unwrap_used, clippy::expect_used)]
+// The documentation is for readers of the code: it is built with private items, and links to them.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod actors;
 pub mod bench;

@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 ///   curl http://127.0.0.1:8123/ --data 'SELECT version()'
 ///
 /// Every request is a session of its own. Files, hosts and programs are out of reach of every user.
+#[allow(rustdoc::broken_intra_doc_links, reason = "help texts are shown as they are, brackets and all")]
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Args {
