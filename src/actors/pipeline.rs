@@ -425,7 +425,7 @@ impl StreamHandler<Event> for PipelineSupervisor {
         }
         match event {
             ClientEvent::Assigned { partitions, reply } => self.assigned(partitions, reply, ctx),
-            ClientEvent::Revoked { partitions, reply, .. } => self.revoked(partitions, reply, ctx),
+            ClientEvent::Revoked { partitions, reply } => self.revoked(partitions, reply, ctx),
             ClientEvent::Ends(ends) => {
                 let Some(session) = &self.session else { return };
                 for (partition, log) in ends {

@@ -122,7 +122,7 @@ impl WindowAggregator {
             slots,
             rebuilt: Vec::new(),
             rebuilding: false,
-            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(15), None, Duration::from_secs(60)),
+            backoff: Self::fresh_backoff(),
             at_end_since: None,
             oldest: None,
         }

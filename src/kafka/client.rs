@@ -59,9 +59,8 @@ pub enum Place {
 pub enum ClientEvent {
     /// Partitions came to this instance; the client waits for the reply.
     Assigned { partitions: Vec<Assigned>, reply: mpsc::SyncSender<HashMap<i32, Place>> },
-    /// Partitions go to another instance: their readers have stopped; the client waits for the reply. When `lost`,
-    /// they are gone already, and what is in hand is only to be dropped.
-    Revoked { partitions: Vec<i32>, lost: bool, reply: mpsc::SyncSender<Option<Drained>> },
+    /// Partitions go to another instance: their readers have stopped; the client waits for the reply.
+    Revoked { partitions: Vec<i32>, reply: mpsc::SyncSender<Option<Drained>> },
     /// The ends of the partitions' logs, as the broker has them now.
     Ends(Vec<(i32, std::ops::Range<i64>)>),
     /// The broker cannot be reached, or can be again.
@@ -81,7 +80,6 @@ pub struct Drained {
 
 enum Command {
     Commit(Vec<(i32, i64)>, String),
-    Pause(i32, bool),
     Stop,
 }
 
@@ -110,11 +108,6 @@ impl Client {
     pub fn commit(&self, offsets: Vec<(i32, i64)>, table_id: &str) {
         // A send fails only when the thread has ended, which it has reported.
         let _ = self.commands.send(Command::Commit(offsets, table_id.to_owned()));
-    }
-
-    /// Stops or resumes fetching a partition.
-    pub fn pause(&self, partition: i32, paused: bool) {
-        let _ = self.commands.send(Command::Pause(partition, paused));
     }
 
     /// Asks the client to close, without waiting. Its readers stop first.
@@ -226,7 +219,7 @@ impl Context {
         drop(readers); // joins them; their channels close
         let (reply, done) = mpsc::sync_channel(1);
         let lost = consumer.assignment_lost();
-        if self.events.blocking_send(ClientEvent::Revoked { partitions, lost, reply }).is_ok() {
+        if self.events.blocking_send(ClientEvent::Revoked { partitions, reply }).is_ok() {
             // A timeout or a closed channel means that nobody drains any more; whoever takes over starts from Bronze.
             if let Ok(Some(Drained { offsets, table })) = done.recv_timeout(PLACE)
                 && !lost
@@ -262,14 +255,6 @@ fn poll(
         loop {
             match inbox.try_recv() {
                 Ok(Command::Commit(offsets, table)) => commit(consumer, topic, &offsets, &table, CommitMode::Async),
-                Ok(Command::Pause(partition, paused)) => {
-                    let mut tpl = TopicPartitionList::new();
-                    tpl.add_partition(topic, partition);
-                    let outcome = if paused { consumer.pause(&tpl) } else { consumer.resume(&tpl) };
-                    if let Err(error) = outcome {
-                        tracing::warn!(topic, partition, %error, "cannot pause or resume the partition");
-                    }
-                }
                 Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
                     stop_readers(consumer);
                     return;
