@@ -9,6 +9,7 @@
 //! 5. [`bronze`]: the batch is appended to a Parquet file; one Delta commit carries rows and position.
 //! 6. [`window`] again: the batch is folded into per-window partial totals.
 //! 7. [`serving`]: dirty totals go to ClickHouse, versioned by position; views add them up.
+//! 8. [`batch`]: every hour Bronze's new rows become silver, silver's touched dates become gold, gold is served.
 //!
 //! [`config`] is the only room that reads files or the environment; [`telemetry`] names every metric;
 //! [`cli`] has one file per subcommand.
@@ -19,6 +20,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod actors;
+pub mod batch;
 pub mod bench;
 pub mod bronze;
 pub mod cli;

@@ -1,0 +1,12 @@
+//! The hourly medallion: bronze → silver → gold in Delta, then gold in ClickHouse.
+//!
+//! What to recompute is decided by a pure planner from the tables' own logs; progress lives in the tables, so that a run
+//! is idempotent and restarts anywhere. The run history is for people.
+//!
+//! *Architecture invariant*: this room knows nothing of Kafka's consumer, of windows or of actors.
+
+mod error;
+mod task;
+
+pub use error::BatchError;
+pub use task::{LogLine, TaskContext, TaskReport};
