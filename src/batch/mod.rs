@@ -5,8 +5,11 @@
 //!
 //! *Architecture invariant*: this room knows nothing of Kafka's consumer, of windows or of actors.
 
+pub mod changes;
 mod error;
+mod lake;
 mod task;
 
 pub use error::BatchError;
+pub use lake::{Lake, Layer, refused_table};
 pub use task::{LogLine, TaskContext, TaskReport};

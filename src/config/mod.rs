@@ -19,7 +19,9 @@ pub use pipeline::{
     Aggregate, AllowedValue, BronzeSettings, Field, FieldType, KeepPayload, Pipeline, RealtimeSettings, Retention,
     Role, StartAt, TimeSettings,
 };
-pub use server::{ClickHouse, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown};
+pub use server::{
+    Batch, ClickHouse, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown,
+};
 
 pub use validate::BRONZE_COLUMNS;
 

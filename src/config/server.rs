@@ -23,6 +23,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub pipelines: Pipelines,
     pub memory: Memory,
+    pub batch: Batch,
     pub log: Log,
     pub shutdown: Shutdown,
 }
@@ -37,6 +38,7 @@ impl Default for Server {
             metrics: Metrics::default(),
             pipelines: Pipelines::default(),
             memory: Memory::default(),
+            batch: Batch::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
         }
@@ -184,6 +186,20 @@ pub struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         Self { budget: ByteSize::mib(64) }
+    }
+}
+
+/// The hourly runs from Bronze to gold.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    /// Bytes that a batch run may hold before it spills to `data_dir` or goes over its input in more passes.
+    pub memory: ByteSize,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { memory: ByteSize::mib(512) }
     }
 }
 

@@ -142,6 +142,9 @@ pub(super) fn server(server: &Server, places: &Places, errors: &mut ConfigErrors
     if server.memory.budget.0 < 16 << 20 {
         add("memory.budget", format!("`memory.budget` is {}", server.memory.budget), "give it at least 16MiB");
     }
+    if server.batch.memory.0 < 64 << 20 {
+        add("batch.memory", format!("`batch.memory` is {}", server.batch.memory), "give it at least 64MiB");
+    }
     if let Err(e) = tracing_subscriber::EnvFilter::try_new(&server.log.filter) {
         add("log.filter", format!("`log.filter` \"{}\": {e}", server.log.filter), "as in \"info,boathouse=debug\"");
     }

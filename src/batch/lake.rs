@@ -1,0 +1,114 @@
+//! The lakehouse as batch sees it: where its tables are, and a DataFusion session within the memory limit.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake::delta_datafusion::{DeltaSessionConfig, DeltaSessionContext};
+use deltalake::logstore::LogStoreRef;
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+
+use super::BatchError;
+use crate::config::Server;
+
+/// Parts into which DataFusion splits a plan: batch has its own few threads, the stream has the others.
+const PARTS: usize = 2;
+
+/// A layer of the lakehouse: a folder of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layer {
+    Bronze,
+    Silver,
+    Gold,
+}
+
+impl Layer {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bronze => "bronze",
+            Self::Silver => "silver",
+            Self::Gold => "gold",
+        }
+    }
+}
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name, below `silver/`, of the table that holds a pipeline's refused rows.
+pub fn refused_table(pipeline: &str) -> String {
+    format!("{pipeline}_refused")
+}
+
+/// The lakehouse. Cheap to clone; all clones and their sessions share one memory limit.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    uri: String,
+    memory: usize,
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Lake {
+    /// The lakehouse of a configuration: `lakehouse.uri`, within `batch.memory`, spilling below `data_dir`.
+    pub fn new(server: &Server) -> Result<Self, BatchError> {
+        Self::at(&server.lakehouse.uri, server.batch.memory.0 as usize, server.data_dir.join("spill"))
+    }
+
+    /// The lakehouse at `uri`, within `memory` bytes; what does not fit is spilled to the folder `spill`, which is
+    /// made when it is needed.
+    pub fn at(uri: &str, memory: usize, spill: PathBuf) -> Result<Self, BatchError> {
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill]));
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
+            .with_disk_manager_builder(disk)
+            .build_arc()
+            .map_err(|e| BatchError::unavailable("the batch engine cannot be set up", e))?;
+        Ok(Self { uri: uri.trim_end_matches('/').into(), memory, runtime })
+    }
+
+    /// Bytes that a run may hold.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// The address of a table, whether it exists or not.
+    pub fn table_uri(&self, layer: Layer, table: &str) -> String {
+        format!("{}/{layer}/{table}", self.uri)
+    }
+
+    /// The storage of a table and its log, whether it exists or not.
+    pub fn log_store(&self, layer: Layer, table: &str) -> Result<LogStoreRef, BatchError> {
+        let uri = self.table_uri(layer, table);
+        let failed = |e: DeltaTableError| BatchError::unavailable(format!("{uri} cannot be a table's place"), e);
+        let url = deltalake::ensure_table_uri(&uri).map_err(failed)?;
+        DeltaTableBuilder::from_url(url).and_then(|b| b.build_storage()).map_err(failed)
+    }
+
+    /// A table at its newest version, freshly loaded; none where there is no table.
+    pub async fn open(&self, layer: Layer, table: &str) -> Result<Option<DeltaTable>, BatchError> {
+        let mut opened = DeltaTable::new(self.log_store(layer, table)?);
+        match opened.load().await {
+            Ok(()) => Ok(Some(opened)),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(e) => Err(BatchError::unavailable(format!("table {layer}/{table} cannot be loaded"), e)),
+        }
+    }
+
+    /// A fresh DataFusion session for Delta tables. Names in SQL are folded to small letters, as users expect; tables
+    /// are registered by the caller.
+    pub fn session(&self) -> SessionContext {
+        let base = DeltaSessionContext::with_runtime_env(self.runtime.clone()).into_inner();
+        let config = SessionConfig::from(DeltaSessionConfig::default())
+            .set_bool("datafusion.sql_parser.enable_ident_normalization", true)
+            .with_target_partitions(PARTS);
+        let state =
+            datafusion::execution::SessionStateBuilder::new_from_existing(base.state()).with_config(config).build();
+        SessionContext::new_with_state(state)
+    }
+}
