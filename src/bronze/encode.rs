@@ -2,32 +2,27 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, TimestampMicrosecondArray};
-use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate};
-use parquet::arrow::ArrowWriter;
-use parquet::file::properties::WriterProperties;
+use parquet::arrow::add_encoded_arrow_schema_to_metadata;
+use parquet::errors::ParquetError;
+use parquet::file::writer::SerializedFileWriter;
 
 use super::BronzeError;
 use super::chunks::Chunks;
-use super::columns::{Constants, binary, headers, parse_errors, time_status};
-use super::properties::writer_properties;
-use super::schema::{file_schema, own_fields};
+use super::group::{OwnField, RowGroup, Tools};
+use super::pages::PlainLayout;
+use super::properties::{ROW_GROUP_BYTES, own_field_ways, writer_properties};
+use super::schema::file_schema;
 use super::stats::FileStats;
 use crate::config::{KeepPayload, Pipeline, Role};
 use crate::event::Batch;
-use crate::window::Verdict;
 
 /// What all files of a pipeline have in common; cheap to clone, so that a new file costs no set-up.
 #[derive(Clone)]
 struct Layout {
-    schema: SchemaRef,
-    properties: Arc<WriterProperties>,
-    /// Places in `Columns::fields` of the fields that are columns of their own, in column order.
-    own: Arc<[usize]>,
+    columns: PlainLayout,
+    own: Arc<[OwnField]>,
     /// Place of the event time in `Columns::fields`.
     event_time: usize,
     keep_all_payloads: bool,
@@ -36,8 +31,10 @@ struct Layout {
 /// Builds one data file. Batches of several partitions may go into it; a file holds records of one ingestion date.
 pub struct Encoder {
     layout: Layout,
-    writer: ArrowWriter<Chunks>,
-    constants: Constants,
+    tools: Tools,
+    file: SerializedFileWriter<Chunks>,
+    /// The row group at hand.
+    group: RowGroup,
     stats: FileStats,
     date: Option<NaiveDate>,
     rows: usize,
@@ -70,22 +67,19 @@ impl Encoder {
                 "give the role to one field of pipeline.toml",
             )
         })?;
-        let schema = file_schema(pipeline);
+        let arrow = file_schema(pipeline);
+        let mut properties = writer_properties();
+        add_encoded_arrow_schema_to_metadata(&arrow, &mut properties);
         let layout = Layout {
-            properties: Arc::new(writer_properties(pipeline)),
-            own: own_fields(pipeline).map(|(i, _)| i).collect(),
+            columns: PlainLayout::new(arrow, properties).map_err(not_begun)?,
+            own: own_field_ways(pipeline).into(),
             event_time,
             keep_all_payloads: pipeline.bronze.keep_payload == KeepPayload::Always,
-            schema,
         };
-        Self::with_layout(layout, Constants::default())
-    }
-
-    fn with_layout(layout: Layout, constants: Constants) -> Result<Self, BronzeError> {
-        let properties = WriterProperties::clone(&layout.properties);
-        let writer = ArrowWriter::try_new(Chunks::default(), layout.schema.clone(), Some(properties))
-            .map_err(|e| BronzeError::parquet("a Bronze file cannot be begun", e))?;
-        Ok(Self { layout, writer, constants, stats: FileStats::default(), date: None, rows: 0 })
+        let tools = Tools::new().map_err(|e| BronzeError::parquet("zstd cannot be set up", e))?;
+        let file = layout.columns.begin().map_err(not_begun)?;
+        let group = RowGroup::new(&layout.columns, &layout.own).map_err(not_begun)?;
+        Ok(Self { layout, tools, file, group, stats: FileStats::default(), date: None, rows: 0 })
     }
 
     /// Whether this batch may go into the file: its ingestion date is the file's, or the file is empty. Where it is
@@ -100,71 +94,36 @@ impl Encoder {
             return Ok(());
         }
         debug_assert!(self.accepts(batch), "a file has one ingestion date");
-        let record_batch = self.record_batch(batch)?;
-        self.writer.write(&record_batch).map_err(|e| BronzeError::parquet("a batch cannot be encoded", e))?;
+        self.append(batch).map_err(|e| BronzeError::parquet("a batch cannot be encoded", e))?;
         self.date = Some(ingestion_date(batch));
         self.rows += batch.len();
         Ok(())
     }
 
-    /// The batch as Arrow columns, in the order of the file's schema.
-    fn record_batch(&mut self, batch: &Batch) -> Result<RecordBatch, BronzeError> {
-        let rows = batch.len();
-        let columns = &batch.columns;
-        let raw = &columns.raw;
-        let all_ok = batch.verdicts.iter().all(|v| *v == Verdict::Ok);
+    fn append(&mut self, batch: &Batch) -> Result<(), ParquetError> {
+        let Layout { event_time, keep_all_payloads, .. } = self.layout;
+        self.group.push(batch, event_time, keep_all_payloads, &mut self.tools)?;
+        self.stats.add(batch, &batch.columns.fields[event_time]);
+        if self.group.bytes() >= ROW_GROUP_BYTES { self.close_group() } else { Ok(()) }
+    }
 
-        let kafka_nulls = raw.timestamps.contains(&-1).then(|| raw.timestamps.iter().map(|t| *t != -1).collect());
-        let kafka_timestamps: ScalarBuffer<i64> = raw.timestamps.iter().map(|t| t * 1000).collect::<Vec<_>>().into();
-        let kafka_timestamps = TimestampMicrosecondArray::new(kafka_timestamps, kafka_nulls).with_timezone("UTC");
-        let ingestion_time = TimestampMicrosecondArray::from(vec![batch.received_at; rows]).with_timezone("UTC");
-
-        let event_time = &columns.fields[self.layout.event_time];
-        self.stats.add(batch, &kafka_timestamps, event_time);
-
-        let constants = self.constants.of(&batch.source, rows);
-        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.layout.schema.fields().len());
-        arrays.push(constants.topic.slice(0, rows));
-        arrays.push(constants.generation.slice(0, rows));
-        arrays.push(constants.partition.slice(0, rows));
-        arrays.push(Arc::new(Int64Array::from(raw.offsets.clone())));
-        arrays.push(Arc::new(kafka_timestamps));
-        arrays.push(binary(rows, raw.key_null.iter().map(|null| !null), &raw.keys, &raw.key_ends, || {
-            constants.no_bytes.slice(0, rows)
-        }));
-        arrays.push(match raw.headers.is_empty() {
-            true => constants.no_headers.slice(0, rows),
-            false => headers(rows, &raw.headers),
-        });
-        arrays.extend(self.layout.own.iter().map(|i| columns.fields[*i].clone()));
-        arrays.push(event_time.clone());
-        arrays.push(match all_ok {
-            true => constants.all_ok.slice(0, rows),
-            false => time_status(&batch.verdicts),
-        });
-        arrays.push(match columns.errors.is_empty() {
-            true => constants.no_text.slice(0, rows),
-            false => parse_errors(rows, &columns.errors),
-        });
-        let keep_all = self.layout.keep_all_payloads;
-        let kept = (0..rows).map(|row| {
-            let keep = keep_all || columns.keep_payload[row] || batch.verdicts[row] == Verdict::Unparsed;
-            keep && !raw.value_null[row]
-        });
-        arrays.push(binary(rows, kept, &raw.values, &raw.value_ends, || constants.no_bytes.slice(0, rows)));
-        arrays.push(Arc::new(ingestion_time));
-        RecordBatch::try_new(self.layout.schema.clone(), arrays)
-            .map_err(|e| BronzeError::parquet("a batch does not have the pipeline's columns", e))
+    /// Writes the row group at hand and begins another.
+    fn close_group(&mut self) -> Result<(), ParquetError> {
+        let next = RowGroup::new(&self.layout.columns, &self.layout.own)?;
+        let done = std::mem::replace(&mut self.group, next);
+        let mut writer = self.file.next_row_group()?;
+        done.close(&mut writer, &mut self.tools)?;
+        writer.close().map(drop)
     }
 
     /// Bytes that the file would have if it were sealed now, nearly.
     pub fn encoded_bytes(&self) -> usize {
-        self.writer.bytes_written() + self.writer.in_progress_size()
+        self.file.bytes_written() + self.group.bytes()
     }
 
     /// Bytes of memory held, nearly.
     pub fn memory(&self) -> usize {
-        self.writer.bytes_written() + self.writer.memory_size()
+        self.file.bytes_written() + self.group.memory()
     }
 
     /// Rows appended so far.
@@ -179,20 +138,28 @@ impl Encoder {
     /// Finishes the file; none if nothing was appended. Goes on as an empty encoder for the next file.
     pub fn seal(&mut self) -> Result<Option<SealedFile>, BronzeError> {
         let Some(ingestion_date) = self.date else { return Ok(None) };
-        let next = Self::with_layout(self.layout.clone(), std::mem::take(&mut self.constants))?;
-        let done = std::mem::replace(self, next);
-        let chunks =
-            done.writer.into_inner().map_err(|e| BronzeError::parquet("a Bronze file cannot be finished", e))?;
-        let chunks = chunks.into_bytes();
+        let not_finished = |e| BronzeError::parquet("a Bronze file cannot be finished", e);
+        if self.group.bytes() > 0 {
+            self.close_group().map_err(not_finished)?;
+        }
+        let file = std::mem::replace(&mut self.file, self.layout.columns.begin().map_err(not_begun)?);
+        let chunks = file.into_inner().map_err(not_finished)?.into_bytes();
+        let stats = std::mem::take(&mut self.stats);
+        let rows = std::mem::take(&mut self.rows);
+        self.date = None;
         Ok(Some(SealedFile {
             size: chunks.iter().map(Bytes::len).sum(),
             chunks,
-            rows: done.rows,
+            rows,
             ingestion_date,
-            stats: done.stats.to_json(done.rows),
-            single_source: done.stats.single_source(),
+            stats: stats.to_json(rows),
+            single_source: stats.single_source(),
         }))
     }
+}
+
+fn not_begun(error: ParquetError) -> BronzeError {
+    BronzeError::parquet("a Bronze file cannot be begun", error)
 }
 
 /// The day (UTC) on which the batch was taken from Kafka.

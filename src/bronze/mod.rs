@@ -7,17 +7,18 @@
 //! *Architecture invariant*: this room knows nothing of Kafka's consumer, of windows or of actors.
 
 mod chunks;
-mod columns;
 mod delta_log;
 mod durable;
 mod encode;
 mod entry;
 mod error;
 mod files;
+mod group;
 mod ledger;
 mod log;
 mod metadata;
 mod object_reader;
+mod pages;
 mod properties;
 mod read;
 mod repair;

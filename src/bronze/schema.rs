@@ -15,6 +15,9 @@ const BEFORE: [&str; 7] = ["topic", "generation", "partition", "offset", "kafka_
 const AFTER: [&str; 6] =
     [EVENT_TIME_COLUMN, "time_status", "parse_error", "payload", "ingestion_time", PARTITION_COLUMN];
 
+/// Where the headers stand in a data file, and behind them the pipeline's fields.
+pub(crate) const PLACE_OF_HEADERS: usize = BEFORE.len() - 1;
+
 /// Names that no field of a pipeline may have (compared without regard to case, as Delta does). The field with the
 /// role `event_time` is exempt: its column is `event_time`, whatever the field's name.
 pub fn reserved_columns() -> impl Iterator<Item = &'static str> {

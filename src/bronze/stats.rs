@@ -1,6 +1,6 @@
 //! Statistics of a data file, as Delta's `add` action carries them: readers skip files by them.
 
-use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::kernels::aggregate::{max, min};
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::DateTime;
@@ -36,14 +36,16 @@ pub struct FileStats {
 
 impl FileStats {
     /// Takes in a batch; `event_time` is its event-time array, null where the record is no event.
-    pub fn add(&mut self, batch: &Batch, kafka_timestamps: &TimestampMicrosecondArray, event_time: &ArrayRef) {
+    pub fn add(&mut self, batch: &Batch, event_time: &ArrayRef) {
         let source = &batch.source;
-        let offsets = &batch.columns.raw.offsets;
+        let raw = &batch.columns.raw;
+        let offsets = &raw.offsets;
+        let kafka_timestamps = || raw.timestamps.iter().filter(|t| **t != -1).map(|t| t * 1000);
         self.generation.add(Some(source.generation.into()), Some(source.generation.into()));
         self.partition.add(Some(source.partition.into()), Some(source.partition.into()));
         self.offset.add(offsets.first().copied(), offsets.last().copied());
-        self.kafka_timestamp.add(min(kafka_timestamps), max(kafka_timestamps));
-        self.kafka_timestamp_nulls += kafka_timestamps.null_count();
+        self.kafka_timestamp.add(kafka_timestamps().min(), kafka_timestamps().max());
+        self.kafka_timestamp_nulls += raw.timestamps.len() - kafka_timestamps().count();
         if let Some(event_time) = event_time.as_primitive_opt::<TimestampMicrosecondType>() {
             self.event_time.add(min(event_time), max(event_time));
             self.event_time_nulls += event_time.null_count();

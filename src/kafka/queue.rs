@@ -158,7 +158,7 @@ unsafe fn copy(message: &rdsys::rd_kafka_message_t, raw: &mut RawBatch, taken: &
             let row = raw.len() as u32;
             raw.push(message.offset, timestamp, key, value);
             // SAFETY: as above; the headers belong to the message and are copied before it is destroyed.
-            if let Some(headers) = unsafe { headers(message) } {
+            if let Some(headers) = unsafe { if may_have_headers(message) { headers(message) } else { None } } {
                 raw.headers.push((row, headers));
             }
         }
@@ -177,6 +177,22 @@ unsafe fn copy(message: &rdsys::rd_kafka_message_t, raw: &mut RawBatch, taken: &
 unsafe fn bytes<'a>(data: *const std::ffi::c_void, len: usize) -> Option<&'a [u8]> {
     // SAFETY: the caller's promise.
     (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data.cast(), len) })
+}
+
+/// False only for a record that is sure to have no headers. Asking librdkafka makes it build a parser for each record,
+/// which costs a third of all that taking a record costs.
+///
+/// # Safety
+/// `message` must be a live message without an error.
+unsafe fn may_have_headers(message: &rdsys::rd_kafka_message_t) -> bool {
+    // Only records of format 2 come with their leader's epoch.
+    // SAFETY: the message is live.
+    if message.payload.is_null() || unsafe { rdsys::rd_kafka_message_leader_epoch(message) } < 0 {
+        return true;
+    }
+    // SAFETY: the payload points into the fetch response, where a record of format 2 has the number of its headers right
+    // behind its value: one byte, 0, where there are none. https://kafka.apache.org/documentation/#record
+    unsafe { *message.payload.cast::<u8>().add(message.len) != 0 }
 }
 
 /// # Safety
