@@ -7,7 +7,10 @@
 
 pub mod changes;
 mod error;
+pub mod history;
 mod lake;
+pub mod run;
+pub mod slots;
 mod task;
 
 pub use error::BatchError;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::bronze::Snapshot;
@@ -14,7 +15,7 @@ use super::output::{self, Grid, count, safe_text};
 use super::{Context, Outcome};
 use crate::config::{Config, Pipeline};
 use crate::kafka::Source;
-use crate::telemetry::{PartitionPhase, SinkCondition, Status};
+use crate::telemetry::{BatchStatus, PartitionPhase, SinkCondition, Status};
 
 /// Is the daemon healthy, and how far behind is it; exit code 1 if it is not ready or does not run.
 #[derive(Debug, clap::Args)]
@@ -136,6 +137,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
         grid.row([s.name.clone(), s.condition.as_str().to_string(), format!("{:.0} s", s.since_seconds_ago), error]);
     }
     grid.write(&mut out)?;
+    print_batches(&mut out, &status.batches)?;
     let restarted = status.actors.iter().filter(|a| a.restarts > 0);
     for actor in restarted {
         writeln!(
@@ -149,6 +151,52 @@ fn print(status: &Status) -> anyhow::Result<()> {
         )?;
     }
     Ok(out.flush()?)
+}
+
+/// The batch of each pipeline: it does not count for readiness, and is seen here.
+fn print_batches(out: &mut impl Write, batches: &[BatchStatus]) -> anyhow::Result<()> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let now = Utc::now();
+    let time = |at: Option<DateTime<Utc>>| at.map_or_else(|| "–".into(), |at| at.format("%H:%M:%S").to_string());
+    let age = |at: Option<DateTime<Utc>>| {
+        at.map_or_else(|| "–".into(), |at| format!("{} s", (now - at).num_seconds().max(0)))
+    };
+    writeln!(out)?;
+    let header = ["batch", "state", "next slot", "last run", "outcome", "silver age", "gold age", "clickhouse age"];
+    let mut grid = Grid::new(&header);
+    for BatchStatus { pipeline, state: batch } in batches {
+        let state = match (&batch.running, batch.paused, batch.enabled) {
+            (Some(running), ..) => running.task.clone().unwrap_or_else(|| "running".into()),
+            (None, Some(_), _) => "paused".into(),
+            (None, None, true) => "waits".into(),
+            (None, None, false) => "by hand".into(),
+        };
+        grid.row([
+            pipeline.clone(),
+            state,
+            time(batch.next_slot),
+            batch.last.as_ref().map_or_else(|| "–".into(), |last| last.run_id.clone()),
+            batch.last.as_ref().map_or_else(|| "–".into(), |last| last.outcome.clone()),
+            age(batch.fresh.silver),
+            age(batch.fresh.gold),
+            age(batch.fresh.clickhouse),
+        ]);
+    }
+    grid.write(out)?;
+    for BatchStatus { pipeline, state: batch } in batches {
+        if let Some(error) = batch.last.as_ref().and_then(|last| last.error.as_ref()) {
+            writeln!(out, "  {pipeline}: {}", safe_text(error))?;
+        }
+        if batch.late {
+            writeln!(out, "  {pipeline}: the newest slot has no successful run although its deadline has passed")?;
+        }
+        if let Some(error) = &batch.history_error {
+            writeln!(out, "  {pipeline}: no run starts: {}", safe_text(error))?;
+        }
+    }
+    Ok(())
 }
 
 /// What can be known without a daemon.

@@ -6,6 +6,7 @@ mod env;
 mod error;
 mod load;
 mod pipeline;
+mod schedule;
 mod server;
 mod shape;
 mod tree;
@@ -19,6 +20,7 @@ pub use pipeline::{
     Aggregate, AllowedValue, BronzeSettings, Field, FieldType, KeepPayload, Pipeline, RealtimeSettings, Retention,
     Role, StartAt, TimeSettings,
 };
+pub use schedule::{CatchUp, DatabaseUrl, History, Schedule};
 pub use server::{
     Batch, ClickHouse, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown,
 };

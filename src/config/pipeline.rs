@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schedule::Schedule;
 use super::units::{ByteSize, duration, optional_duration};
 
 /// One pipeline: a topic, what its events look like, and what is counted of them.
@@ -35,6 +36,8 @@ pub struct Pipeline {
     pub time: TimeSettings,
     #[serde(default)]
     pub retention: Retention,
+    #[serde(default)]
+    pub schedule: Schedule,
 }
 
 impl Pipeline {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schedule::History;
 use super::units::{ByteSize, duration};
 
 /// The server's configuration, `boathouse.toml`.
@@ -24,6 +25,7 @@ pub struct Server {
     pub pipelines: Pipelines,
     pub memory: Memory,
     pub batch: Batch,
+    pub history: History,
     pub log: Log,
     pub shutdown: Shutdown,
 }
@@ -39,6 +41,7 @@ impl Default for Server {
             pipelines: Pipelines::default(),
             memory: Memory::default(),
             batch: Batch::default(),
+            history: History::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
         }
@@ -195,11 +198,13 @@ impl Default for Memory {
 pub struct Batch {
     /// Bytes that a batch run may hold before it spills to `data_dir` or goes over its input in more passes.
     pub memory: ByteSize,
+    /// Threads that batch work runs on, at a lower priority than the stream's.
+    pub threads: u32,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { memory: ByteSize::mib(512) }
+        Self { memory: ByteSize::mib(512), threads: 2 }
     }
 }
 

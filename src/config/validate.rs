@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +146,13 @@ pub(super) fn server(server: &Server, places: &Places, errors: &mut ConfigErrors
     if server.batch.memory.0 < 64 << 20 {
         add("batch.memory", format!("`batch.memory` is {}", server.batch.memory), "give it at least 64MiB");
     }
+    if !(1..=1024).contains(&server.batch.threads) {
+        add("batch.threads", format!("`batch.threads` is {}", server.batch.threads), "give it 1 to 1024; 2 by default");
+    }
+    if let Some(problem) = server.history.url.problem() {
+        let hint = "as in \"sqlite://{data_dir}/history.db\" or \"mysql://USER:PASSWORD@HOST/DATABASE\"";
+        add("history.url", format!("`history.url` {problem}"), hint);
+    }
     if let Err(e) = tracing_subscriber::EnvFilter::try_new(&server.log.filter) {
         add("log.filter", format!("`log.filter` \"{}\": {e}", server.log.filter), "as in \"info,boathouse=debug\"");
     }
@@ -210,6 +218,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, places: &Places, errors: &mut Config
         rules.aggregate(&format!("aggregate[{i}]"), aggregate);
     }
     rules.times();
+    rules.schedule();
 }
 
 impl Rules<'_> {
@@ -420,6 +429,31 @@ impl Rules<'_> {
             let hint = "windows go by whole days, and only once they are closed: at least 1d, and more than the longest window with time.bound and time.allowed_lateness";
             self.add("retention.realtime", message, hint);
         }
+    }
+}
+
+impl Rules<'_> {
+    fn schedule(&mut self) {
+        let pipeline = self.pipeline;
+        let schedule = &pipeline.schedule;
+        if let Err(e) = croner::Cron::from_str(&schedule.cron) {
+            let message = format!("`schedule.cron` \"{}\" is no schedule: {e}", schedule.cron);
+            self.add("schedule.cron", message, "minute, hour, day of month, month, day of week, as in \"5 * * * *\"");
+        }
+        if chrono_tz::Tz::from_str(&schedule.timezone).is_err() {
+            let hint = match did_you_mean(&schedule.timezone, chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name())) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "as in \"UTC\" or \"Europe/Berlin\"".into(),
+            };
+            let message = format!("`schedule.timezone` \"{}\" is no time zone", schedule.timezone);
+            self.add("schedule.timezone", message, &hint);
+        }
+        if schedule.retries > 100 {
+            self.add("schedule.retries", format!("`schedule.retries` is {}", schedule.retries), "at most 100");
+        }
+        self.bounded("schedule.backoff", schedule.backoff);
+        self.positive("schedule.time_limit", schedule.time_limit);
+        self.positive("schedule.deadline", schedule.deadline);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
+use super::batch::BatchState;
 use super::partition::{Acquired, Consumed, PartitionPhase, PartitionState};
 use crate::kafka::Source;
 
@@ -132,6 +133,8 @@ struct Inner {
     partitions: DashMap<Source, PartitionState>,
     actors: DashMap<ActorId, ActorState>,
     sinks: DashMap<String, SinkState>,
+    /// By pipeline.
+    batches: DashMap<String, BatchState>,
     /// Bytes that each pipeline's Bronze writer holds.
     bronze_bytes: DashMap<String, u64>,
     memory_budget: AtomicU64,
@@ -145,6 +148,7 @@ impl Default for Inner {
             partitions: DashMap::new(),
             actors: DashMap::new(),
             sinks: DashMap::new(),
+            batches: DashMap::new(),
             bronze_bytes: DashMap::new(),
             memory_budget: AtomicU64::new(0),
         }
@@ -255,6 +259,11 @@ impl Board {
         sink.condition = condition;
     }
 
+    /// Something about a pipeline's batch changed.
+    pub fn batch(&self, pipeline: &str, write: impl FnOnce(&mut BatchState)) {
+        write(&mut self.inner.batches.entry(pipeline.to_owned()).or_default());
+    }
+
     /// The whole memory budget, in bytes.
     pub fn memory_budget(&self, bytes: u64) {
         self.inner.memory_budget.store(bytes, Ordering::Relaxed);
@@ -314,6 +323,11 @@ impl Board {
     /// All sinks, by name.
     pub fn sinks(&self) -> Vec<(String, SinkState)> {
         sorted(self.inner.sinks.iter().map(|e| (e.key().clone(), e.value().clone())))
+    }
+
+    /// The batches of all pipelines, by name.
+    pub fn batches(&self) -> Vec<(String, BatchState)> {
+        sorted(self.inner.batches.iter().map(|e| (e.key().clone(), e.value().clone())))
     }
 
     /// Bytes of the memory budget in use, and the whole.

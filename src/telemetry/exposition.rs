@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Instant;
 
+use super::batch::BatchState;
 use super::board::{ActorPhase, Board, SinkCondition};
 use super::health::{Limits, readiness};
 use super::names::{self, Definition};
@@ -44,7 +45,33 @@ pub fn render_board(board: &Board, limits: Limits) -> String {
     if let Some(seconds) = process::cpu_seconds() {
         text.line(&names::PROCESS_CPU, &[], seconds);
     }
+    render_batches(&mut text, &board.batches());
     text.out
+}
+
+fn render_batches(text: &mut Exposition, batches: &[(String, BatchState)]) {
+    let now = chrono::Utc::now();
+    for (pipeline, batch) in batches {
+        text.line(&names::BATCH_RUNNING, &[pipeline], flag(batch.running.is_some()));
+    }
+    for (pipeline, batch) in batches {
+        text.line(&names::BATCH_PAUSED, &[pipeline], flag(batch.paused.is_some()));
+    }
+    for (pipeline, batch) in batches {
+        text.line(&names::BATCH_LATE, &[pipeline], flag(batch.late));
+    }
+    for (pipeline, batch) in batches {
+        if let Some(ended) = batch.last_success {
+            text.line(&names::BATCH_LAST_SUCCESS, &[pipeline], ended.timestamp_millis() as f64 / 1e3);
+        }
+    }
+    for (pipeline, batch) in batches {
+        for (layer, fresh) in batch.fresh.layers() {
+            if let Some(fresh) = fresh {
+                text.line(&names::LAYER_AGE, &[pipeline, layer], (now - fresh).num_milliseconds() as f64 / 1e3);
+            }
+        }
+    }
 }
 
 /// The format wants all series of one metric together, so this goes metric by metric.

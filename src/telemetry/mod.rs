@@ -3,6 +3,7 @@
 //! Actors write to the [`Board`]; metrics, health checks, `boathouse status` and the demo's live view read it, so
 //! that nobody asks a busy actor how it is. This room decides nothing for the others.
 
+mod batch;
 mod board;
 mod exposition;
 mod health;
@@ -14,6 +15,7 @@ mod process;
 mod recorder;
 mod status;
 
+pub use batch::{BatchEnded, BatchRunning, BatchState, BatchStatus, Freshness};
 pub use board::{ActorId, ActorPhase, ActorState, Board, DaemonPhase, SinkCondition, SinkState};
 pub use exposition::render_board;
 pub use health::{Limits, Readiness, readiness};

@@ -125,6 +125,10 @@ const END_TO_END: &[f64] = &[
     60.0, 120.0, 300.0, 900.0, 3600.0,
 ];
 
+/// For batch tasks: from a look at a log to a rebuild of everything.
+const BATCH: &[f64] =
+    &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0];
+
 const PARTITION: &[&str] = &["pipeline", "topic", "partition"];
 const PIPELINE: &[&str] = &["pipeline"];
 
@@ -214,6 +218,29 @@ pub const PROCESS_RESIDENT: Definition =
 pub const PROCESS_CPU: Definition =
     board("process_cpu_seconds_total", Kind::Counter, &[], "User and system CPU time of the daemon.");
 
+pub const BATCH_RUNNING: Definition =
+    board("boathouse_batch_running", Kind::Gauge, PIPELINE, "1 while this instance runs the pipeline's batch, else 0.");
+pub const BATCH_PAUSED: Definition =
+    board("boathouse_batch_paused", Kind::Gauge, PIPELINE, "1 while the pipeline's schedule is paused, else 0.");
+pub const BATCH_LATE: Definition = board(
+    "boathouse_batch_late",
+    Kind::Gauge,
+    PIPELINE,
+    "1 while the newest slot has no successful run although schedule.deadline has passed, else 0.",
+);
+pub const BATCH_LAST_SUCCESS: Definition = board(
+    "boathouse_batch_last_success_timestamp_seconds",
+    Kind::Gauge,
+    PIPELINE,
+    "When the newest successful batch run ended, in seconds since 1970; none before the first.",
+);
+pub const LAYER_AGE: Definition = board(
+    "boathouse_layer_age_seconds",
+    Kind::Gauge,
+    &["pipeline", "layer"],
+    "Time since the begin of the newest batch task that brought the layer (silver, gold, clickhouse) up to date.",
+);
+
 // ---- recorded by actors ------------------------------------------------------------------------------------------
 
 pub const BRONZE_FLUSH_SECONDS: Histogram = Histogram::seconds(
@@ -270,6 +297,23 @@ pub const END_TO_END_SECONDS: Histogram = Histogram::seconds(
     END_TO_END,
 );
 
+pub const BATCH_RUNS: Counter = Counter::new(
+    "boathouse_batch_runs_total",
+    &["pipeline", "outcome"],
+    "Batch runs that this instance brought to their end, by outcome: succeeded, skipped, failed, cancelled.",
+);
+pub const BATCH_TASK_SECONDS: Histogram = Histogram::seconds(
+    "boathouse_batch_task_seconds",
+    &["pipeline", "task"],
+    "One attempt at a task of the batch, whatever its end.",
+    BATCH,
+);
+pub const BATCH_DEADLINES_MISSED: Counter = Counter::new(
+    "boathouse_batch_deadlines_missed_total",
+    PIPELINE,
+    "Slots whose run had not succeeded when schedule.deadline had passed.",
+);
+
 /// All metrics, in the order of docs/operations.md.
 pub const ALL: &[&Definition] = &[
     &RECORDS,
@@ -290,6 +334,11 @@ pub const ALL: &[&Definition] = &[
     &UPTIME,
     &PROCESS_RESIDENT,
     &PROCESS_CPU,
+    &BATCH_RUNNING,
+    &BATCH_PAUSED,
+    &BATCH_LATE,
+    &BATCH_LAST_SUCCESS,
+    &LAYER_AGE,
     &BRONZE_FLUSH_SECONDS.0,
     &BRONZE_ENCODE_SECONDS.0,
     &BRONZE_COMMIT_SECONDS.0,
@@ -302,6 +351,9 @@ pub const ALL: &[&Definition] = &[
     &REALTIME_FAILURES.0,
     &REALTIME_DROPPED.0,
     &END_TO_END_SECONDS.0,
+    &BATCH_RUNS.0,
+    &BATCH_TASK_SECONDS.0,
+    &BATCH_DEADLINES_MISSED.0,
 ];
 
 /// Begins the counters of a pipeline at 0, so that the first event of each shows as an increase.
@@ -316,6 +368,10 @@ pub fn begin(pipeline: &str) {
         &REALTIME_DROPPED,
     ];
     counters.iter().for_each(|counter| counter.add(0, &[pipeline]));
+    BATCH_DEADLINES_MISSED.add(0, &[pipeline]);
+    for outcome in ["succeeded", "skipped", "failed", "cancelled"] {
+        BATCH_RUNS.add(0, &[pipeline, outcome]);
+    }
 }
 
 /// Hands the descriptions of recorded metrics to the recorder; once, at the start.

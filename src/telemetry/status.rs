@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::BatchStatus;
 use super::board::{ActorPhase, Board, DaemonPhase, SinkCondition};
 use super::health::{Limits, Readiness, readiness};
 use super::partition::PartitionPhase;
@@ -20,6 +21,7 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     pub actors: Vec<ActorStatus>,
     pub sinks: Vec<SinkStatus>,
+    pub batches: Vec<BatchStatus>,
 }
 
 /// The memory budget and the process.
@@ -149,6 +151,7 @@ impl Status {
                 .into_iter()
                 .map(|(name, s)| SinkStatus { name, condition: s.condition, since_seconds_ago: ago(s.since) })
                 .collect(),
+            batches: board.batches().into_iter().map(|(pipeline, state)| BatchStatus { pipeline, state }).collect(),
         }
     }
 }

@@ -44,6 +44,7 @@ pub fn pipeline() -> Pipeline {
         realtime: RealtimeSettings::default(),
         time: TimeSettings::default(),
         retention: Retention::default(),
+        schedule: Default::default(),
     }
 }
 

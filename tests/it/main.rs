@@ -14,6 +14,7 @@ mod demo;
 mod engine;
 mod event;
 mod grafana;
+mod history;
 mod lost_log;
 mod mend;
 mod odd_state;

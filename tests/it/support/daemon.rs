@@ -23,7 +23,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// A site with the seed's pipeline on a topic of its own. Bronze commits every second, so that tests see commits.
+    /// A site with the seed's pipeline on a topic of its own. Bronze commits every second, so that tests see commits;
+    /// no slot starts a batch in the middle of a test about something else.
     pub fn new(brokers: &str, clickhouse: &str, topic: &str) -> Self {
         let owned = tempfile::Builder::new().prefix("boathouse-").tempdir().expect("a temporary folder");
         let folder = owned.path().to_owned();
@@ -32,8 +33,11 @@ impl Site {
         let shipped = include_str!("../../../config/pipelines/user_events/pipeline.toml");
         let text = shipped.replace("topic = \"user-events\"", &format!("topic = \"{topic}\""));
         assert_ne!(text, shipped, "the shipped pipeline names its topic on a line of its own");
-        fs::write(pipeline.join("pipeline.toml"), text + "\n[bronze]\nflush_interval = \"1s\"\n")
-            .expect("pipeline.toml");
+        fs::write(
+            pipeline.join("pipeline.toml"),
+            text + "\n[bronze]\nflush_interval = \"1s\"\n[schedule]\nenabled = false\n",
+        )
+        .expect("pipeline.toml");
         fs::write(folder.join("config/boathouse.toml"), "").expect("boathouse.toml");
         Self {
             folder,

@@ -5,3 +5,4 @@
 pub mod broker;
 pub mod daemon;
 pub mod engine;
+pub mod mariadb;
