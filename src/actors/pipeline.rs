@@ -365,8 +365,9 @@ impl PipelineSupervisor {
             return self.fail(Fault::Again("the Kafka client ended by itself".into()), ctx);
         }
         let board = &self.setup.board;
+        let served = !self.setup.pipeline.aggregates.is_empty();
         let offsets: Vec<_> =
-            session.partitions.values().filter_map(|running| held_by_both(board, &running.source)).collect();
+            session.partitions.values().filter_map(|running| held(board, &running.source, served)).collect();
         if !offsets.is_empty() {
             client.commit(offsets, &session.table_id);
         }
@@ -385,12 +386,12 @@ impl PipelineSupervisor {
     }
 }
 
-/// The offset that the group may be told: what both sinks hold.
-fn held_by_both(board: &crate::telemetry::Board, source: &Source) -> Option<(i32, i64)> {
+/// The offset that the group may be told: what all sinks hold, which is Bronze alone where no window is served.
+fn held(board: &crate::telemetry::Board, source: &Source, served: bool) -> Option<(i32, i64)> {
     let state = board.partition(source)?;
-    let both = state.bronze_position().min(state.realtime_position());
-    // 0: nothing is served yet, and the group is not told to go back.
-    (both > 0).then_some((source.partition, both))
+    let all = if served { state.bronze_position().min(state.realtime_position()) } else { state.bronze_position() };
+    // 0: nothing is held yet, and the group is not told to go back.
+    (all > 0).then_some((source.partition, all))
 }
 
 impl Actor for PipelineSupervisor {
