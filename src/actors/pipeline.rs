@@ -365,9 +365,9 @@ impl PipelineSupervisor {
             return self.fail(Fault::Again("the Kafka client ended by itself".into()), ctx);
         }
         let board = &self.setup.board;
-        let served = !self.setup.pipeline.aggregates.is_empty();
+        let serves = !self.setup.pipeline.aggregates.is_empty();
         let offsets: Vec<_> =
-            session.partitions.values().filter_map(|running| held(board, &running.source, served)).collect();
+            session.partitions.values().filter_map(|running| held(board, &running.source, serves)).collect();
         if !offsets.is_empty() {
             client.commit(offsets, &session.table_id);
         }
@@ -387,9 +387,9 @@ impl PipelineSupervisor {
 }
 
 /// The offset that the group may be told: what all sinks hold, which is Bronze alone where no window is served.
-fn held(board: &crate::telemetry::Board, source: &Source, served: bool) -> Option<(i32, i64)> {
+fn held(board: &crate::telemetry::Board, source: &Source, serves: bool) -> Option<(i32, i64)> {
     let state = board.partition(source)?;
-    let all = if served { state.bronze_position().min(state.realtime_position()) } else { state.bronze_position() };
+    let all = if serves { state.bronze_position().min(state.realtime_position()) } else { state.bronze_position() };
     // 0: nothing is held yet, and the group is not told to go back.
     (all > 0).then_some((source.partition, all))
 }

@@ -15,7 +15,7 @@ use super::super::supervise::{Ended, launch};
 use super::super::upkeep::{self, Upkeep};
 use super::super::windows::Consumer;
 use super::super::witness;
-use super::{ConsumerEnded, Fault, PipelineSupervisor, Running, held_by_both};
+use super::{ConsumerEnded, Fault, PipelineSupervisor, Running, held};
 use crate::bronze::{BronzeError, Position};
 use crate::config::StartAt;
 use crate::event::{self, Decoder};
@@ -184,6 +184,7 @@ impl PipelineSupervisor {
     ) {
         let faulty = self.fault.is_some();
         let board = self.setup.board.clone();
+        let serves = !self.setup.pipeline.aggregates.is_empty();
         let Some(session) = &mut self.session else {
             let _ = reply.send(None);
             return;
@@ -216,7 +217,7 @@ impl PipelineSupervisor {
                 let flushed = actix_rt::time::timeout(DRAIN, work).await.unwrap_or(None);
                 both = flushed == Some(true);
                 if flushed.is_some() {
-                    let offsets = sources.iter().filter_map(|s| held_by_both(&board, s)).collect();
+                    let offsets = sources.iter().filter_map(|s| held(&board, s, serves)).collect();
                     drained = Some(Drained { offsets, table });
                 } else {
                     tracing::warn!("partitions leave undrained; what Bronze does not hold is read again");
