@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes the Python environment of the tests in the user's cache folder, once for each content of
-# tools/python-requirements.txt. Prints the path of its python.
+# Makes a Python environment of the tests in the user's cache folder, once for each content of its requirements.
+# Prints the path of its python.
+#   tools/python.sh        tools/python-requirements.txt
+#   tools/python.sh spark  tools/python-spark-requirements.txt: Spark, 450 MB, of use only where Java is
 set -euo pipefail
 
-requirements="$(dirname "$(readlink -f "$0")")/python-requirements.txt"
+requirements="$(dirname "$(readlink -f "$0")")/python-${1:+$1-}requirements.txt"
 python="${PYTHON:-python3}"
 if ! command -v "$python" > /dev/null; then
     echo "tools/python.sh: $python is missing; install Python 3.10 or newer (Debian, Ubuntu: apt install python3-venv)" >&2
@@ -25,7 +27,7 @@ exec 9> "$base/$key.lock"
 flock 9
 if [[ ! -e $folder/complete ]]; then
     rm -rf "$folder"
-    echo "tools/python.sh: making the tests' Python environment" >&2
+    echo "tools/python.sh: making a Python environment of $(basename "$requirements")" >&2
     if ! "$python" -m venv "$folder" >&2; then
         echo "tools/python.sh: $python -m venv failed (Debian, Ubuntu: apt install python3-venv)" >&2
         exit 1

@@ -12,13 +12,13 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use super::seat::Seat;
 use super::{Child, ServerError, kafka, ports, tansu};
 
 /// The environment variable that chooses the broker: `kafka`, `tansu` or `host:port`.
 pub const CHOICE_VARIABLE: &str = "BOATHOUSE_BROKER";
 /// A JVM on a busy two-core machine, with a log to recover, takes some seconds.
 const READY_LIMIT: Duration = Duration::from_secs(90);
-const STOP_GRACE: Duration = Duration::from_secs(15);
 const NAME: &str = "the Kafka broker";
 
 /// Which broker to use.
@@ -83,7 +83,8 @@ pub struct Broker {
     folder: PathBuf,
     port: u16,
     address: String,
-    child: Option<Child>,
+    /// Stays empty where the broker is somebody else's.
+    seat: Seat,
 }
 
 impl Broker {
@@ -132,31 +133,18 @@ impl Broker {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(Self {
-            kind: BrokerKind::External,
-            folder: folder.to_owned(),
-            port: 0,
-            address: address.to_owned(),
-            child: None,
-        })
+        Ok(Self::idle(BrokerKind::External, folder, 0, address.to_owned()))
     }
 
     fn launch(kind: BrokerKind, folder: &Path, port: u16) -> Result<Self, ServerError> {
-        let mut broker =
-            Self { kind, folder: folder.to_owned(), port, address: format!("127.0.0.1:{port}"), child: None };
-        broker.run()?;
+        let mut broker = Self::idle(kind, folder, port, format!("127.0.0.1:{port}"));
+        broker.restart()?;
         Ok(broker)
     }
 
-    fn run(&mut self) -> Result<(), ServerError> {
-        let command = match self.kind {
-            BrokerKind::Kafka => kafka::prepare(&kafka::find()?, &self.folder, self.port, ports::free())?,
-            BrokerKind::Tansu => tansu::prepare(&tansu::find()?, &self.folder, self.port)?,
-            BrokerKind::External => return Ok(()),
-        };
-        let child = Child::spawn(NAME, command, &self.folder.join("broker.log"))?;
-        let address = self.address.clone();
-        self.child.insert(child).wait_ready(READY_LIMIT, || answers(&address))
+    fn idle(kind: BrokerKind, folder: &Path, port: u16, address: String) -> Self {
+        let seat = Seat::new(NAME, folder.join("broker.log"), READY_LIMIT);
+        Self { kind, folder: folder.to_owned(), port, address, seat }
     }
 
     /// The bootstrap address, `host:port`.
@@ -171,18 +159,23 @@ impl Broker {
 
     /// The process, if it is ours: for its pid, its log, signals, and whether it still runs.
     pub fn child(&mut self) -> Option<&mut Child> {
-        self.child.as_mut()
+        self.seat.child()
     }
 
     /// Stops the process, if it is ours.
     pub fn stop(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|child| child.stop(STOP_GRACE))
+        self.seat.stop()
     }
 
-    /// Starts the process again on the same port and data, after [`Self::stop`] or a kill.
+    /// Starts the process again on the same port and data, after [`Self::stop`] or a kill; stops it if it runs.
     pub fn restart(&mut self) -> Result<(), ServerError> {
-        self.stop();
-        self.run()
+        let command = match self.kind {
+            BrokerKind::Kafka => kafka::prepare(&kafka::find()?, &self.folder, self.port, ports::free())?,
+            BrokerKind::Tansu => tansu::prepare(&tansu::find()?, &self.folder, self.port)?,
+            BrokerKind::External => return Ok(()),
+        };
+        let address = self.address.clone();
+        self.seat.start(command, || answers(&address))
     }
 }
 

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use super::seat::Seat;
 use super::{Child, ServerError, ports};
 
 const NAME: &str = "the ClickHouse engine";
 const READY_LIMIT: Duration = Duration::from_secs(60);
-const STOP_GRACE: Duration = Duration::from_secs(15);
 
 /// An engine that answers over HTTP. Dropping it stops the process.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Engine {
     folder: PathBuf,
     port: u16,
     arguments: Vec<String>,
-    child: Option<Child>,
+    seat: Seat,
 }
 
 impl Engine {
@@ -39,29 +39,16 @@ impl Engine {
             folder: folder.to_owned(),
             port,
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
-            child: None,
+            // Beside the data, not in it: the folder is the engine's own.
+            seat: Seat::new(NAME, folder.with_extension("log"), READY_LIMIT),
         };
-        engine.run()?;
+        engine.restart()?;
         Ok(engine)
     }
 
     /// Fails when an engine would find `port` taken.
     pub fn require_port(port: u16) -> Result<(), ServerError> {
         ports::require_free(NAME, port, "choose another one with --clickhouse-port")
-    }
-
-    fn run(&mut self) -> Result<(), ServerError> {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("--path")
-            .arg(&self.folder)
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .args(&self.arguments);
-        // Beside the data, not in it: the folder is the engine's own.
-        let log = self.folder.with_extension("log");
-        let child = Child::spawn(NAME, command, &log)?;
-        let port = self.port;
-        self.child.insert(child).wait_ready(READY_LIMIT, || answers(port))
     }
 
     /// The address as a URL, `http://127.0.0.1:port`.
@@ -71,18 +58,24 @@ impl Engine {
 
     /// The process: for its pid, its log, signals, and whether it still runs.
     pub fn child(&mut self) -> Option<&mut Child> {
-        self.child.as_mut()
+        self.seat.child()
     }
 
     /// Stops the process.
     pub fn stop(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|child| child.stop(STOP_GRACE))
+        self.seat.stop()
     }
 
-    /// Starts the process again on the same port and data, after [`Self::stop`] or a kill.
+    /// Starts the process again on the same port and data, after [`Self::stop`] or a kill; stops it if it runs.
     pub fn restart(&mut self) -> Result<(), ServerError> {
-        self.stop();
-        self.run()
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--path")
+            .arg(&self.folder)
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(&self.arguments);
+        let port = self.port;
+        self.seat.start(command, || answers(port))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod engine;
 mod error;
 mod kafka;
 pub mod ports;
+mod seat;
 mod tansu;
 
 pub use broker::{Broker, BrokerChoice, BrokerKind};

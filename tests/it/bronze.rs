@@ -4,6 +4,7 @@ mod encoder;
 mod independent_readers;
 mod reading;
 mod settings;
+mod spark;
 mod table;
 
 use std::collections::BTreeMap;

@@ -1,14 +1,16 @@
 //! Kills, outages and zombies under load; each round ends in a recount from Kafka. `make test` holds short rounds,
-//! `make soak` long ones (`BOATHOUSE_SOAK_KILLS`).
+//! `make soak` long ones (`BOATHOUSE_SOAK_KILLS` and its like), which say in a line each what they measured.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
+use serde_json::Value;
 
-use super::support::broker::{OwnBroker, broker};
-use super::support::daemon::{PATIENCE, Site};
+use super::support::broker::{Kafka, OwnBroker, broker};
+use super::support::daemon::{Daemon, PATIENCE, Site};
 use super::support::engine::Engine;
+use super::support::soak::{Spread, say};
 
 /// Events a second of the load beside which things are killed.
 const RATE: &str = "20000";
@@ -45,30 +47,87 @@ impl Drop for Load {
     }
 }
 
-fn rounds(variable: &str, short: usize) -> usize {
-    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(short)
+/// What the environment asks for in a long round; none in a short one.
+fn long(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|n| n.parse().ok())
+}
+
+fn seconds_of(variable: &str, short: u64) -> Duration {
+    Duration::from_secs(long(variable).unwrap_or(short))
+}
+
+/// Waits until both sinks hold what the topic holds now; how long that took since `begin`.
+async fn caught_up(daemon: &mut Daemon, kafka: &Kafka, topic: &str, begin: Instant) -> Duration {
+    let ends = kafka.end_offsets(topic);
+    daemon.wait_until_served(&ends).await;
+    begin.elapsed()
+}
+
+/// What `reconcile` found, in words.
+fn found(report: &Value) -> String {
+    let sum = |list: &str, fields: &[&str]| -> u64 {
+        let checks = report[list].as_array().expect("a list of checks").iter();
+        checks.map(|c| fields.iter().map(|f| c[f].as_u64().expect("a count")).sum::<u64>()).sum()
+    };
+    format!(
+        "of {} records {} lost, {} duplicated, {} differ; of {} rows of windows {} differ",
+        sum("bronze", &["checked_records"]),
+        sum("bronze", &["lost_records"]),
+        sum("bronze", &["duplicated_rows", "unknown_rows"]),
+        sum("bronze", &["differing_rows"]),
+        sum("realtime", &["checked_rows"]),
+        sum("realtime", &["missing_rows", "unknown_rows", "differing_rows"]),
+    )
+}
+
+/// Whether all partitions are held, and each satisfies `wanted`.
+fn all_partitions(wanted: impl Fn(&Value) -> bool) -> impl Fn(&Value) -> bool {
+    move |status| status["partitions"].as_array().is_some_and(|p| p.len() == 3 && p.iter().all(&wanted))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_under_load_nothing_is_lost_or_counted_twice() {
+    let soak = long("BOATHOUSE_SOAK_KILLS");
     let kafka = broker().await;
     let engine = Engine::start();
     let topic = kafka.new_topic("kills", 3).await;
     let site = Site::new(kafka.address(), &engine.url, &topic);
+    let begin = Instant::now();
     let load = Load::start(kafka.address(), &topic, &["--seed", "11"]);
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(7);
-    for _ in 0..rounds("BOATHOUSE_SOAK_KILLS", 6) {
+    let mut delays = Spread::default();
+    let rounds = soak.unwrap_or(3);
+    for _ in 0..rounds {
+        // One kill anywhere in the start or the recovery.
         let mut daemon = site.start();
-        tokio::time::sleep(Duration::from_millis(random.random_range(300..3000))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(50..1500))).await;
+        daemon.kill();
+        // Then a start that is left to catch up, and a kill anywhere in the work.
+        let start = Instant::now();
+        let mut daemon = site.start();
+        delays.push(caught_up(&mut daemon, kafka, &topic, start).await);
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..1500))).await;
         daemon.kill();
     }
     load.finish();
+    let lasted = begin.elapsed();
     let mut daemon = site.start();
-    daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
+    let ends = kafka.end_offsets(&topic);
+    daemon.wait_until_served(&ends).await;
     site.assert_reconciled();
     daemon.stop().await;
-    site.assert_reconciled();
+    let report = site.assert_reconciled();
     site.assert_log_is_clean_but_for(&[]);
+    let rate = ends.values().sum::<i64>() as f64 / lasted.as_secs_f64();
+    say(&format!(
+        "{} SIGKILLs at {rate:.0} events/s on {:?}; from the start to caught up, {rounds} times: {delays}; {}",
+        2 * rounds,
+        kafka.kind(),
+        found(&report)
+    ));
+    if soak.is_some() {
+        assert!(delays.p99() <= Duration::from_secs(10), "caught up too late: {delays}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,20 +138,35 @@ async fn clickhouse_away_under_load_costs_nothing() {
     let site = Site::new(kafka.address(), &engine.url, &topic);
     let load = Load::start(kafka.address(), &topic, &["--seed", "12"]);
     let mut daemon = site.start();
-    let moved = |status: &serde_json::Value| {
-        status["partitions"]
-            .as_array()
-            .is_some_and(|p| p.len() == 3 && p.iter().all(|p| p["realtime_position"].as_i64() > Some(1000)))
-    };
+    let moved = all_partitions(|p| p["realtime_position"].as_i64() > Some(1000));
     daemon.wait("the first totals", moved).await;
     engine.kill();
-    tokio::time::sleep(Duration::from_secs(rounds("BOATHOUSE_SOAK_OUTAGE_S", 8) as u64)).await;
+    let away = Instant::now();
+    let mut peak_bytes = 0;
+    while away.elapsed() < seconds_of("BOATHOUSE_SOAK_OUTAGE_S", 8) {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let status = daemon.status().await.unwrap_or_default();
+        peak_bytes = peak_bytes.max(status["memory"]["resident_bytes"].as_u64().unwrap_or(0));
+    }
+    // Bronze went on without ClickHouse.
+    let ends = kafka.end_offsets(&topic);
+    let held = |p: &Value| Some(p["bronze_position"].as_i64()? >= ends[&(p["partition"].as_i64()? as i32)]);
+    daemon.wait("Bronze to hold it all", all_partitions(|p| held(p) == Some(true))).await;
+    let lasted = away.elapsed();
     engine.restart();
+    let back = caught_up(&mut daemon, kafka, &topic, Instant::now()).await;
     load.finish();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
-    site.assert_reconciled();
+    let report = site.assert_reconciled();
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&["ClickHouse does not take totals"]);
+    say(&format!(
+        "ClickHouse away for {lasted:.0?} under load on {:?}: caught up {back:.1?} after it came back; the daemon's \
+         memory at most {} MiB; {}",
+        kafka.kind(),
+        peak_bytes >> 20,
+        found(&report)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,20 +178,22 @@ async fn a_broker_that_stops_and_comes_back_costs_nothing() {
     let site = Site::new(&address, &engine.url, &topic);
     let load = Load::start(&address, &topic, &["--seed", "13"]);
     let mut daemon = site.start();
-    daemon
-        .wait("the first records", |s| {
-            s["partitions"]
-                .as_array()
-                .is_some_and(|p| p.len() == 3 && p.iter().all(|p| p["records"].as_i64() > Some(0)))
-        })
-        .await;
+    daemon.wait("the first records", all_partitions(|p| p["records"].as_i64() > Some(0))).await;
     broker.kill();
-    tokio::time::sleep(Duration::from_secs(rounds("BOATHOUSE_SOAK_BROKER_S", 5) as u64)).await;
+    let away = Instant::now();
+    tokio::time::sleep(seconds_of("BOATHOUSE_SOAK_BROKER_S", 5)).await;
     broker.restart();
+    let lasted = away.elapsed();
+    let back = caught_up(&mut daemon, &broker, &topic, Instant::now()).await;
     load.finish();
     daemon.wait_until_served(&broker.end_offsets(&topic)).await;
-    site.assert_reconciled();
+    let report = site.assert_reconciled();
     daemon.stop().await;
+    say(&format!(
+        "the broker ({:?}) killed and away for {lasted:.0?} under load: caught up {back:.1?} after it came back; {}",
+        broker.kind(),
+        found(&report)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,20 +206,27 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
     site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "6000".into()));
     let load = Load::start(kafka.address(), &topic, &["--seed", "14"]);
     let mut zombie = site.start();
-    let held = |n: usize| move |s: &serde_json::Value| s["partitions"].as_array().is_some_and(|p| p.len() >= n);
-    zombie.wait("all partitions", held(3)).await;
+    zombie.wait("all partitions", all_partitions(|_| true)).await;
     zombie.signal(libc::SIGSTOP);
+    let stopped = Instant::now();
     let other = site.sibling();
     let mut heir = other.start();
-    heir.wait("the zombie's partitions", held(3)).await;
-    tokio::time::sleep(Duration::from_secs(rounds("BOATHOUSE_SOAK_ZOMBIE_S", 3) as u64)).await;
+    heir.wait("the zombie's partitions", all_partitions(|_| true)).await;
+    let taken_over = stopped.elapsed();
+    tokio::time::sleep(seconds_of("BOATHOUSE_SOAK_ZOMBIE_S", 9).saturating_sub(taken_over)).await;
     zombie.signal(libc::SIGCONT);
+    let lasted = stopped.elapsed();
     tokio::time::sleep(Duration::from_secs(5)).await;
     load.finish();
     zombie.kill();
     heir.wait_until_served(&kafka.end_offsets(&topic)).await;
-    other.assert_reconciled();
+    let report = other.assert_reconciled();
     heir.stop().await;
+    say(&format!(
+        "a zombie, stopped for {lasted:.0?} under load on {:?}, its partitions taken over after {taken_over:.1?}: {}",
+        kafka.kind(),
+        found(&report)
+    ));
 }
 
 /// Between every two durable steps, and during recovery.

@@ -1,11 +1,11 @@
 //! A table written by this code, read by programs that share none of it: PyPI deltalake and DuckDB's delta extension.
 
 use std::path::Path;
-use std::process::Command;
 
 use boathouse::bronze::upkeep::Upkeep;
 
 use super::{Record, Writer, event, pipeline};
+use crate::support::python::python;
 
 /// Rows of every kind, in two partitions and several files, one of them with an added field; a checkpoint in between.
 async fn write(lakehouse: &Path) {
@@ -26,20 +26,6 @@ async fn write(lakehouse: &Path) {
     writer.commit_events(0, 4..1000).await.unwrap();
 }
 
-/// Runs a script of `tests/python` with the table's path; returns what it prints.
-fn python(script: &str, table: &Path) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let made = Command::new(root.join("tools/python.sh")).output().unwrap();
-    let said = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "tools/python.sh: {said}");
-    let python = String::from_utf8(made.stdout).unwrap();
-    let script = root.join("tests/python").join(script);
-    let output = Command::new(python.trim()).arg(script).arg(table).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 #[tokio::test]
 async fn deltalake_and_duckdb_read_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -56,6 +42,6 @@ async fn deltalake_and_duckdb_read_what_was_written() {
         "countries 0\n",
         "dates 2026-02-06\n",
     );
-    assert_eq!(python("read_bronze_deltalake.py", &table), expected);
-    assert_eq!(python("read_bronze_duckdb.py", &table), expected);
+    assert_eq!(python("read_bronze_deltalake.py", &[&table]), expected);
+    assert_eq!(python("read_bronze_duckdb.py", &[&table]), expected);
 }

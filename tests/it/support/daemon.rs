@@ -144,10 +144,11 @@ impl Site {
         (output.status.code() == Some(0), report)
     }
 
-    /// Asserts that nothing is lost, duplicated or different.
-    pub fn assert_reconciled(&self) {
+    /// Asserts that nothing is lost, duplicated or different; the report.
+    pub fn assert_reconciled(&self) -> Value {
         let (right, report) = self.reconcile();
         assert!(right, "reconcile found differences: {report:#}\nlog: {}", tail(&self.log_path(), 40));
+        report
     }
 }
 

@@ -6,3 +6,5 @@ pub mod broker;
 pub mod daemon;
 pub mod engine;
 pub mod mariadb;
+pub mod python;
+pub mod soak;
