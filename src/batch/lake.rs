@@ -90,8 +90,23 @@ impl Lake {
         DeltaTableBuilder::from_url(url).and_then(|b| b.build_storage()).map_err(failed)
     }
 
+    /// Whether a table may be there: on a local disk, whether it has a log. Looking at storage would make its folder.
+    pub fn may_exist(&self, layer: Layer, table: &str) -> bool {
+        let uri = self.table_uri(layer, table);
+        let folder = match url::Url::parse(&uri) {
+            // A one-letter scheme is a drive, and a plain path has none.
+            Ok(url) if url.scheme() == "file" => url.to_file_path().ok(),
+            Ok(url) if url.scheme().len() > 1 => None,
+            _ => Some(PathBuf::from(&uri)),
+        };
+        folder.is_none_or(|folder| folder.join("_delta_log").is_dir())
+    }
+
     /// A table at its newest version, freshly loaded; none where there is no table.
     pub async fn open(&self, layer: Layer, table: &str) -> Result<Option<DeltaTable>, BatchError> {
+        if !self.may_exist(layer, table) {
+            return Ok(None);
+        }
         let mut opened = DeltaTable::new(self.log_store(layer, table)?);
         match opened.load().await {
             Ok(()) => Ok(Some(opened)),

@@ -8,11 +8,19 @@
 pub mod changes;
 mod error;
 pub mod history;
+pub mod hour;
 mod lake;
+mod output;
+pub mod plan;
 pub mod run;
+mod scan;
+pub mod silver;
 pub mod slots;
+pub mod target;
 mod task;
+pub mod upkeep;
 
 pub use error::BatchError;
 pub use lake::{Lake, Layer, refused_table};
+pub use silver::run_silver;
 pub use task::{LogLine, TaskContext, TaskReport};

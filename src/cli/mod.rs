@@ -3,6 +3,7 @@
 //! A command is a struct of its arguments with a `run(self, &Context) -> anyhow::Result<Outcome>`. Results go to
 //! standard output, everything else (logs, progress, timings) to standard error.
 
+mod batch;
 mod bench;
 mod bronze;
 mod clickhouse;
@@ -16,6 +17,7 @@ mod reconcile;
 mod run;
 mod sql;
 mod status;
+mod tables;
 pub mod topic;
 mod validate;
 
@@ -38,6 +40,7 @@ Examples:
   boathouse reconcile                           is it right: Kafka, Bronze and realtime compared
   boathouse sql \"select time_status, count(*) from bronze.user_events group by 1\"
   boathouse sql --on clickhouse                 an interactive shell on ClickHouse
+  boathouse batch plan                          what the next hourly run would recompute, and why
   boathouse dead-letters list                   records that are no events, with the reason
 
 Exit codes:
@@ -75,6 +78,8 @@ enum Command {
     DeadLetters(dead_letters::Args),
     Bronze(mend::Args),
     Topic(topic::TopicCommand),
+    Batch(batch::Args),
+    Tables(tables::Args),
     Demo(demo::DemoCommand),
     Bench(bench::Args),
     #[command(hide = true)]
@@ -164,6 +169,8 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Sql(args) => args.run(context),
         Command::Demo(command) => command.run(context),
         Command::Reconcile(args) => args.run(context),
+        Command::Batch(args) => args.run(context),
+        Command::Tables(args) => args.run(context),
         Command::Bench(args) => args.run(context),
         Command::BenchConsume(args) => args.run(context),
         Command::Status(args) => args.run(context),

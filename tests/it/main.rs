@@ -21,6 +21,7 @@ mod odd_state;
 mod producer;
 mod reference;
 mod serving;
+mod silver;
 mod stream;
 mod support;
 mod telemetry;

@@ -1,0 +1,141 @@
+//! Recomputing a range of dates from Bronze, date by date, without moving what silver says it has read.
+
+use chrono::NaiveDate;
+use serde_json::json;
+
+use super::columns::{refused_schema, silver_schema};
+use super::judge::{RefusedWriter, judge};
+use super::reasons::{Quarantine, Rules};
+use super::rewrite::Rewriter;
+use super::work::{Bronze, Definitions, by_hour, properties};
+use crate::batch::hour::Hour;
+use crate::batch::lake::{Lake, Layer};
+use crate::batch::output::Layout;
+use crate::batch::target::{Change, Landing, Target};
+use crate::batch::{BatchError, TaskContext, TaskReport};
+use crate::config::Pipeline;
+
+/// Times that a date is planned anew because somebody else has committed meanwhile.
+const PLANS: u32 = 10;
+
+/// What a backfill has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backfilled {
+    /// Silver's version afterwards.
+    pub silver_version: u64,
+    /// The dates that were recomputed.
+    pub dates: Vec<NaiveDate>,
+    /// Rows of those dates before and after.
+    pub rows_before: u64,
+    pub rows_after: u64,
+}
+
+/// Recomputes the event dates `from` to `to` (both included) from Bronze as of the version that silver has read. Every
+/// date is a commit of its own, so a backfill that was cut off may be run again from where it stopped.
+pub async fn backfill_silver(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    quarantine: &[Quarantine],
+    from: NaiveDate,
+    to: NaiveDate,
+    context: &TaskContext,
+) -> Result<(Backfilled, TaskReport), BatchError> {
+    let rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
+    let definitions = Definitions::new(pipeline, quarantine);
+    let backfill = Backfill { lake, pipeline, rules, definitions, context };
+    let mut done = Backfilled::default();
+    let dates: Vec<NaiveDate> = from.iter_days().take_while(|date| *date <= to).collect();
+    for (number, date) in dates.iter().enumerate() {
+        context.check()?;
+        let (before, after) = backfill.date(*date, &mut done).await?;
+        context.info(format!("{date}: {before} rows before, {after} after ({} of {} dates)", number + 1, dates.len()));
+    }
+    let report = TaskReport {
+        rows_in: done.rows_before,
+        rows_out: done.rows_after,
+        rows_refused: 0,
+        summary: format!("{} dates recomputed from Bronze", done.dates.len()),
+    };
+    Ok((done, report))
+}
+
+struct Backfill<'a> {
+    lake: &'a Lake,
+    pipeline: &'a Pipeline,
+    rules: Rules,
+    definitions: Definitions,
+    context: &'a TaskContext,
+}
+
+impl Backfill<'_> {
+    async fn date(&self, date: NaiveDate, done: &mut Backfilled) -> Result<(u64, u64), BatchError> {
+        for _ in 0..PLANS {
+            if let Some(rows) = self.once(date, done).await? {
+                return Ok(rows);
+            }
+            self.context.info(format!("{date}: another run has committed meanwhile; planning anew"));
+        }
+        Err(BatchError::unavailable(format!("{date} cannot be committed"), "others commit all the time"))
+    }
+
+    /// Rows before and after; none where somebody else has committed since the facts were read.
+    async fn once(&self, date: NaiveDate, done: &mut Backfilled) -> Result<Option<(u64, u64)>, BatchError> {
+        let run_first = |why: &str| {
+            let what = format!("silver of {} cannot be backfilled", self.pipeline.name);
+            BatchError::refused(what, why, "run `boathouse batch run` first: it makes silver up to date")
+        };
+        let Some((newest, _)) = Bronze::pin(self.lake, self.pipeline).await? else {
+            return Err(run_first("there is no Bronze table yet"));
+        };
+        let id = &newest.facts.table_id;
+        let definition = &self.definitions.silver;
+        let store = self.lake.log_store(Layer::Silver, &self.pipeline.name)?;
+        let silver = Target::look(store, &definition.name, Some(id)).await?;
+        let facts = silver.facts().ok_or_else(|| run_first("there is no silver table yet"))?;
+        let read_to = facts.read_to.ok_or_else(|| run_first("silver was made from another Bronze"))?;
+        if facts.settings.as_ref() != Some(&definition.settings) {
+            return Err(run_first("silver was made with other fields, allowed values or rules"));
+        }
+        if read_to > newest.facts.version {
+            return Err(run_first("silver has read more of Bronze than there is"));
+        }
+        // Later rows are the next run's: it would meet them twice.
+        let pinned = Bronze::at(self.lake, self.pipeline, Some(read_to)).await?;
+        let Some((bronze, snapshot)) = pinned else { return Err(run_first("Bronze is gone")) };
+        let mut files = bronze.files(&snapshot).await?;
+        let (first, last) = (Hour::of_date(date, 0).micros().0, Hour::of_date(date, 23).micros().1);
+        files.retain(|f| f.event_times.is_none_or(|(least, greatest)| least <= last && greatest >= first));
+        files.iter_mut().for_each(|f| f.for_silver = true);
+
+        let layout = |store, schema| Layout { store, schema, properties: properties(self.pipeline) };
+        // The refused table has these rows already; nothing is written to it.
+        let unused = layout(silver.store.clone(), refused_schema(self.pipeline));
+        let mut refused = RefusedWriter::new(unused, self.pipeline);
+        let mut judged = judge(&files, &self.rules, &mut refused, self.context).await?;
+        judged.hours.retain(|hour, _| hour.date() == date);
+        let rewriter = Rewriter::new(
+            layout(silver.store.clone(), silver_schema(self.pipeline)),
+            self.pipeline,
+            self.lake.memory() / 2,
+            self.context,
+        )?;
+        let rewritten = rewriter.rewrite(&judged.hours, &judged.files, &[]).await?;
+        let replaced: Vec<_> =
+            by_hour(silver.files())?.into_iter().filter(|(hour, _)| hour.date() == date).map(|(_, f)| f).collect();
+        let before = replaced.iter().map(|f| f.rows).sum();
+        let change = Change {
+            operation: "WRITE",
+            parameters: json!({"mode": "Overwrite", "backfill": date.to_string(), "bronzeVersion": read_to}),
+            added: rewritten.added,
+            removed: replaced.iter().map(|f| f.remove.clone()).collect(),
+            read_to: None,
+        };
+        let landing = silver.commit(definition, id, change).await?;
+        let Landing::Landed(version) = landing else { return Ok(None) };
+        done.silver_version = version;
+        done.dates.push(date);
+        done.rows_before += before;
+        done.rows_after += rewritten.rows_after;
+        Ok(Some((before, rewritten.rows_after)))
+    }
+}

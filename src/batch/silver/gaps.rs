@@ -1,0 +1,80 @@
+//! Where silver is not what Bronze gives: rows removed by hand, or a fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::NaiveDate;
+
+use super::columns::refused_schema;
+use super::judge::{RefusedWriter, judge};
+use super::reasons::{Quarantine, Rules};
+use super::rewrite::Rewriter;
+use super::work::{Bronze, Definitions, by_hour, properties};
+use crate::batch::hour::Hour;
+use crate::batch::lake::{Lake, Layer};
+use crate::batch::output::Layout;
+use crate::batch::target::Target;
+use crate::batch::{BatchError, TaskContext};
+use crate::config::Pipeline;
+
+/// An hour in which silver has another number of rows than Bronze gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapHour {
+    pub hour: Hour,
+    /// Rows that Bronze gives: neither refused nor duplicates.
+    pub expected: u64,
+    /// Rows that silver has.
+    pub there: u64,
+}
+
+/// What was found up to the version of Bronze that silver has read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gaps {
+    pub bronze_version: u64,
+    pub hours: Vec<GapHour>,
+    /// Rows that Bronze gives, by event date.
+    pub by_date: BTreeMap<NaiveDate, u64>,
+}
+
+/// Compares silver's rows in each event-hour with what Bronze gives, by reading all of Bronze's keys.
+pub async fn gaps_of_silver(lake: &Lake, pipeline: &Pipeline, quarantine: &[Quarantine]) -> Result<Gaps, BatchError> {
+    let rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
+    let definitions = Definitions::new(pipeline, quarantine);
+    let Some((newest, _)) = Bronze::pin(lake, pipeline).await? else { return Ok(Gaps::default()) };
+    let store = lake.log_store(Layer::Silver, &pipeline.name)?;
+    let silver = Target::look(store, &definitions.silver.name, Some(&newest.facts.table_id)).await?;
+    let read_to = silver.facts().and_then(|f| f.read_to).filter(|v| *v <= newest.facts.version);
+    let settings = silver.facts().and_then(|f| f.settings.as_ref());
+    let (Some(read_to), true) = (read_to, settings == Some(&definitions.silver.settings)) else {
+        return Err(BatchError::refused(
+            format!("silver of {} cannot be compared", pipeline.name),
+            "it was not made from this Bronze with these settings",
+            "run `boathouse batch run` first: it makes silver up to date",
+        ));
+    };
+    let Some((bronze, snapshot)) = Bronze::at(lake, pipeline, Some(read_to)).await? else {
+        return Ok(Gaps::default());
+    };
+    let mut files = bronze.files(&snapshot).await?;
+    files.iter_mut().for_each(|f| f.for_silver = true);
+    let context = TaskContext::detached();
+    let layout = |schema| Layout { store: silver.store.clone(), schema, properties: properties(pipeline) };
+    // Reads alone: nothing is for the refused table.
+    let mut refused = RefusedWriter::new(layout(refused_schema(pipeline)), pipeline);
+    let judged = judge(&files, &rules, &mut refused, &context).await?;
+    let keys = layout(super::columns::silver_schema(pipeline));
+    let expected =
+        Rewriter::new(keys, pipeline, lake.memory() / 2, &context)?.count(&judged.hours, &judged.files).await?;
+    let mut there: BTreeMap<Hour, u64> = BTreeMap::new();
+    by_hour(silver.files())?.into_iter().for_each(|(hour, file)| *there.entry(hour).or_default() += file.rows);
+    let mut gaps = Gaps { bronze_version: read_to, ..Gaps::default() };
+    let hours: BTreeSet<Hour> = expected.keys().chain(there.keys()).copied().collect();
+    for hour in hours {
+        let of = |counts: &BTreeMap<Hour, u64>| counts.get(&hour).copied().unwrap_or_default();
+        let (expected, there) = (of(&expected), of(&there));
+        *gaps.by_date.entry(hour.date()).or_default() += expected;
+        if expected != there {
+            gaps.hours.push(GapHour { hour, expected, there });
+        }
+    }
+    Ok(gaps)
+}

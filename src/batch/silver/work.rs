@@ -1,0 +1,276 @@
+//! What a run of silver has to do, as the tables' own logs say: read the facts, let the planner decide, list the files.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::DateTime;
+use deltalake::DeltaTableError;
+use deltalake::kernel::Snapshot;
+use deltalake::logstore::LogStoreRef;
+use futures::TryStreamExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::columns::{delta_schema, refused_schema, silver_schema};
+use super::judge::SourceFile;
+use super::reasons::{Quarantine, canonical};
+use super::{EVENT_DATE, EVENT_HOUR};
+use crate::batch::BatchError;
+use crate::batch::changes::{Changes, LogRange, changes};
+use crate::batch::hour::Hour;
+use crate::batch::lake::{Lake, Layer, refused_table};
+use crate::batch::plan::{Course, Decision, LogFacts, SourceFacts, decide};
+use crate::batch::scan::DataFile;
+use crate::batch::target::{Definition, TableFile, Target};
+use crate::bronze::{self, PARTITION_COLUMN};
+use crate::config::Pipeline;
+use crate::event::EVENT_TIME_COLUMN;
+
+/// Raised when the rows of silver would come out differently from the same Bronze, so that it is made anew.
+const SILVER_VERSION: u32 = 1;
+
+/// How the operator calls Bronze in reasons.
+const BRONZE: &str = "Bronze";
+
+/// Bronze, pinned at a version.
+pub struct Bronze {
+    pub store: LogStoreRef,
+    pub facts: SourceFacts,
+}
+
+/// The facts of a run, the decisions, and the files that it reads.
+pub struct Work {
+    pub bronze: Bronze,
+    pub silver: Target,
+    pub refused: Target,
+    pub silver_course: Decision,
+    pub refused_course: Decision,
+    /// In the order of their ingestion dates.
+    pub files: Vec<SourceFile>,
+}
+
+/// What the two tables are.
+pub struct Definitions {
+    pub silver: Definition,
+    pub refused: Definition,
+}
+
+impl Definitions {
+    pub fn new(pipeline: &Pipeline, quarantine: &[Quarantine]) -> Self {
+        let silver_partition = [(EVENT_DATE, "date"), (EVENT_HOUR, "integer")];
+        let silver_schema = delta_schema(&silver_schema(pipeline), &silver_partition);
+        let refused_schema = delta_schema(&refused_schema(pipeline), &[(PARTITION_COLUMN, "date")]);
+        let rules = canonical(pipeline, quarantine);
+        let settings = |schema: &str| {
+            let all = json!({"version": SILVER_VERSION, "schema": schema, "rules": rules});
+            let digest = Sha256::digest(all.to_string().as_bytes());
+            digest.iter().take(8).map(|b| format!("{b:02x}")).collect::<String>()
+        };
+        Self {
+            silver: Definition {
+                name: format!("silver.{}", pipeline.name),
+                settings: settings(&silver_schema),
+                schema: silver_schema,
+                partition_columns: vec![EVENT_DATE.into(), EVENT_HOUR.into()],
+            },
+            refused: Definition {
+                name: format!("silver.{}", refused_table(&pipeline.name)),
+                settings: settings(&refused_schema),
+                schema: refused_schema,
+                partition_columns: vec![PARTITION_COLUMN.into()],
+            },
+        }
+    }
+}
+
+impl Bronze {
+    /// The newest version of a pipeline's Bronze; none where there is no table.
+    pub async fn pin(lake: &Lake, pipeline: &Pipeline) -> Result<Option<(Self, Snapshot)>, BatchError> {
+        Self::at(lake, pipeline, None).await
+    }
+
+    /// A version of a pipeline's Bronze, the newest if none is given.
+    pub async fn at(
+        lake: &Lake,
+        pipeline: &Pipeline,
+        version: Option<u64>,
+    ) -> Result<Option<(Self, Snapshot)>, BatchError> {
+        if !lake.may_exist(Layer::Bronze, &pipeline.name) {
+            return Ok(None);
+        }
+        let store = lake.log_store(Layer::Bronze, &pipeline.name)?;
+        let name = format!("bronze.{}", pipeline.name);
+        let snapshot = match Snapshot::try_new(store.as_ref(), version).await {
+            Ok(snapshot) => snapshot,
+            Err(DeltaTableError::NotATable(_)) => return Ok(None),
+            Err(e) => return Err(BatchError::unavailable(format!("table {name} cannot be loaded"), e)),
+        };
+        let metadata: Value = serde_json::to_value(snapshot.metadata())
+            .map_err(|e| BatchError::unavailable(format!("metadata of {name} cannot be read"), e))?;
+        let facts = SourceFacts {
+            name: BRONZE.into(),
+            table_id: metadata["id"].as_str().unwrap_or_default().into(),
+            version: snapshot.version(),
+        };
+        Ok(Some((Self { store, facts }, snapshot)))
+    }
+
+    /// All files of the version.
+    pub async fn files(&self, snapshot: &Snapshot) -> Result<Vec<SourceFile>, BatchError> {
+        let failed = |e: DeltaTableError| BatchError::unavailable("the files of Bronze cannot be listed", e);
+        let mut files = Vec::new();
+        let mut views = snapshot.file_views(self.store.as_ref(), None);
+        while let Some(view) = views.try_next().await.map_err(failed)? {
+            let values = view.partition_values_map();
+            let stats = Stats::read(view.stats().as_deref());
+            files.push(SourceFile {
+                file: self.file(view.object_store_path().to_string(), view.size() as u64),
+                ingestion_date: values.get(PARTITION_COLUMN).cloned().flatten().unwrap_or_default(),
+                event_times: stats.event_times(),
+                for_silver: false,
+                for_refused: false,
+            });
+        }
+        Ok(files)
+    }
+
+    fn file(&self, path: String, size: u64) -> DataFile {
+        DataFile { store: self.store.object_store(None), path, size }
+    }
+
+    /// What entered the table after a version, and what the planner must know of it.
+    async fn log(&self, after: u64) -> Result<(LogFacts, Changes), BatchError> {
+        let changes = match changes(&self.store, after, self.facts.version).await? {
+            LogRange::Gap(version) => return Ok((LogFacts::Gap(version), Changes::default())),
+            LogRange::Whole(changes) => changes,
+        };
+        let mut gone = None;
+        for file in changes.added.iter().filter(|f| changes.taken_out.contains(&f.path)) {
+            if !self.file(file.path.clone(), file.size).exists().await? {
+                gone = Some(file.path.clone());
+                break;
+            }
+        }
+        let rows_removed_at = changes.removed.iter().map(|f| f.version).min();
+        Ok((LogFacts::Read { rows_removed_at, gone }, changes))
+    }
+
+    /// The files that entered after the versions that the two courses name.
+    fn new_files(&self, changes: &Changes, silver: &Decision, refused: &Decision) -> Vec<SourceFile> {
+        let new_to = |decision: &Decision, version| match decision.course {
+            Course::Incremental { after } => version > after,
+            Course::Nothing | Course::FromScratch => false,
+        };
+        let files = changes.added.iter().map(|f| {
+            let stats = Stats::read(f.stats.as_deref());
+            SourceFile {
+                file: self.file(f.path.clone(), f.size),
+                ingestion_date: f.partition.get(PARTITION_COLUMN).cloned().flatten().unwrap_or_default(),
+                event_times: stats.event_times(),
+                for_silver: new_to(silver, f.version),
+                for_refused: new_to(refused, f.version),
+            }
+        });
+        files.filter(|f| f.for_silver || f.for_refused).collect()
+    }
+}
+
+/// The part of `add.stats` that is read here.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Stats {
+    min_values: HashMap<String, Value>,
+    max_values: HashMap<String, Value>,
+}
+
+impl Stats {
+    fn read(stats: Option<&str>) -> Self {
+        stats.and_then(|s| serde_json::from_str(s).ok()).unwrap_or_default()
+    }
+
+    fn event_times(&self) -> Option<(i64, i64)> {
+        let bound = |values: &HashMap<String, Value>| {
+            let at = DateTime::parse_from_rfc3339(values.get(EVENT_TIME_COLUMN)?.as_str()?).ok()?;
+            Some(at.timestamp_micros())
+        };
+        // Other writers cut to the millisecond, so a maximum may lie that much higher.
+        Some((bound(&self.min_values)?, bound(&self.max_values)? + 999))
+    }
+}
+
+impl Work {
+    /// Looks at the tables and decides; none where there is no Bronze table yet.
+    pub async fn look(lake: &Lake, pipeline: &Pipeline, definitions: &Definitions) -> Result<Option<Self>, BatchError> {
+        let Some((bronze, snapshot)) = Bronze::pin(lake, pipeline).await? else { return Ok(None) };
+        let source = &bronze.facts;
+        let store = lake.log_store(Layer::Silver, &pipeline.name)?;
+        let silver = Target::look(store, &definitions.silver.name, Some(&source.table_id)).await?;
+        let store = lake.log_store(Layer::Silver, &refused_table(&pipeline.name))?;
+        let refused = Target::look(store, &definitions.refused.name, Some(&source.table_id)).await?;
+        let decide = |silver_log: &LogFacts, refused_log: &LogFacts| {
+            (
+                decide(source, silver.facts(), &definitions.silver.settings, silver_log),
+                decide(source, refused.facts(), &definitions.refused.settings, refused_log),
+            )
+        };
+        let (mut silver_course, mut refused_course) = decide(&LogFacts::NotRead, &LogFacts::NotRead);
+        // Each log range is judged for itself: one may be whole where the other, which begins earlier, is not.
+        let mut logs: BTreeMap<u64, (LogFacts, Changes)> = BTreeMap::new();
+        for course in [silver_course.course, refused_course.course] {
+            if let Course::Incremental { after } = course
+                && !logs.contains_key(&after)
+            {
+                logs.insert(after, bronze.log(after).await?);
+            }
+        }
+        let of = |course: Course| match course {
+            Course::Incremental { after } => logs.get(&after).map_or(LogFacts::NotRead, |(facts, _)| facts.clone()),
+            Course::Nothing | Course::FromScratch => LogFacts::NotRead,
+        };
+        (silver_course, refused_course) = decide(&of(silver_course.course), &of(refused_course.course));
+        let mut files: HashMap<String, SourceFile> = HashMap::new();
+        for (_, changes) in logs.values() {
+            for file in bronze.new_files(changes, &silver_course, &refused_course) {
+                files.entry(file.file.path.clone()).or_insert(file);
+            }
+        }
+        let all = (silver_course.course == Course::FromScratch, refused_course.course == Course::FromScratch);
+        if all.0 || all.1 {
+            for file in bronze.files(&snapshot).await? {
+                let known = files.entry(file.file.path.clone()).or_insert(file);
+                known.for_silver |= all.0;
+                known.for_refused |= all.1;
+            }
+        }
+        let mut files: Vec<SourceFile> = files.into_values().collect();
+        files.sort_by(|a, b| (&a.ingestion_date, &a.file.path).cmp(&(&b.ingestion_date, &b.file.path)));
+        Ok(Some(Self { bronze, silver, refused, silver_course, refused_course, files }))
+    }
+
+    /// Silver's files of the hours that the run adds to; none where silver is made from scratch.
+    pub fn held(&self, touched: impl Fn(Hour) -> bool) -> Result<Vec<(Hour, &TableFile)>, BatchError> {
+        if self.silver_course.course == Course::FromScratch {
+            return Ok(Vec::new());
+        }
+        Ok(by_hour(self.silver.files())?.into_iter().filter(|(hour, _)| touched(*hour)).collect())
+    }
+}
+
+/// Silver's files with their hours.
+pub fn by_hour(files: &[TableFile]) -> Result<Vec<(Hour, &TableFile)>, BatchError> {
+    let hour = |file: &TableFile| {
+        Hour::of_partition(&file.partition).ok_or_else(|| {
+            BatchError::refused(
+                format!("the file {} of silver belongs to no event-hour", file.path),
+                "somebody else wrote it",
+                "delete the table: the next run makes it from Bronze",
+            )
+        })
+    };
+    files.iter().map(|file| Ok((hour(file)?, file))).collect()
+}
+
+/// Parquet settings: Bronze's, whose columns these are.
+pub fn properties(pipeline: &Pipeline) -> std::sync::Arc<parquet::file::properties::WriterProperties> {
+    std::sync::Arc::new(bronze::writer_properties(pipeline))
+}

@@ -1,0 +1,232 @@
+//! A table that batch makes: what it records about itself, and commits that land only on the version that they were
+//! planned on.
+//!
+//! A commit is put as the entry after that version, and storage takes it only if the entry is absent. So whatever else
+//! lands in between, another run, compaction or a change by hand, the run is told and plans again; two runs at once
+//! cannot both land. The same bytes are never put under a version that was not planned on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use deltalake::kernel::Action;
+use deltalake::logstore::{CommitOrBytes, LogStoreRef};
+use deltalake::{DeltaTable, DeltaTableError};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::BatchError;
+use super::plan::TargetFacts;
+use crate::bronze::{EntryWriter, fsync, local_path};
+
+/// Key of a table's metadata: the id of the table that it was made from.
+const SOURCE: &str = "boathouse.made_from";
+/// Key of a table's metadata: the hash of the settings that it was made with.
+const SETTINGS: &str = "boathouse.settings_hash";
+
+/// Tries of a put whose answer does not come.
+const TRIES: u32 = 8;
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What a table that batch makes is.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// As `silver.user_events`.
+    pub name: String,
+    /// Columns in Delta's JSON form.
+    pub schema: String,
+    pub partition_columns: Vec<String>,
+    /// Hash of the settings that its rows depend on.
+    pub settings: String,
+}
+
+/// A data file of a table at one version.
+#[derive(Debug, Clone)]
+pub struct TableFile {
+    /// Path below the table's root, decoded.
+    pub path: String,
+    pub size: u64,
+    pub rows: u64,
+    pub partition: BTreeMap<String, Option<String>>,
+    /// The action that takes it out of the table.
+    pub remove: Value,
+}
+
+/// A table as it was found.
+pub struct Target {
+    pub store: LogStoreRef,
+    /// None where there is no table.
+    pub found: Option<Found>,
+}
+
+pub struct Found {
+    pub version: u64,
+    pub facts: TargetFacts,
+    pub files: Vec<TableFile>,
+    metadata: Value,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landing {
+    Landed(u64),
+    /// Somebody else has committed since; plan again.
+    Overtaken,
+}
+
+/// What a commit does to a table's rows.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Delta's name of the operation.
+    pub operation: &'static str,
+    /// For the log's readers.
+    pub parameters: Value,
+    pub added: Vec<Value>,
+    pub removed: Vec<Value>,
+    /// The version of the source up to which the table holds everything from now on; none leaves it as it is.
+    pub read_to: Option<u64>,
+}
+
+/// The application id under which a table records how far it has read another.
+pub fn app_id(table: &str, source_id: &str) -> String {
+    format!("boathouse/{table}/{source_id}")
+}
+
+impl Target {
+    /// Looks at a table: its version, its files, and what it says about how it was made from `source_id`.
+    pub async fn look(store: LogStoreRef, name: &str, source_id: Option<&str>) -> Result<Self, BatchError> {
+        let failed = |e: DeltaTableError| BatchError::unavailable(format!("table {name} cannot be loaded"), e);
+        let mut table = DeltaTable::new(store.clone());
+        match table.load().await {
+            Ok(()) => {}
+            Err(DeltaTableError::NotATable(_)) => return Ok(Self { store, found: None }),
+            Err(e) => return Err(failed(e)),
+        }
+        let state = table.snapshot().map_err(failed)?;
+        let json_failed =
+            |e: serde_json::Error| BatchError::unavailable(format!("metadata of {name} cannot be read"), e);
+        let metadata = serde_json::to_value(state.metadata()).map_err(json_failed)?;
+        let configuration: HashMap<String, String> =
+            serde_json::from_value(metadata["configuration"].clone()).map_err(json_failed)?;
+        let read_to = match source_id {
+            None => None,
+            Some(id) => state.transaction_version(store.as_ref(), app_id(name, id)).await.map_err(failed)?,
+        };
+        let mut files = Vec::new();
+        for file in state.log_data().iter() {
+            let remove = serde_json::to_value(Action::Remove(file.remove_action(true))).map_err(json_failed)?;
+            files.push(TableFile {
+                path: file.object_store_path().to_string(),
+                size: file.size() as u64,
+                rows: file.num_records().unwrap_or_default() as u64,
+                partition: file.partition_values_map().into_iter().collect(),
+                remove,
+            });
+        }
+        let facts = TargetFacts {
+            source_id: configuration.get(SOURCE).cloned(),
+            read_to: read_to.and_then(|v| v.try_into().ok()),
+            settings: configuration.get(SETTINGS).cloned(),
+        };
+        Ok(Self { store, found: Some(Found { version: state.version(), facts, files, metadata }) })
+    }
+
+    pub fn facts(&self) -> Option<&TargetFacts> {
+        self.found.as_ref().map(|f| &f.facts)
+    }
+
+    pub fn files(&self) -> &[TableFile] {
+        self.found.as_ref().map_or(&[], |f| &f.files)
+    }
+
+    /// Commits on the version that was looked at; creates the table where there was none. The table's metadata follow
+    /// the definition where the change reads the source to some version.
+    pub async fn commit(
+        &self,
+        definition: &Definition,
+        source_id: &str,
+        change: Change,
+    ) -> Result<Landing, BatchError> {
+        let version = self.found.as_ref().map_or(0, |f| f.version + 1);
+        let now_ms = chrono::Utc::now().timestamp_millis();
+        let id = Uuid::new_v4().to_string();
+        let mut entry = EntryWriter::new(change.operation, change.parameters, false, &id, now_ms);
+        let metadata = self.metadata(definition, source_id, now_ms);
+        if self.found.is_none() {
+            // Every reader of the last years can read it.
+            entry.action(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
+        }
+        if self.found.as_ref().is_none_or(|f| change.read_to.is_some() && f.metadata != metadata) {
+            entry.action(json!({"metaData": metadata}));
+        }
+        if let Some(read_to) = change.read_to {
+            entry.txn(&app_id(&definition.name, source_id), read_to as i64);
+        }
+        change.removed.into_iter().for_each(|a| entry.action(a));
+        change.added.into_iter().for_each(|a| entry.action(a));
+        self.put(definition, version, entry.finish()).await
+    }
+
+    fn metadata(&self, definition: &Definition, source_id: &str, now_ms: i64) -> Value {
+        let mut metadata = match &self.found {
+            Some(found) => found.metadata.clone(),
+            None => json!({
+                "id": Uuid::new_v4().to_string(),
+                "name": definition.name,
+                "format": {"provider": "parquet", "options": {}},
+                "configuration": {},
+                "createdTime": now_ms,
+            }),
+        };
+        metadata["schemaString"] = json!(definition.schema);
+        metadata["partitionColumns"] = json!(definition.partition_columns);
+        metadata["configuration"][SOURCE] = json!(source_id);
+        metadata["configuration"][SETTINGS] = json!(definition.settings);
+        metadata
+    }
+
+    async fn put(&self, definition: &Definition, version: u64, entry: Bytes) -> Result<Landing, BatchError> {
+        let failed =
+            |e: &dyn std::fmt::Display| BatchError::unavailable(format!("{} cannot be committed", definition.name), e);
+        if version > 0 {
+            // A run may take longer than the log keeps entries: the place of one that was cleaned up is free.
+            match self.store.get_latest_version(version - 1).await {
+                Ok(newest) if newest + 1 == version => {}
+                Ok(_) | Err(DeltaTableError::InvalidVersion(_)) => return Ok(Landing::Overtaken),
+                Err(e) => return Err(failed(&e)),
+            }
+        }
+        let mut last = String::new();
+        for attempt in 0..TRIES {
+            let put = CommitOrBytes::LogBytes(entry.clone());
+            let written = self.store.write_commit_entry(version, put, Uuid::new_v4()).await;
+            if written.is_err() {
+                // Neither an error nor "taken" says whose entry is there.
+                match self.store.read_commit_entry(version).await.map_err(|e| failed(&e))? {
+                    Some(there) if there == entry => {}
+                    Some(_) => return Ok(Landing::Overtaken),
+                    None => {
+                        last = written.err().map(|e| e.to_string()).unwrap_or_default();
+                        let longest = PAUSE_MAX.min(Duration::from_millis(20 << attempt));
+                        tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..1.0))).await;
+                        continue;
+                    }
+                }
+            }
+            self.sync(version).await.map_err(|e| failed(&e))?;
+            return Ok(Landing::Landed(version));
+        }
+        Err(failed(&last))
+    }
+
+    /// Makes the entry survive a power cut, on a local disk.
+    async fn sync(&self, version: u64) -> std::io::Result<()> {
+        let Some(root) = local_path(self.store.root_url()) else { return Ok(()) };
+        let log = root.join("_delta_log");
+        let mut paths = vec![log.join(format!("{version:020}.json")), log];
+        if version == 0 {
+            paths.extend(root.ancestors().take(3).map(std::path::Path::to_path_buf));
+        }
+        fsync(paths).await
+    }
+}
