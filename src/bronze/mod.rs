@@ -40,7 +40,6 @@ pub use error::BronzeError;
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
 pub use log::{CommitLog, PutOutcome, TableState};
 pub(crate) use object_reader::ObjectReader;
-pub(crate) use properties::writer_properties;
 pub use read::{LastRow, OkRows, first_event_time_after};
 pub use repair::{DamagedTail, damaged_tail, repair_log};
 pub(crate) use schema::own_fields;

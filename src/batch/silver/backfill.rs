@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::columns::{refused_schema, silver_schema};
 use super::judge::{RefusedWriter, judge};
+use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
 use super::rewrite::Rewriter;
-use super::work::{Bronze, Definitions, by_hour, properties};
+use super::work::{Bronze, Definitions, by_hour};
 use crate::batch::hour::Hour;
 use crate::batch::lake::{Lake, Layer};
 use crate::batch::output::Layout;

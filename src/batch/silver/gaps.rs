@@ -6,9 +6,10 @@ use chrono::NaiveDate;
 
 use super::columns::refused_schema;
 use super::judge::{RefusedWriter, judge};
+use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
 use super::rewrite::Rewriter;
-use super::work::{Bronze, Definitions, by_hour, properties};
+use super::work::{Bronze, Definitions, by_hour};
 use crate::batch::hour::Hour;
 use crate::batch::lake::{Lake, Layer};
 use crate::batch::output::Layout;

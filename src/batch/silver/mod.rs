@@ -12,6 +12,7 @@ mod duplicates;
 mod gaps;
 mod judge;
 mod planned;
+mod properties;
 mod reasons;
 mod rewrite;
 mod run;

@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::columns::{refused_schema, silver_schema};
 use super::judge::{Judged, RefusedWriter, judge};
+use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
 use super::rewrite::{Rewriter, Rewritten};
-use super::work::{Bronze, Definitions, Work, by_hour, properties};
+use super::work::{Bronze, Definitions, Work, by_hour};
 use crate::batch::output::Layout;
 use crate::batch::plan::{Course, Decision};
 use crate::batch::target::{Change, Landing};

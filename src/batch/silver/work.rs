@@ -22,7 +22,7 @@ use crate::batch::lake::{Lake, Layer, refused_table};
 use crate::batch::plan::{Course, Decision, LogFacts, SourceFacts, decide};
 use crate::batch::scan::DataFile;
 use crate::batch::target::{Definition, TableFile, Target};
-use crate::bronze::{self, PARTITION_COLUMN};
+use crate::bronze::PARTITION_COLUMN;
 use crate::config::Pipeline;
 use crate::event::EVENT_TIME_COLUMN;
 
@@ -268,9 +268,4 @@ pub fn by_hour(files: &[TableFile]) -> Result<Vec<(Hour, &TableFile)>, BatchErro
         })
     };
     files.iter().map(|file| Ok((hour(file)?, file))).collect()
-}
-
-/// Parquet settings: Bronze's, whose columns these are.
-pub fn properties(pipeline: &Pipeline) -> std::sync::Arc<parquet::file::properties::WriterProperties> {
-    std::sync::Arc::new(bronze::writer_properties(pipeline))
 }
