@@ -247,10 +247,10 @@ impl Drop for Daemon {
     }
 }
 
-/// The last lines of a file.
+/// The last lines of a log, without the debugging ones: those of a minute's commits would push out what happened.
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let all: Vec<&str> = text.lines().collect();
+    let all: Vec<&str> = text.lines().filter(|line| !line.contains(" DEBUG ")).collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
