@@ -23,6 +23,8 @@ const SETTLED: Duration = Duration::from_secs(600);
 /// How often the log is looked at for a checkpoint that is due.
 const CHECK_SOONEST: Duration = Duration::from_secs(1);
 const CHECK_LATEST: Duration = Duration::from_secs(60);
+/// How often the freshness of realtime is kept.
+const FRESHNESS: Duration = Duration::from_secs(60);
 /// How long the broker may take to say how many partitions there are.
 const ASK: Duration = Duration::from_secs(10);
 
@@ -81,12 +83,34 @@ impl Upkeep {
     }
 }
 
+impl Upkeep {
+    /// Keeps how fresh realtime is. A minute that is missed, because ClickHouse is away, shows as a gap.
+    fn freshness(&mut self, ctx: &mut Context<Self>) {
+        let (served, pipeline) = (self.served.clone(), self.setup.pipeline.name.clone());
+        let work = self
+            .setup
+            .io
+            .spawn(async move { Ok::<_, anyhow::Error>(served.client().await?.note_freshness(&pipeline).await?) });
+        ctx.spawn(work.into_actor(self).map(|outcome, _, ctx| {
+            match outcome {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(error = format!("{error:#}"), "the freshness of realtime is not kept this time")
+                }
+                Err(panic) => tracing::error!(%panic, "keeping the freshness ended abnormally; tried again later"),
+            }
+            ctx.run_later(FRESHNESS, |upkeep, ctx| upkeep.freshness(ctx));
+        }));
+    }
+}
+
 impl Actor for Upkeep {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.look(ctx);
         self.checkpoint(ctx);
+        self.freshness(ctx);
     }
 }
 

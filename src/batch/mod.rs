@@ -7,11 +7,16 @@
 
 pub mod changes;
 mod error;
+mod gold;
+mod graph;
 pub mod history;
 pub mod hour;
 mod lake;
+mod model;
 mod output;
 pub mod plan;
+mod publish;
+mod quality;
 pub mod run;
 mod scan;
 pub mod silver;
@@ -21,6 +26,14 @@ mod task;
 pub mod upkeep;
 
 pub use error::BatchError;
+pub use gold::{GoldOutcome, ModelOutcome, Work, run_gold};
+pub use graph::{Graph, Node, check as check_models, silver_columns};
 pub use lake::{Lake, Layer, refused_table};
+pub use model::{ColumnDoc, Header, Kind, Model};
+pub use publish::publish_gold;
+pub use quality::{
+    ExpectationResult, KeptResult, check_expectations, check_served, data_quality_checks, kept_results, quarantine,
+    verdict,
+};
 pub use silver::run_silver;
 pub use task::{LogLine, TaskContext, TaskReport};

@@ -13,6 +13,7 @@ mod kafka;
 mod lake;
 mod mend;
 mod output;
+mod quality;
 mod reconcile;
 mod run;
 mod sql;
@@ -75,6 +76,7 @@ enum Command {
     Sql(sql::Args),
     Reconcile(reconcile::Args),
     Status(status::Args),
+    Quality(quality::Args),
     DeadLetters(dead_letters::Args),
     Bronze(mend::Args),
     Topic(topic::TopicCommand),
@@ -174,6 +176,7 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Bench(args) => args.run(context),
         Command::BenchConsume(args) => args.run(context),
         Command::Status(args) => args.run(context),
+        Command::Quality(args) => args.run(context),
         Command::DeadLetters(args) => args.run(context),
         Command::Bronze(args) => args.run(context),
         Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),

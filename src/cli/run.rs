@@ -2,6 +2,7 @@
 
 use super::{Context, Outcome};
 use crate::actors;
+use crate::batch::check_models;
 use crate::telemetry::logs;
 
 /// Runs the daemon in the foreground until SIGTERM or Ctrl-C, which drain what is in hand.
@@ -14,6 +15,7 @@ pub(crate) struct Args {}
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let config = context.config()?;
+        check_models(&config.pipelines)?;
         logs::init(&config.server.log)?;
         actors::run(config)?;
         Ok(Outcome::Right)

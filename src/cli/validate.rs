@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::output::{self, Grid};
 use super::{Context, Outcome};
+use crate::batch::{Graph, check_models};
 use crate::config::{ConfigErrors, Loaded, Origin, docs};
 
 /// Check the configuration: all mistakes at once, each with its line and a hint.
@@ -34,18 +35,26 @@ impl Args {
             out.flush()?;
             return Ok(Outcome::Right);
         }
-        match context.loaded() {
-            Ok(loaded) if context.json => output::json(&right_as_json(&loaded, self.show))?,
-            Ok(loaded) if self.show => {
+        let loaded = context.loaded().and_then(|loaded| {
+            let graphs = check_models(&loaded.config.pipelines)?;
+            Ok((loaded, graphs))
+        });
+        match loaded {
+            Ok((loaded, graphs)) if context.json => output::json(&right_as_json(&loaded, &graphs, self.show))?,
+            Ok((loaded, _)) if self.show => {
                 let mut grid = Grid::new(&["key", "value", "from"]);
                 for setting in &loaded.settings {
                     grid.row([setting.path.clone(), shown(&setting.value), setting.origin.to_string()]);
                 }
                 grid.write(&mut out)?;
             }
-            Ok(loaded) => {
+            Ok((loaded, graphs)) => {
                 let pipelines: Vec<&str> = loaded.config.pipelines.iter().map(|p| p.name.as_str()).collect();
                 writeln!(out, "{} is right; pipelines: {}", loaded.path.display(), pipelines.join(", "))?;
+                for (pipeline, graph) in pipelines.iter().zip(&graphs).filter(|(_, g)| !g.nodes.is_empty()) {
+                    let models: Vec<&str> = graph.nodes.iter().map(|n| n.model.name.as_str()).collect();
+                    writeln!(out, "models of {pipeline}, in their order: {}", models.join(", "))?;
+                }
             }
             Err(errors) => {
                 if context.json {
@@ -67,11 +76,12 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn right_as_json(loaded: &Loaded, show: bool) -> Value {
+fn right_as_json(loaded: &Loaded, graphs: &[Graph], show: bool) -> Value {
     let mut out = json!({
         "right": true,
         "file": loaded.path,
         "pipelines": loaded.config.pipelines.iter().map(|p| &p.name).collect::<Vec<_>>(),
+        "models": graphs.iter().flat_map(|g| &g.nodes).map(|n| &n.model.name).collect::<Vec<_>>(),
     });
     if show {
         let settings = loaded.settings.iter().map(|s| {

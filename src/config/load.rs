@@ -11,7 +11,7 @@ use super::env::{self, Override};
 use super::error::{ConfigErrors, Origin, did_you_mean};
 use super::shape::Shape;
 use super::tree::{self, Node};
-use super::{Config, Pipeline, Server, check, validate};
+use super::{Config, ModelFile, Pipeline, Server, check, validate};
 
 /// Where the configuration is looked for when no path is given, in this order.
 pub const DEFAULT_PATHS: [&str; 2] = ["config/boathouse.toml", "/etc/boathouse/boathouse.toml"];
@@ -166,7 +166,8 @@ fn read(path: &Path, overrides: &[Override], errors: &mut ConfigErrors) -> (Conf
         }
         let (pipeline, places) = typed::<Pipeline>(&tree, &shape, errors);
         if let Some(pipeline) = pipeline {
-            pipelines.push(Arc::new(Pipeline { name: name.clone(), ..pipeline }));
+            let models = model_files(file, errors);
+            pipelines.push(Arc::new(Pipeline { name: name.clone(), models, ..pipeline }));
             pipeline_places.push(places);
         }
     }
@@ -228,6 +229,27 @@ fn pipeline_folders(dir: &Path, places: &Places, errors: &mut ConfigErrors) -> V
         errors.add(origin, format!("there is no pipeline in {}", dir.display()), hint);
     }
     folders
+}
+
+/// The files `gold/*.sql` beside a `pipeline.toml`, by name; a pipeline without the folder has no models.
+fn model_files(pipeline: &Path, errors: &mut ConfigErrors) -> Vec<ModelFile> {
+    let dir = pipeline.with_file_name("gold");
+    let Ok(entries) = std::fs::read_dir(&dir) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> =
+        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "sql")).collect();
+    paths.sort();
+    let mut models = Vec::new();
+    for path in paths {
+        let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => models.push(ModelFile { name, path: Arc::new(path), text }),
+            Err(e) => {
+                let origin = Origin::File { path: Arc::new(path), line: None };
+                errors.add(origin, format!("cannot be read: {e}"), "may this user read it, and is it UTF-8?");
+            }
+        }
+    }
+    models
 }
 
 /// The values in force, flattened.

@@ -4,6 +4,7 @@ mod check;
 pub mod docs;
 mod env;
 mod error;
+mod expectation;
 mod load;
 mod pipeline;
 mod schedule;
@@ -14,11 +15,12 @@ pub mod units;
 mod validate;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
+pub use expectation::{Check, Expectation, Severity};
 pub use load::{DEFAULT_PATHS, Loaded, Setting, process_env, state_dir};
 
 pub use pipeline::{
-    Aggregate, AllowedValue, BronzeSettings, Field, FieldType, KeepPayload, Pipeline, RealtimeSettings, Retention,
-    Role, StartAt, TimeSettings,
+    Aggregate, AllowedValue, BronzeSettings, Field, FieldType, KeepPayload, ModelFile, Pipeline, RealtimeSettings,
+    Retention, Role, StartAt, TimeSettings,
 };
 pub use schedule::{CatchUp, DatabaseUrl, History, Schedule};
 pub use server::{

@@ -1,11 +1,14 @@
 //! `pipeline.toml`: a pipeline is data, not code.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Expectation;
 use super::schedule::Schedule;
 use super::units::{ByteSize, duration, optional_duration};
 
@@ -16,6 +19,9 @@ pub struct Pipeline {
     /// The folder's name. Letters, digits and underscores, beginning with a letter.
     #[serde(skip)]
     pub name: String,
+    /// The SQL models in the pipeline's folder `gold`, by name.
+    #[serde(skip)]
+    pub models: Vec<ModelFile>,
     /// The Kafka topic to read.
     pub topic: String,
     /// Where a partition starts that Bronze does not know yet, when the pipeline itself is new: `earliest` or
@@ -28,6 +34,9 @@ pub struct Pipeline {
     /// What is counted in tumbling windows and served from ClickHouse.
     #[serde(default, rename = "aggregate")]
     pub aggregates: Vec<Aggregate>,
+    /// What rows are held against before they are served. Models have further ones in their headers.
+    #[serde(default, rename = "expectation", skip_serializing_if = "Vec::is_empty")]
+    pub expectations: Vec<Expectation>,
     #[serde(default)]
     pub bronze: BronzeSettings,
     #[serde(default)]
@@ -49,6 +58,15 @@ impl Pipeline {
     pub fn field(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|f| f.name == name)
     }
+}
+
+/// A file `gold/<name>.sql` of a pipeline, unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    /// The file's name without `.sql`.
+    pub name: String,
+    pub path: Arc<PathBuf>,
+    pub text: String,
 }
 
 /// Where a new pipeline begins.
@@ -131,7 +149,7 @@ pub struct Aggregate {
     pub filter: BTreeMap<String, Vec<String>>,
 }
 
-mod optional_window {
+pub(super) mod optional_window {
     use std::time::Duration;
 
     use serde::{Deserializer, Serializer};

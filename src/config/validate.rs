@@ -28,7 +28,7 @@ pub const BRONZE_COLUMNS: [&str; 13] = [
 ];
 
 /// Names in ClickHouse's `realtime` database that no aggregate may take.
-const SERVED_NAMES: [&str; 4] = ["windows", "positions", "intents", "migrations"];
+const SERVED_NAMES: [&str; 5] = ["windows", "positions", "intents", "migrations", "freshness"];
 
 /// Columns that the tables of realtime windows need for themselves.
 const SERVED_COLUMNS: [&str; 6] =

@@ -7,6 +7,8 @@
 mod client;
 mod error;
 mod flush;
+mod freshness;
+mod gold;
 mod load;
 mod recover;
 mod retention;
@@ -17,5 +19,9 @@ mod views;
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use flush::PartitionFlush;
+pub use gold::{
+    GoldReady, GoldRowError, GoldStanding, LayerFreshness, Publication, ServedColumn, ServedModel, ServedType,
+    SilverMark, gold_row_binary,
+};
 pub use recover::{BronzeRows, LoadedPartition, RecoverError, Recovered, count};
 pub use views::ViewInForce;

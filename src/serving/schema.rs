@@ -21,11 +21,12 @@ pub(super) const DURABLE: &str = "SETTINGS fsync_after_insert = 1, fsync_part_di
 /// The columns by which positions and intents are found.
 const KEY: &str = "(pipeline, aggregate, definition, topic, generation, partition)";
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "positions and intents",
-    statements: &[
-        "CREATE TABLE IF NOT EXISTS realtime.positions (
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "positions and intents",
+        statements: &[
+            "CREATE TABLE IF NOT EXISTS realtime.positions (
             pipeline LowCardinality(String), aggregate LowCardinality(String), definition LowCardinality(String),
             topic LowCardinality(String), generation Int32, partition Int32,
             next_offset UInt64 COMMENT 'every record below it is counted',
@@ -40,7 +41,7 @@ const MIGRATIONS: &[Migration] = &[Migration {
         ) ENGINE = ReplacingMergeTree(next_offset)
         ORDER BY (pipeline, aggregate, definition, topic, generation, partition)
         SETTINGS fsync_after_insert = 1, fsync_part_directory = 1",
-        "CREATE TABLE IF NOT EXISTS realtime.intents (
+            "CREATE TABLE IF NOT EXISTS realtime.intents (
             pipeline LowCardinality(String), aggregate LowCardinality(String), definition LowCardinality(String),
             topic LowCardinality(String), generation Int32, partition Int32,
             next_offset UInt64 COMMENT 'totals with this version are about to be written',
@@ -49,8 +50,21 @@ const MIGRATIONS: &[Migration] = &[Migration {
         ) ENGINE = ReplacingMergeTree(next_offset)
         ORDER BY (pipeline, aggregate, definition, topic, generation, partition)
         SETTINGS fsync_after_insert = 1, fsync_part_directory = 1",
-    ],
-}];
+        ],
+    },
+    Migration {
+        version: 2,
+        name: "freshness over time",
+        statements: &["CREATE TABLE IF NOT EXISTS realtime.freshness (
+            pipeline LowCardinality(String), aggregate LowCardinality(String),
+            observed_at DateTime64(3, 'UTC'),
+            newest_record_time Nullable(DateTime64(3, 'UTC')) COMMENT 'Kafka timestamp of the newest record counted',
+            lag_seconds Nullable(Float64) COMMENT 'how far it lies behind: of an idle topic, since the last record',
+            counted_records UInt64 COMMENT 'records counted in all partitions, of all generations'
+        ) ENGINE = MergeTree ORDER BY (pipeline, aggregate, observed_at)
+        TTL toDateTime(observed_at) + INTERVAL 400 DAY"],
+    },
+];
 
 /// The columns of an insert into `realtime.positions`, in the order that [`super::flush`] writes them.
 pub(super) const POSITIONS: &str = "realtime.positions (pipeline, aggregate, definition, topic, generation, partition, \

@@ -313,6 +313,11 @@ pub const BATCH_DEADLINES_MISSED: Counter = Counter::new(
     PIPELINE,
     "Slots whose run had not succeeded when schedule.deadline had passed.",
 );
+pub const EXPECTATIONS: Counter = Counter::new(
+    "boathouse_expectations_checked_total",
+    &["pipeline", "expectation", "severity", "outcome"],
+    "Expectations checked before gold was served, and comparisons of what is served with Delta: holds, broken.",
+);
 
 /// All metrics, in the order of docs/operations.md.
 pub const ALL: &[&Definition] = &[
@@ -354,6 +359,7 @@ pub const ALL: &[&Definition] = &[
     &BATCH_RUNS.0,
     &BATCH_TASK_SECONDS.0,
     &BATCH_DEADLINES_MISSED.0,
+    &EXPECTATIONS.0,
 ];
 
 /// Begins the counters of a pipeline at 0, so that the first event of each shows as an increase.

@@ -37,10 +37,12 @@ pub fn pipeline() -> Pipeline {
     fields[5].allowed = words(&["web", "mobile"]);
     Pipeline {
         name: "user_events".into(),
+        models: Vec::new(),
         topic: "user-events".into(),
         start_at: Default::default(),
         fields,
         aggregates: Vec::new(),
+        expectations: Vec::new(),
         bronze: BronzeSettings::default(),
         realtime: RealtimeSettings::default(),
         time: TimeSettings::default(),

@@ -13,6 +13,7 @@ mod crash;
 mod demo;
 mod engine;
 mod event;
+mod gold;
 mod grafana;
 mod history;
 mod lost_log;

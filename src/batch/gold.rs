@@ -1,0 +1,365 @@
+//! Silver to gold: every model's Delta table, brought up to silver's newest version.
+//!
+//! Progress lives in the tables: each notes the version of silver that its rows were computed from in the same commit
+//! that brings the rows. A run may thus be stopped anywhere and started again; what is done is not done twice.
+
+mod compute;
+mod plan;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::RecordBatch;
+use chrono::NaiveDate;
+use deltalake::DeltaTable;
+use deltalake::kernel::Add;
+use deltalake::writer::{DeltaWriter, RecordBatchWriter};
+use futures::TryStreamExt;
+
+pub(crate) use compute::Inputs;
+pub(crate) use compute::{date_of, days_since_epoch};
+pub use plan::Work;
+pub(crate) use plan::{Standing, Touched, plan, reached};
+use table::{GoldTable, Landed, Replace};
+
+use super::changes::{ChangedFile, LogRange};
+use super::graph::{Graph, Node, silver_columns, table_type};
+use super::model::Kind;
+use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
+use crate::config::Pipeline;
+use crate::event::EVENT_TIME_COLUMN;
+use crate::failpoint;
+
+/// Silver's column of the event's date (UTC), which its files are partitioned by.
+pub const DATE_COLUMN: &str = "event_date";
+/// Tries of a model's commit; every try sees what others have committed meanwhile.
+const TRIES: u32 = 5;
+/// Encoded bytes at which a data file is closed and another begun.
+const FILE_BYTES: u64 = 128 << 20;
+
+/// What a run did to each model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GoldOutcome {
+    /// The version of silver that every table is up to now; none where there is no silver table yet.
+    pub silver_version: Option<u64>,
+    /// In the order in which they were computed.
+    pub models: Vec<ModelOutcome>,
+}
+
+/// What a run did to one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelOutcome {
+    pub name: String,
+    pub work: Work,
+    /// Rows written.
+    pub rows: u64,
+}
+
+/// A version of the silver table, pinned for a run.
+pub(crate) struct PinnedSilver {
+    pub table: DeltaTable,
+    /// Delta's id of the table.
+    pub id: String,
+    pub version: u64,
+}
+
+impl PinnedSilver {
+    /// Silver's newest version; none where the table is not there yet.
+    pub async fn newest(lake: &Lake, pipeline: &Pipeline) -> Result<Option<Self>, BatchError> {
+        let Some(table) = lake.open(Layer::Silver, &pipeline.name).await? else { return Ok(None) };
+        let unreadable = |e| BatchError::unavailable(format!("silver/{} cannot be read", pipeline.name), e);
+        let state = table.snapshot().map_err(unreadable)?;
+        let (id, version) = (state.metadata().id().to_owned(), state.version());
+        Ok(Some(Self { table, id, version }))
+    }
+
+    /// The dates that have rows.
+    pub async fn dates(&self) -> Result<BTreeSet<NaiveDate>, BatchError> {
+        dates_of(&self.table, DATE_COLUMN).await
+    }
+
+    /// The dates touched after a version; none where the log no longer reaches back so far.
+    pub async fn touched(&self, since: u64) -> Result<Touched, BatchError> {
+        let range = super::changes::changes(&self.table.log_store(), since, self.version).await?;
+        let LogRange::Whole(changes) = range else { return Ok(None) };
+        let date = |file: &ChangedFile| file.partition.get(DATE_COLUMN).cloned().flatten()?.parse().ok();
+        // A file whose entry does not name its date could be of any: an Option of the set is what is wanted.
+        Ok(changes.added.iter().chain(&changes.removed).map(date).collect())
+    }
+}
+
+/// The dates of a table's files.
+async fn dates_of(table: &DeltaTable, column: &str) -> Result<BTreeSet<NaiveDate>, BatchError> {
+    let unreadable = |e| BatchError::unavailable(format!("the files of {} cannot be listed", table.table_url()), e);
+    let log_store = table.log_store();
+    let snapshot = table.snapshot().map_err(unreadable)?.snapshot();
+    let mut files = snapshot.file_views(log_store.as_ref(), None);
+    let mut dates = BTreeSet::new();
+    while let Some(file) = files.try_next().await.map_err(unreadable)? {
+        let values = file.partition_values_map();
+        dates.extend(values.get(column).cloned().flatten().and_then(|v| v.parse::<NaiveDate>().ok()));
+    }
+    Ok(dates)
+}
+
+/// The pipeline's models over its silver table's columns, or what is wrong with them.
+pub(crate) fn graph(pipeline: &Pipeline) -> Result<Graph, BatchError> {
+    Graph::build(pipeline, &silver_columns(pipeline)).map_err(|mistakes| {
+        let text = crate::config::ConfigErrors(mistakes).to_string();
+        BatchError::refused(format!("the models of {} are wrong", pipeline.name), text, "run `boathouse validate`")
+    })
+}
+
+/// Brings every model's table up to silver's newest version. Only touched dates are computed; a table that is not
+/// there, a changed model, another silver table or a log that was cleaned up lead to a wider plan, which says why.
+pub async fn run_gold(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    task: &TaskContext,
+) -> Result<(GoldOutcome, TaskReport), BatchError> {
+    let graph = graph(pipeline)?;
+    let Some(silver) = PinnedSilver::newest(lake, pipeline).await? else {
+        let summary = format!("there is no silver/{} yet: nothing to do", pipeline.name);
+        task.info(&summary);
+        return Ok((GoldOutcome::default(), TaskReport { summary, ..TaskReport::default() }));
+    };
+    let mut run =
+        Run { lake, task, silver: &silver, inputs: Inputs::default(), touched: BTreeMap::new(), read: BTreeSet::new() };
+    let provider = provider(&silver.table, &pipeline.name).await?;
+    run.inputs.silver(&pipeline.name, provider);
+    let mut outcome = GoldOutcome { silver_version: Some(silver.version), models: Vec::new() };
+    for node in &graph.nodes {
+        task.check()?;
+        outcome.models.push(run.model(node).await?);
+    }
+    let rows = outcome.models.iter().map(|m| m.rows).sum();
+    let changed = outcome.models.iter().filter(|m| !matches!(m.work, Work::Nothing | Work::Note)).count();
+    let summary = format!(
+        "{changed} of {} models brought up to version {} of silver, {rows} rows written",
+        outcome.models.len(),
+        silver.version
+    );
+    Ok((outcome, TaskReport { rows_in: rows_on(&silver.table, &run.read), rows_out: rows, rows_refused: 0, summary }))
+}
+
+/// Silver's rows on some dates, by its files' statistics.
+fn rows_on(silver: &DeltaTable, dates: &BTreeSet<NaiveDate>) -> u64 {
+    let Ok(state) = silver.snapshot() else { return 0 };
+    let on = |file: &deltalake::kernel::LogicalFileView| {
+        let date = file.partition_values_map().get(DATE_COLUMN).cloned().flatten().and_then(|v| v.parse().ok());
+        date.is_some_and(|d| dates.contains(&d))
+    };
+    state.log_data().iter().filter(on).filter_map(|f| f.num_records()).map(|n| n as u64).sum()
+}
+
+pub(crate) async fn provider(
+    table: &DeltaTable,
+    name: &str,
+) -> Result<std::sync::Arc<dyn datafusion::catalog::TableProvider>, BatchError> {
+    table.table_provider().await.map_err(|e| BatchError::unavailable(format!("the table {name} cannot be read"), e))
+}
+
+/// One run over the models.
+struct Run<'a> {
+    lake: &'a Lake,
+    task: &'a TaskContext,
+    silver: &'a PinnedSilver,
+    inputs: Inputs,
+    /// Dates touched since a version of silver: most tables stand at the same one.
+    touched: BTreeMap<u64, Touched>,
+    /// The dates that were read of silver.
+    read: BTreeSet<NaiveDate>,
+}
+
+impl Run<'_> {
+    /// Brings one model's table up to date and makes it an input of those that read it.
+    async fn model(&mut self, node: &Node) -> Result<ModelOutcome, BatchError> {
+        let name = &node.model.name;
+        for _ in 0..TRIES {
+            let gold = GoldTable::load(self.lake, name, &self.silver.id).await?;
+            let work = self.plan(node, &gold.standing).await?;
+            let (replace, adds, rows) = match &work {
+                Work::Nothing => (Replace::Nothing, Vec::new(), 0),
+                Work::Note => (Replace::Nothing, Vec::new(), 0),
+                Work::Everything(why) => {
+                    self.task.info(format!("{name}: computed whole, because {why}"));
+                    self.read.extend(self.silver.dates().await?);
+                    let (adds, rows) = self.everything(node).await?;
+                    (Replace::Everything, adds, rows)
+                }
+                Work::Dates(_) if node.model.header.kind == Kind::Snapshot => {
+                    let (adds, rows) = self.everything(node).await?;
+                    (Replace::Everything, adds, rows)
+                }
+                Work::Dates(dates) => {
+                    self.task.info(format!("{name}: {} dates, {}", dates.len(), span(dates)));
+                    self.read.extend(dates);
+                    let (adds, rows) = self.dates(node, dates).await?;
+                    (Replace::Dates(dates.clone()), adds, rows)
+                }
+            };
+            if work != Work::Nothing {
+                failpoint::hit("gold.before_commit");
+                let silver = (self.silver.id.as_str(), self.silver.version);
+                if gold.replace(self.lake, node, &replace, adds, silver).await? == Landed::Overtaken {
+                    self.task.warn(format!("{name}: another run has committed; planned again"));
+                    continue;
+                }
+                failpoint::hit("gold.after_commit");
+            }
+            let loaded = self.lake.open(Layer::Gold, name).await?;
+            let table = loaded.ok_or_else(|| {
+                let cause = "it was removed while the run was at work";
+                BatchError::unavailable(format!("gold/{name} is gone"), cause)
+            })?;
+            self.inputs.model(node, provider(&table, name).await?);
+            return Ok(ModelOutcome { name: name.clone(), work, rows });
+        }
+        Err(BatchError::unavailable(format!("gold/{name} cannot be committed"), "others commit all the time"))
+    }
+
+    async fn plan(&mut self, node: &Node, standing: &Standing) -> Result<Work, BatchError> {
+        let touched = match standing.silver {
+            Some(at) if at < self.silver.version => match self.touched.get(&at) {
+                Some(known) => known.clone(),
+                None => {
+                    let found = self.silver.touched(at).await?;
+                    self.touched.insert(at, found.clone());
+                    found
+                }
+            },
+            // A run that was held up must not take a table back to an older silver than another run has reached.
+            Some(at) if at > self.silver.version && self.newest_version().await? >= at => {
+                let cause = format!(
+                    "another run has brought it to version {at} of silver, this one has read {}",
+                    self.silver.version
+                );
+                return Err(BatchError::unavailable(format!("gold/{} is ahead of this run", node.model.name), cause));
+            }
+            _ => None,
+        };
+        let name = &node.model.name;
+        Ok(plan(name, &node.fingerprint, standing, self.silver.version, touched, node.reach_days))
+    }
+
+    async fn newest_version(&self) -> Result<u64, BatchError> {
+        let newest = self.silver.table.get_latest_version().await;
+        newest.map_err(|e| BatchError::unavailable("silver's newest version cannot be read", e))
+    }
+
+    async fn everything(&self, node: &Node) -> Result<(Vec<Add>, u64), BatchError> {
+        match node.model.header.kind {
+            Kind::ByDate => self.dates(node, &reached(&self.silver.dates().await?, node.reach_days)).await,
+            Kind::Snapshot => {
+                let mut file = Files::new(self.lake, node)?;
+                let mut rows = self.inputs.snapshot(self.lake, node).await?;
+                while let Some(batch) = rows.next(node).await? {
+                    self.task.check()?;
+                    file.write(batch).await?;
+                }
+                file.close().await
+            }
+        }
+    }
+
+    /// Computes dates one after the other.
+    async fn dates(&self, node: &Node, dates: &BTreeSet<NaiveDate>) -> Result<(Vec<Add>, u64), BatchError> {
+        let mut files = Files::new(self.lake, node)?;
+        for date in dates {
+            self.task.check()?;
+            let mut rows = self.inputs.date(self.lake, node, *date).await?;
+            while let Some(batch) = rows.next(node).await? {
+                files.write(batch).await?;
+            }
+            files.next_date().await?;
+        }
+        files.close().await
+    }
+}
+
+/// `2026-02-06`, or `2026-02-01 to 2026-02-06`.
+fn span(dates: &BTreeSet<NaiveDate>) -> String {
+    match (dates.first(), dates.last()) {
+        (Some(first), Some(last)) if first == last => first.to_string(),
+        (Some(first), Some(last)) => format!("{first} to {last}"),
+        _ => "none".into(),
+    }
+}
+
+/// The data files of a commit. Files whose commit never comes are left for vacuum.
+struct Files<'a> {
+    node: &'a Node,
+    writer: RecordBatchWriter,
+    adds: Vec<Add>,
+    rows: u64,
+    /// Whether a file is open.
+    dirty: bool,
+}
+
+impl<'a> Files<'a> {
+    fn new(lake: &Lake, node: &'a Node) -> Result<Self, BatchError> {
+        let partition = node.model.header.partition.clone().map(|p| vec![p]);
+        let fields: Vec<_> = node.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+        let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
+        let url = lake.log_store(Layer::Gold, &node.model.name)?.root_url().clone();
+        let writer = RecordBatchWriter::try_new(url.as_str(), schema, partition, None)
+            .map_err(|e| unwritable(node, e))?
+            .with_target_file_size(FILE_BYTES);
+        Ok(Self { node, writer, adds: Vec::new(), rows: 0, dirty: false })
+    }
+
+    async fn write(&mut self, batch: RecordBatch) -> Result<(), BatchError> {
+        self.rows += batch.num_rows() as u64;
+        self.dirty = true;
+        self.writer.write(batch).await.map_err(|e| unwritable(self.node, e))
+    }
+
+    /// Closes the files of a date, so that only one date's are in memory.
+    async fn next_date(&mut self) -> Result<(), BatchError> {
+        if self.dirty {
+            self.adds.extend(self.writer.flush().await.map_err(|e| unwritable(self.node, e))?);
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    async fn close(mut self) -> Result<(Vec<Add>, u64), BatchError> {
+        self.next_date().await?;
+        Ok((self.adds, self.rows))
+    }
+}
+
+fn unwritable(node: &Node, e: impl std::fmt::Display) -> BatchError {
+    BatchError::unavailable(format!("gold/{} cannot be written", node.model.name), e)
+}
+
+/// A model's table as it stands.
+pub(crate) async fn load(lake: &Lake, model: &str, silver_table: &str) -> Result<GoldTable, BatchError> {
+    GoldTable::load(lake, model, silver_table).await
+}
+
+/// A batch of a gold table in the types that [`super::graph::table_type`] gives, however the reader dressed them.
+pub(crate) fn plain(batch: &RecordBatch) -> Result<RecordBatch, BatchError> {
+    let fields: Vec<_> = batch
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| {
+            let kind = table_type(f.data_type()).unwrap_or_else(|| f.data_type().clone());
+            arrow::datatypes::Field::new(f.name(), kind, true)
+        })
+        .collect();
+    let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
+    compute::conform(batch, &schema).map_err(|e| BatchError::unavailable("rows of gold cannot be read", e))
+}
+
+/// The newest event time in a table by its files' statistics, microseconds since 1970.
+pub(crate) fn newest_event_time(table: &DeltaTable) -> Option<i64> {
+    let state = table.snapshot().ok()?;
+    let newest = |f: deltalake::kernel::LogicalFileView| {
+        let stats: serde_json::Value = serde_json::from_str(&f.stats()?).ok()?;
+        let text = stats.get("maxValues")?.get(EVENT_TIME_COLUMN)?.as_str()?.to_owned();
+        Some(chrono::DateTime::parse_from_rfc3339(&text).ok()?.timestamp_micros())
+    };
+    state.log_data().iter().filter_map(newest).max()
+}

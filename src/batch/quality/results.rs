@@ -1,0 +1,123 @@
+//! Results of expectations, kept in the Delta table `gold/expectation_results`: one row a check and run, by SQL too.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Field, Int64Type, Schema, TimestampMicrosecondType};
+use chrono::{DateTime, Utc};
+use deltalake::DeltaTable;
+use deltalake::protocol::SaveMode;
+use serde::Serialize;
+
+use super::super::gold;
+use super::super::{BatchError, Lake, Layer};
+use super::ExpectationResult;
+use crate::config::Pipeline;
+
+/// The table's name.
+pub const RESULTS: &str = "expectation_results";
+
+/// A result as it was kept.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KeptResult {
+    pub pipeline: String,
+    pub run_id: String,
+    pub checked_at: DateTime<Utc>,
+    #[serde(flatten)]
+    pub result: ExpectationResult,
+}
+
+/// Keeps the results of a run.
+pub(super) async fn keep(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    run_id: &str,
+    results: &[ExpectationResult],
+) -> Result<(), BatchError> {
+    if results.is_empty() {
+        return Ok(());
+    }
+    let failed = |e: &dyn std::fmt::Display| BatchError::unavailable(format!("gold/{RESULTS} cannot be written"), e);
+    let batch = batch(pipeline, run_id, results).map_err(|e| failed(&e))?;
+    let table = match lake.open(Layer::Gold, RESULTS).await? {
+        Some(table) => table,
+        None => DeltaTable::new(lake.log_store(Layer::Gold, RESULTS)?),
+    };
+    table.write(vec![batch]).with_save_mode(SaveMode::Append).await.map(drop).map_err(|e| failed(&e))
+}
+
+fn batch(
+    pipeline: &Pipeline,
+    run_id: &str,
+    results: &[ExpectationResult],
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let n = results.len();
+    let text = |of: &dyn Fn(&ExpectationResult) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(results.iter().map(of)))
+    };
+    let count = |of: &dyn Fn(&ExpectationResult) -> u64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(results.iter().map(|r| i64::try_from(of(r)).unwrap_or(i64::MAX))))
+    };
+    let now = TimestampMicrosecondArray::from(vec![Utc::now().timestamp_micros(); n]).with_timezone("UTC");
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("pipeline", text(&|_| pipeline.name.clone())),
+        ("run_id", text(&|_| run_id.to_owned())),
+        ("checked_at", Arc::new(now)),
+        ("name", text(&|r| r.name.clone())),
+        ("table", text(&|r| r.table.clone())),
+        ("check", text(&|r| r.check.clone())),
+        ("severity", text(&|r| r.severity.clone())),
+        ("holds", Arc::new(results.iter().map(|r| Some(r.holds)).collect::<BooleanArray>())),
+        ("rows_checked", count(&|r| r.rows_checked)),
+        ("rows_failed", count(&|r| r.rows_failed)),
+        ("detail", text(&|r| r.detail.clone())),
+    ];
+    let kind = |name: &str, array: &ArrayRef| Field::new(name, array.data_type().clone(), true);
+    let schema = Schema::new(columns.iter().map(|(name, array)| kind(name, array)).collect::<Vec<_>>());
+    RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect())
+}
+
+/// The results of the last `runs` runs that checked anything, the newest first.
+pub async fn kept_results(lake: &Lake, runs: usize) -> Result<Vec<KeptResult>, BatchError> {
+    let Some(table) = lake.open(Layer::Gold, RESULTS).await? else { return Ok(Vec::new()) };
+    let provider = gold::provider(&table, RESULTS).await?;
+    let session = lake.session();
+    let sql = format!(
+        "SELECT pipeline, run_id, checked_at, name, \"table\", \"check\", severity, holds, rows_checked, rows_failed, detail \
+         FROM results WHERE run_id IN (SELECT run_id FROM results GROUP BY run_id ORDER BY max(checked_at) DESC LIMIT {runs}) \
+         ORDER BY checked_at DESC, name"
+    );
+    let unreadable = |e| BatchError::unavailable(format!("gold/{RESULTS} cannot be read"), e);
+    session.register_table("results", provider).map_err(unreadable)?;
+    let batches = async { session.sql(&sql).await?.collect().await }.await.map_err(unreadable)?;
+    let mut kept = Vec::new();
+    for batch in &batches {
+        kept.extend(rows(&gold::plain(batch)?));
+    }
+    Ok(kept)
+}
+
+fn rows(batch: &RecordBatch) -> Vec<KeptResult> {
+    let text = |i: usize, row: usize| batch.column(i).as_string::<i32>().value(row).to_owned();
+    let count = |i: usize, row: usize| batch.column(i).as_primitive::<Int64Type>().value(row).unsigned_abs();
+    (0..batch.num_rows())
+        .map(|row| KeptResult {
+            pipeline: text(0, row),
+            run_id: text(1, row),
+            checked_at: DateTime::from_timestamp_micros(
+                batch.column(2).as_primitive::<TimestampMicrosecondType>().value(row),
+            )
+            .unwrap_or_default(),
+            result: ExpectationResult {
+                name: text(3, row),
+                table: text(4, row),
+                check: text(5, row),
+                severity: text(6, row),
+                holds: batch.column(7).as_boolean().value(row),
+                rows_checked: count(8, row),
+                rows_failed: count(9, row),
+                detail: text(10, row),
+            },
+        })
+        .collect()
+}

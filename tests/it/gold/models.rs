@@ -1,0 +1,249 @@
+//! Models in Delta: what `validate` says of wrong ones, what a run computes, and that the way does not matter.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use boathouse::batch::{Graph, TaskContext, Work, check_models, run_gold, silver_columns};
+use boathouse::config::{ConfigErrors, ModelFile, Pipeline};
+
+use super::lakehouse::{Event, Lakehouse, MODELS, day, events, seed};
+
+/// The seed's pipeline with one model's text changed.
+fn changed(model: &str, from: &str, to: &str) -> Pipeline {
+    let mut pipeline = Pipeline::clone(&seed());
+    let file = pipeline.models.iter_mut().find(|m| m.name == model).expect("the model");
+    assert!(file.text.contains(from), "{model} has {from}");
+    file.text = file.text.replace(from, to);
+    pipeline
+}
+
+fn mistakes(pipeline: Pipeline) -> Vec<String> {
+    let ConfigErrors(found) = check_models(&[Arc::new(pipeline)]).expect_err("a mistake");
+    let name = |origin: String| origin.rsplit('/').next().unwrap_or_default().to_owned();
+    found.iter().map(|e| format!("{}: {}", name(e.origin.to_string()), e.message)).collect()
+}
+
+#[test]
+fn the_shipped_models_fit_together() {
+    let pipeline = seed();
+    let graph = Graph::build(&pipeline, &silver_columns(&pipeline)).expect("right");
+    let mut names: Vec<&str> = graph.nodes.iter().map(|n| n.model.name.as_str()).collect();
+    let place = |name: &str| names.iter().position(|n| *n == name);
+    assert!(place("user_days") < place("dim_users") && place("source_days") < place("dim_dates"), "{names:?}");
+    names.sort_unstable();
+    assert_eq!(names, MODELS);
+    let columns = |name: &str| -> Vec<String> {
+        graph.node_of(name).expect("a node").schema.fields().iter().map(|f| f.name().clone()).collect()
+    };
+    // Dashboards are written against these names.
+    assert_eq!(columns("daily_active_users"), ["event_date", "dau_count"]);
+    assert_eq!(columns("events_per_source_daily"), ["event_date", "source", "event_count"]);
+    assert_eq!(columns("purchases_per_page_daily"), ["event_date", "page", "purchase_count"]);
+    assert_eq!(columns("conversion_rate_daily"), ["event_date", "active_users", "purchasing_users", "conversion_rate"]);
+}
+
+#[test]
+fn every_mistake_has_its_file_and_line() {
+    let unknown_column = mistakes(changed("page_days", "max(event_time)", "max(event_tme)"));
+    assert!(unknown_column[0].starts_with("page_days.sql:20: "), "{unknown_column:?}");
+    assert!(unknown_column[0].contains("event_tme"), "{unknown_column:?}");
+    assert_eq!(unknown_column.len(), 1, "models that read it are not blamed: {unknown_column:?}");
+
+    let unknown_table = mistakes(changed("dim_pages", "gold.page_days", "gold.page_dayz"));
+    assert_eq!(unknown_table, ["dim_pages.sql:17: there is no table `gold.page_dayz`"]);
+
+    let cycle = mistakes(changed("user_days", "FROM silver.user_events", "FROM gold.daily_active_users"));
+    assert_eq!(cycle.len(), 1, "{cycle:?}");
+    assert_eq!(
+        cycle[0],
+        "user_days.sql:23: the models read each other: user_days reads daily_active_users reads user_days"
+    );
+
+    let syntax = mistakes(changed("daily_active_users", "GROUP BY", "GROUP BYE"));
+    assert!(syntax[0].starts_with("daily_active_users.sql:13: "), "{syntax:?}");
+
+    let undocumented = mistakes(changed("daily_active_users", "AS dau_count", "AS dau"));
+    assert_eq!(
+        undocumented,
+        [
+            "daily_active_users.sql:1: column `dau` has no description",
+            "daily_active_users.sql:9: the SQL gives no column `dau_count`"
+        ]
+    );
+
+    let rescans = mistakes(changed("dim_pages", "gold.page_days", "silver.user_events"));
+    assert!(rescans[0].starts_with("dim_pages.sql:17: a snapshot cannot read silver"), "{rescans:?}");
+
+    let clock = mistakes(changed("daily_active_users", "count(*) AS dau_count", "count(*) AS dau_count, now() AS at"));
+    assert!(clock.iter().any(|m| m.contains("`now()` gives another value at each run")), "{clock:?}");
+}
+
+#[test]
+fn two_pipelines_cannot_have_one_model() {
+    let pipeline = seed();
+    let mut other = Pipeline::clone(&pipeline);
+    other.name = "other".into();
+    other.models.retain(|m| m.name == "source_days");
+    other.models[0].text = other.models[0].text.replace("silver.user_events", "silver.other");
+    let ConfigErrors(found) = check_models(&[pipeline, Arc::new(other)]).expect_err("a mistake");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].message.starts_with("the model source_days is there twice"), "{found:?}");
+}
+
+async fn run(lakehouse: &Lakehouse) -> Vec<(String, Work)> {
+    let task = TaskContext::detached();
+    let (outcome, _) = run_gold(&lakehouse.lake, &lakehouse.pipeline, &task).await.expect("gold");
+    outcome.models.into_iter().map(|m| (m.name, m.work)).collect()
+}
+
+async fn tables(lakehouse: &Lakehouse) -> BTreeMap<&'static str, Vec<String>> {
+    let mut tables = BTreeMap::new();
+    for model in MODELS {
+        tables.insert(model, lakehouse.gold(model).await);
+    }
+    tables
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_touched_dates_are_computed_again_and_nothing_twice() {
+    let mut lakehouse = Lakehouse::new();
+    assert_eq!(run(&lakehouse).await, [], "no silver, no gold");
+    lakehouse.write(&events(1, 300, 0..3)).await;
+    for (name, work) in run(&lakehouse).await {
+        assert_eq!(work, Work::Everything(format!("gold/{name} is not there yet")));
+    }
+    assert_eq!(lakehouse.gold("daily_active_users").await.len(), 3);
+    assert!(run(&lakehouse).await.iter().all(|(_, work)| *work == Work::Nothing));
+
+    lakehouse.add(&[(1, 5, 999, "purchase", "/new", "web")]).await;
+    for (name, work) in run(&lakehouse).await {
+        assert_eq!(work, Work::Dates([day(1)].into()), "{name}");
+    }
+    assert!(lakehouse.gold("dim_users").await.iter().any(|row| row.contains("999")), "a new user");
+
+    // A date that becomes empty loses its rows.
+    let hours: Vec<u32> = (0..24).collect();
+    for hour in hours {
+        lakehouse.replace_hour((1, hour), Vec::new()).await;
+    }
+    run(&lakehouse).await;
+    assert_eq!(lakehouse.gold("daily_active_users").await.len(), 2);
+    assert!(!lakehouse.gold("dim_users").await.iter().any(|row| row.contains("999")), "the user is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_model_is_computed_whole_with_all_that_read_it() {
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(2, 100, 0..2)).await;
+    run(&lakehouse).await;
+    let before = lakehouse.gold("daily_active_users").await;
+    // Only users with two events and more: other rows, the same columns.
+    let changed =
+        changed("user_days", "GROUP BY event_date, user_id", "GROUP BY event_date, user_id HAVING count(*) > 1");
+    lakehouse.pipeline = Arc::new(changed);
+    for (name, work) in run(&lakehouse).await {
+        let reads_it =
+            ["user_days", "dim_users", "daily_active_users", "conversion_rate_daily"].contains(&name.as_str());
+        match work {
+            Work::Everything(why) => {
+                assert!(reads_it, "{name}");
+                assert_eq!(why, format!("the model {name}, or one that it reads, was changed"));
+            }
+            work => assert!(!reads_it && work == Work::Nothing, "{name}: {work:?}"),
+        }
+    }
+    assert_ne!(lakehouse.gold("daily_active_users").await, before);
+
+    // Comments and white space change nothing.
+    let mut pipeline = Pipeline::clone(&lakehouse.pipeline);
+    for model in &mut pipeline.models {
+        model.text.push_str("\n-- a remark\n");
+    }
+    lakehouse.pipeline = Arc::new(pipeline);
+    assert!(run(&lakehouse).await.iter().all(|(_, work)| *work == Work::Nothing));
+
+    // Another column: the table takes it on.
+    let mut wider = Pipeline::clone(&lakehouse.pipeline);
+    let dau = wider.models.iter_mut().find(|m| m.name == "daily_active_users").expect("the model");
+    dau.text = dau.text.replace("AS dau_count", "AS dau_count, sum(event_count) AS events");
+    dau.text = dau.text.replacen("\n\nSELECT", "\n-- column events: Their events.\n\nSELECT", 1);
+    lakehouse.pipeline = Arc::new(wider);
+    run(&lakehouse).await;
+    assert!(lakehouse.gold("daily_active_users").await[0].matches('|').count() == 2);
+}
+
+/// Whatever the order of additions, late data, emptied hours and runs in between: gold is what one run from nothing
+/// gives. A model that looks back is among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_incremental_way_gives_the_rows_of_a_run_from_nothing() {
+    for seed in 0..3 {
+        let mut lakehouse = Lakehouse::new();
+        let mut pipeline = Pipeline::clone(&lakehouse.pipeline);
+        pipeline.models.push(ModelFile {
+            name: "weekly_actives".into(),
+            path: Arc::new(PathBuf::from("weekly_actives.sql")),
+            text: WEEKLY.into(),
+        });
+        lakehouse.pipeline = Arc::new(pipeline);
+        for step in 0..5 {
+            let from = (seed as u32 + step) % 4;
+            lakehouse.add(&events(seed * 100 + u64::from(step), 40, from..from + 3)).await;
+            if step == 3 {
+                for hour in 0..24 {
+                    lakehouse.replace_hour((from, hour), Vec::new()).await;
+                }
+            }
+            run(&lakehouse).await;
+        }
+        let (incremental, weekly) = (tables(&lakehouse).await, lakehouse.gold("weekly_actives").await);
+        assert!(weekly.len() > 3, "{weekly:?}");
+        std::fs::remove_dir_all(lakehouse.path().join("gold")).expect("gold removed");
+        run(&lakehouse).await;
+        assert_eq!(tables(&lakehouse).await, incremental, "seed {seed}");
+        assert_eq!(lakehouse.gold("weekly_actives").await, weekly, "seed {seed}");
+    }
+}
+
+const WEEKLY: &str = "\
+-- description: Distinct users of each day and the two before it.
+-- kind: by_date
+-- partition: event_date
+-- grain: event_date
+-- lookback_days: 2
+-- clickhouse: none
+-- column event_date: The last of the days.
+-- column users: Their users.
+
+SELECT d.event_date, count(DISTINCT u.user_id) AS users
+FROM gold.dim_dates AS d
+JOIN gold.user_days AS u
+  ON u.event_date <= d.event_date AND u.event_date >= d.event_date - INTERVAL '2' DAY
+GROUP BY d.event_date
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gold_equals_a_plain_recount() {
+    let mut lakehouse = Lakehouse::new();
+    let all: Vec<Event> = events(7, 2_000, 0..5);
+    lakehouse.write(&all).await;
+    run(&lakehouse).await;
+    assert_eq!(lakehouse.gold("fact_events").await.len(), 2_000);
+    let [dau, ..] = lakehouse.recount();
+    let found: String = lakehouse
+        .gold("daily_active_users")
+        .await
+        .iter()
+        .map(|row| {
+            // Columns by name: dau_count, event_date.
+            let (count, date) = row.split_once('|').expect("two columns");
+            format!("{date}\t{count}\n")
+        })
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    assert_eq!(found, dau);
+    // 1 February 2026 is a Sunday.
+    let first = &lakehouse.gold("dim_dates").await;
+    assert!(first.iter().any(|row| row == "1|7|2026-02-01|true|2|1|5|2026"), "{first:?}");
+}

@@ -1,0 +1,295 @@
+//! Gold in the real engine: the seed's names, dates that change at once, retries and stops that change nothing.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use boathouse::batch::{BatchError, TaskContext, TaskReport, publish_gold, run_gold};
+use boathouse::config::{self, Pipeline};
+use boathouse::serving::Client;
+
+use super::lakehouse::{Lakehouse, events};
+use crate::support::engine::Engine;
+
+fn client(engine: &Engine) -> Client {
+    Client::new(&config::ClickHouse { url: engine.url.clone(), ..config::ClickHouse::default() }).expect("a client")
+}
+
+async fn gold(lakehouse: &Lakehouse) {
+    run_gold(&lakehouse.lake, &lakehouse.pipeline, &TaskContext::detached()).await.expect("gold");
+}
+
+async fn try_publish(lakehouse: &Lakehouse, engine: &Engine, run_id: &str) -> Result<TaskReport, BatchError> {
+    publish_gold(&lakehouse.lake, &lakehouse.pipeline, &client(engine), run_id, &TaskContext::detached()).await
+}
+
+async fn publish(lakehouse: &Lakehouse, engine: &Engine, run_id: &str) -> TaskReport {
+    try_publish(lakehouse, engine, run_id).await.expect("published")
+}
+
+/// The four daily figures as the engine serves them.
+fn served(engine: &Engine) -> [String; 4] {
+    [
+        engine.sql("SELECT event_date, dau_count FROM gold.daily_active_users ORDER BY 1"),
+        engine.sql("SELECT event_date, source, event_count FROM gold.events_per_source_daily ORDER BY 1, 2"),
+        engine
+            .sql(
+                "SELECT event_date, replaceAll(page, '\\'', '~'), purchase_count FROM gold.purchases_per_page_daily \
+             ORDER BY event_date, page",
+            )
+            .replace('~', "'"),
+        engine.sql(
+            "SELECT event_date, active_users, purchasing_users, conversion_rate FROM gold.conversion_rate_daily \
+             ORDER BY 1",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daily_figures_are_served_under_their_names() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(3, 1_000, 0..4)).await;
+    let early = try_publish(&lakehouse, &engine, "run-0").await.expect_err("gold is not there");
+    assert!(early.is_transient(), "{early}");
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "run-1").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+
+    // Late data, a new page, and an hour that becomes empty.
+    lakehouse.add(&[(2, 3, 77, "purchase", "/late", "web"), (5, 0, 78, "login", "/home", "mobile")]).await;
+    for hour in 0..24 {
+        lakehouse.replace_hour((1, hour), Vec::new()).await;
+    }
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "run-2").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+    // Only touched dates were written again.
+    let runs =
+        engine.sql("SELECT DISTINCT event_date FROM gold.published WHERE startsWith(run_id, 'run-2') ORDER BY 1");
+    assert_eq!(runs, "2026-02-02\n2026-02-03\n2026-02-06\n");
+
+    // The query of the users' guide, on today's ClickHouse.
+    let growth = engine.sql(
+        "SELECT event_date, dau_count, dau_count - lagInFrame(dau_count) OVER (ORDER BY event_date) AS growth \
+         FROM gold.daily_active_users ORDER BY event_date",
+    );
+    assert_eq!(growth.lines().count(), 4, "{growth}");
+    let freshness = engine.sql("SELECT layer, count() FROM gold.freshness GROUP BY layer ORDER BY layer");
+    assert_eq!(freshness, "gold\t2\nsilver\t2\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_changes_nothing_and_a_run_that_was_held_up_never_wins() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(4, 200, 0..2)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    let rows = "SELECT count() FROM gold.published";
+    let before = (served(&engine), engine.sql(rows));
+    let again = publish(&lakehouse, &engine, "a").await;
+    assert!(again.summary.contains("is served already"), "{again:?}");
+    publish(&lakehouse, &engine, "b").await;
+    assert_eq!((served(&engine), engine.sql(rows)), before);
+
+    // A run that read an earlier version of silver publishes late: its rows are there, and nobody sees them.
+    let older = engine.sql(
+        "SELECT concat('INSERT INTO gold.published (pipeline, event_date, run_id, version, silver_version) VALUES ', \
+         arrayStringConcat(groupArray(format('(\\'user_events\\', \\'{}\\', \\'old\\', {}, 1)', toString(event_date), \
+         toString(version - 1))), ', ')) FROM gold.published FINAL FORMAT TSVRaw",
+    );
+    engine.sql(older.trim());
+    engine.sql("OPTIMIZE TABLE gold.published FINAL");
+    assert_eq!(served(&engine), before.0);
+
+    // Silver made again begins at version 0, and wins all the same.
+    std::fs::remove_dir_all(lakehouse.path().join("silver")).expect("silver removed");
+    lakehouse.write(&[(0, 1, 5, "purchase", "/again", "web")]).await;
+    lakehouse.forget_but(&[(0, 1)]);
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "c").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_model_changes_its_view_without_an_empty_moment() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(5, 300, 0..3)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    let old =
+        engine.sql("SELECT name FROM system.tables WHERE database = 'gold' AND name LIKE 'daily_active_users_rows%'");
+
+    let mut wider = Pipeline::clone(&lakehouse.pipeline);
+    let dau = wider.models.iter_mut().find(|m| m.name == "daily_active_users").expect("the model");
+    dau.text = dau.text.replace("AS dau_count", "AS dau_count, sum(event_count) AS events");
+    dau.text = dau.text.replacen("\n\nSELECT", "\n-- column events: It's \\ their events.\n\nSELECT", 1);
+    wider.models.retain(|m| m.name != "conversion_rate_daily");
+    lakehouse.pipeline = Arc::new(wider);
+    let reader = Reader::start(&engine, "SELECT count() FROM gold.daily_active_users", "3");
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "b").await;
+    assert!(reader.stop() > 0);
+    assert_eq!(engine.sql("SELECT sum(events) FROM gold.daily_active_users"), "300\n");
+    let new =
+        engine.sql("SELECT name FROM system.tables WHERE database = 'gold' AND name LIKE 'daily_active_users_rows%'");
+    assert!(old != new && new.lines().count() == 1, "{old} {new}");
+    assert_eq!(engine.try_sql("SELECT 1 FROM gold.conversion_rate_daily").0, 404, "its model is gone");
+}
+
+/// Asks one question all the time, until it is stopped; every answer must be the one expected.
+struct Reader {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<u64>,
+}
+
+impl Reader {
+    fn start(engine: &Engine, question: &'static str, expected: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (url, stopped) = (engine.url.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let (http, mut answers) = (reqwest::Client::new(), 0);
+                while !stopped.load(Ordering::Relaxed) {
+                    let answer = http.post(&url).body(question).send().await.expect("an answer");
+                    let answer = answer.text().await.expect("a body");
+                    assert_eq!(answer.trim(), expected, "after {answers} answers");
+                    answers += 1;
+                }
+                answers
+            })
+        });
+        Self { stop, thread }
+    }
+
+    /// The number of answers; panics where one was wrong.
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("every answer is right")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_never_see_a_half_published_or_an_empty_date() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(6, 300, 0..3)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "0").await;
+    // In one question: as many users in one figure as in the other, on each of the three days, and all days there.
+    let agree = Reader::start(
+        &engine,
+        "SELECT count(), countIf(d.dau_count != c.active_users) \
+         FROM gold.daily_active_users AS d FULL JOIN gold.conversion_rate_daily AS c USING event_date \
+         SETTINGS join_use_nulls = 1",
+        "3\t0",
+    );
+    let there = Reader::start(&engine, "SELECT count() FROM gold.daily_active_users", "3");
+    for run in 1..=5 {
+        lakehouse.add(&events(100 + run, 30, 0..3)).await;
+        gold(&lakehouse).await;
+        publish(&lakehouse, &engine, &run.to_string()).await;
+    }
+    assert!(agree.stop() > 5 && there.stop() > 5);
+    assert_eq!(served(&engine), lakehouse.recount());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clickhouse_away_delays_and_heals() {
+    let mut engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(8, 100, 0..2)).await;
+    gold(&lakehouse).await;
+    engine.kill();
+    let away = try_publish(&lakehouse, &engine, "a").await.expect_err("nobody answers");
+    assert!(away.is_transient(), "{away}");
+    engine.restart();
+    publish(&lakehouse, &engine, "a").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+    // A database that was dropped is filled again.
+    engine.sql("DROP DATABASE gold");
+    publish(&lakehouse, &engine, "b").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+}
+
+/// What a child of [`a_stop_at_any_point_changes_nothing`] does; it says where the lakehouse and the engine are.
+const CHILD: &str = "BOATHOUSE_TEST_GOLD";
+
+#[test]
+#[ignore = "the child of another test: the process ends at a fail point"]
+fn one_run_of_a_child() {
+    let places = std::env::var(CHILD).expect("where to run");
+    let (folder, url) = places.split_once('|').expect("two places");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let lake = Lakehouse::at(folder);
+        let client =
+            Client::new(&config::ClickHouse { url: url.into(), ..config::ClickHouse::default() }).expect("a client");
+        run_gold(&lake.lake, &lake.pipeline, &TaskContext::detached()).await.expect("gold");
+        publish_gold(&lake.lake, &lake.pipeline, &client, "child", &TaskContext::detached()).await.expect("served");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_at_any_point_changes_nothing() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(9, 300, 0..3)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "0").await;
+    let points = [
+        "gold.before_commit",
+        "gold.before_commit:5",
+        "gold.after_commit",
+        "gold.after_commit:5",
+        "gold.after_commit:12",
+        "publish.after_rows",
+        "publish.after_published",
+    ];
+    for (run, point) in points.into_iter().enumerate() {
+        let before = served(&engine);
+        lakehouse.add(&events(200 + run as u64, 20, 0..3)).await;
+        let child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["gold::served::one_run_of_a_child", "--exact", "--ignored"])
+            .env(CHILD, format!("{}|{}", lakehouse.path().display(), engine.url))
+            .env("BOATHOUSE_FAIL_POINT", point)
+            .output()
+            .expect("a child");
+        assert_eq!(child.status.code(), Some(86), "{point}: {}", String::from_utf8_lossy(&child.stdout));
+        let expected = if point == "publish.after_published" { lakehouse.recount() } else { before };
+        assert_eq!(served(&engine), expected, "after a stop at {point}");
+        gold(&lakehouse).await;
+        publish(&lakehouse, &engine, "child").await;
+        assert_eq!(served(&engine), lakehouse.recount(), "after {point} and another run");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_panel_of_the_gold_dashboard_finds_rows() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(10, 300, 0..3)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards/gold.json");
+    let text = std::fs::read_to_string(file).expect("the dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    assert!(panels.len() >= 5);
+    for panel in panels {
+        assert!(panel["description"].as_str().is_some_and(|d| !d.is_empty()), "{}", panel["title"]);
+        for target in panel["targets"].as_array().expect("targets") {
+            let sql = target["rawSql"].as_str().expect("SQL");
+            let rows = engine.sql(&format!("{sql} FORMAT TSV"));
+            assert!(!rows.is_empty(), "{} finds nothing: {sql}", panel["title"]);
+            if target["queryType"] == "timeseries" {
+                let names =
+                    engine.sql(&format!("{sql} LIMIT 1 FORMAT TSVWithNames").replace("LIMIT 90 LIMIT 1", "LIMIT 1"));
+                assert!(names.starts_with("time\t"), "{}: {names}", panel["title"]);
+            }
+        }
+    }
+}
