@@ -13,8 +13,10 @@ use tokio::sync::watch;
 
 use super::budget::Budget;
 use super::pipeline::{PipelineSupervisor, StopPipeline};
+use super::scheduler;
 use super::setup::Setup;
 use super::supervise::{Backoff, Ended, launch};
+use crate::batch;
 use crate::config::{Config, Pipeline, Server};
 use crate::kafka;
 use crate::serving;
@@ -42,8 +44,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the I/O runtime")?;
-    let handle = io.handle().clone();
-    let outcome = System::new().block_on(serve(server, config.pipelines, instance, handle));
+    let batch = batch::run::threads::runtime(server.batch.threads).context("cannot start the batch threads")?;
+    let runtimes = (io.handle().clone(), batch.handle().clone());
+    let outcome = System::new().block_on(serve(server, config.pipelines, instance, runtimes));
+    // What a task still does is done again by the next start.
+    batch.shutdown_background();
     io.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -52,7 +57,7 @@ async fn serve(
     server: Arc<Server>,
     pipelines: Vec<Arc<Pipeline>>,
     instance: String,
-    io: tokio::runtime::Handle,
+    (io, batch_threads): (tokio::runtime::Handle, tokio::runtime::Handle),
 ) -> anyhow::Result<()> {
     // Before anything that takes time: a signal that comes during the start must not kill without draining.
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
@@ -87,6 +92,18 @@ async fn serve(
         kept.push(actix_rt::spawn(keep(setup, stopping.clone())));
         arbiters.extend([bronze, stream]);
     }
+    let batches = actix_rt::spawn(scheduler::keep(Arc::new(scheduler::Setup {
+        pipelines: pipelines
+            .iter()
+            .map(|pipeline| (pipeline.clone(), batch::tasks::work(&server, pipeline, &clickhouse)))
+            .collect(),
+        server: server.clone(),
+        board: board.clone(),
+        io: io.clone(),
+        batch: batch_threads,
+        instance: instance.clone(),
+        leaving: stopping.clone(),
+    })));
     board.set_phase(DaemonPhase::Running);
     tracing::info!(
         pipelines = pipelines.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
@@ -106,7 +123,10 @@ async fn serve(
     );
     board.set_phase(DaemonPhase::Stopping);
     stop.send_replace(true);
-    let drained = futures::future::join_all(kept);
+    let drained = async {
+        let (drained, _) = futures::join!(futures::future::join_all(kept), batches);
+        drained
+    };
     tokio::select! {
         drained = drained => {
             if drained.into_iter().all(|pipeline| pipeline.unwrap_or(false)) {

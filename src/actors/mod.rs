@@ -8,6 +8,7 @@ mod daemon;
 mod pipeline;
 mod realtime;
 mod recount;
+mod scheduler;
 mod setup;
 pub mod supervise;
 mod upkeep;

@@ -23,6 +23,7 @@ pub mod silver;
 pub mod slots;
 pub mod target;
 mod task;
+pub mod tasks;
 pub mod upkeep;
 
 pub use error::BatchError;

@@ -79,6 +79,7 @@ impl DemoCommand {
         let interval = if live { DRAW_INTERVAL } else { LINE_INTERVAL };
         let begin = Instant::now();
         let mut next = begin + DRAW_INTERVAL;
+        let mut batch_asked = false;
         loop {
             while Instant::now() < next {
                 if stop.asked() || self.duration.is_some_and(|limit| begin.elapsed() >= limit) {
@@ -92,6 +93,9 @@ impl DemoCommand {
             }
             next += interval;
             stack.check()?;
+            if begin.elapsed() >= stack::FIRST_BATCH && !std::mem::replace(&mut batch_asked, true) {
+                stack.first_batch(settings)?;
+            }
             let sample = looker.look();
             // A terminal or pipe that is gone does not end the demo.
             let _ = if live {

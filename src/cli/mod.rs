@@ -41,6 +41,7 @@ Examples:
   boathouse reconcile                           is it right: Kafka, Bronze and realtime compared
   boathouse sql \"select time_status, count(*) from bronze.user_events group by 1\"
   boathouse sql --on clickhouse                 an interactive shell on ClickHouse
+  boathouse batch run --wait                    bronze to silver to gold to ClickHouse, now
   boathouse batch plan                          what the next hourly run would recompute, and why
   boathouse dead-letters list                   records that are no events, with the reason
 

@@ -21,6 +21,7 @@ mod mend;
 mod odd_state;
 mod producer;
 mod reference;
+mod scheduler;
 mod serving;
 mod silver;
 mod stream;

@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use chrono::{DateTime, Local, Utc};
 use serde::Serialize;
 
 use super::stack::Settings;
 use crate::config::Secret;
-use crate::telemetry::{PartitionStatus, Status};
+use crate::telemetry::{BatchStatus, PartitionStatus, Status};
 
 /// A view that waits for longer than this shows what it has.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -46,6 +47,8 @@ pub(super) struct DaemonSample {
     pub(super) unparsed_record_count: u64,
     pub(super) partition_count: usize,
     pub(super) resident_bytes: Option<u64>,
+    /// Per pipeline, how its batch stands.
+    pub(super) batches: Vec<String>,
 }
 
 /// The newest windows of one aggregate.
@@ -114,7 +117,7 @@ impl Looker {
             self.before = Some((now, sample.record_count));
             sample
         });
-        Sample { time: chrono::Local::now().format("%H:%M:%S").to_string(), daemon, aggregates }
+        Sample { time: Local::now().format("%H:%M:%S").to_string(), daemon, aggregates }
     }
 
     async fn status(&self) -> Result<Status, String> {
@@ -194,8 +197,30 @@ impl DaemonSample {
             unparsed_record_count: sum(|p| p.unparsed_records),
             partition_count: partitions.len(),
             resident_bytes: status.memory.resident_bytes,
+            batches: status.batches.iter().map(batch).collect(),
         }
     }
+}
+
+/// How a pipeline's batch stands, in a line.
+fn batch(status: &BatchStatus) -> String {
+    let time = |at: DateTime<Utc>| at.with_timezone(&Local).format("%H:%M:%S").to_string();
+    let BatchStatus { pipeline, state } = status;
+    if let Some(running) = &state.running {
+        return format!("{pipeline} is at {}", running.task.as_deref().unwrap_or("its start"));
+    }
+    let last = state.last.as_ref().map_or_else(
+        || "has not run yet".into(),
+        |last| {
+            format!(
+                "{} at {}{}",
+                last.outcome,
+                time(last.ended),
+                last.error.as_ref().map_or(String::new(), |e| format!(" ({e})"))
+            )
+        },
+    );
+    format!("{pipeline} {last}{}", state.next_slot.map_or(String::new(), |next| format!(", next {}", time(next))))
 }
 
 /// The cause, without the address that every message would repeat.

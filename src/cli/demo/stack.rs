@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use super::DemoCommand;
 use super::look;
-use crate::config::{Config, DEFAULT_PATHS, Loaded, process_env};
+use crate::config::{Config, DEFAULT_PATHS, Loaded, Schedule, process_env};
 use crate::producer::sender::{self, Pace};
 use crate::producer::topic;
 use crate::servers::engine::program_beside_us;
@@ -20,6 +20,9 @@ use crate::stop_signal::StopSignal;
 /// The configuration that stands in where none is found, so that the program alone is enough for a demo.
 const SERVER_TOML: &str = include_str!("../../../config/boathouse.toml");
 const PIPELINE_TOML: &str = include_str!("../../../config/pipelines/user_events/pipeline.toml");
+/// When the demo's batch runs, and how long after the start it runs first.
+const OFTEN: &str = "*/5 * * * *";
+pub(super) const FIRST_BATCH: Duration = Duration::from_secs(60);
 const TOPIC_LIMIT: Duration = Duration::from_secs(60);
 const DAEMON_READY_LIMIT: Duration = Duration::from_secs(60);
 const PRODUCER_GRACE: Duration = Duration::from_secs(15);
@@ -78,16 +81,20 @@ impl Settings {
 
     /// What the demo changes in the daemon's configuration.
     fn overrides(&self, brokers: &str) -> Vec<(String, String)> {
-        [
+        // An hour is long for a look: a schedule that nobody has changed comes more often.
+        let hourly = Schedule::default().cron;
+        let often = self.config.pipelines.iter().filter(|p| p.schedule.cron == hourly || p.schedule.cron == OFTEN);
+        let schedules =
+            often.map(|p| (format!("PIPELINE__{}__SCHEDULE__CRON", p.name.to_uppercase()), OFTEN.to_owned()));
+        let addresses = [
             ("DATA_DIR", self.data.display().to_string()),
             ("KAFKA__BROKERS", brokers.to_owned()),
             ("LAKEHOUSE__URI", self.data.join("lakehouse").display().to_string()),
             ("CLICKHOUSE__URL", self.clickhouse_url()),
             ("METRICS__LISTEN", format!("127.0.0.1:{}", self.metrics_port)),
-        ]
-        .into_iter()
-        .map(|(key, value)| (format!("BOATHOUSE__{key}"), value))
-        .collect()
+        ];
+        let addresses = addresses.into_iter().map(|(key, value)| (key.to_owned(), value));
+        addresses.chain(schedules).map(|(key, value)| (format!("BOATHOUSE__{key}"), value)).collect()
     }
 
     pub(super) fn clickhouse_url(&self) -> String {
@@ -121,6 +128,8 @@ pub(super) struct Stack {
     engine: Option<Engine>,
     daemon: Option<Child>,
     producer: Option<Child>,
+    /// The command that asks for the first batch; ends by itself.
+    batch: Option<Child>,
     drain_limit: Duration,
 }
 
@@ -190,6 +199,11 @@ impl Stack {
         ]);
         self.producer = Some(Child::spawn("the producer", command, &settings.data.join("producer.log"))?);
         say(&format!("  producer          {} events/s to {}", settings.rate, settings.topic()));
+        let cron = settings.config.pipelines.first().map_or(OFTEN, |pipeline| &pipeline.schedule.cron);
+        say(&format!(
+            "  batch to gold     first in {} s, then by the schedule \"{cron}\"; now: boathouse batch run",
+            FIRST_BATCH.as_secs()
+        ));
         say(&format!("  data and logs     {}", settings.data.display()));
         say(&format!(
             "\nTry: curl '{}/?query=SELECT+*+FROM+realtime.events_per_minute+ORDER+BY+1+DESC+LIMIT+8'\nCtrl-C stops everything.\n",
@@ -208,6 +222,16 @@ impl Stack {
         daemon
             .wait_ready(DAEMON_READY_LIMIT, || stop.asked() || look::is_up(settings.metrics_port))
             .with_context(|| format!("the daemon is not up after {:.0} s", begin.elapsed().as_secs_f64()))
+    }
+
+    /// Asks the daemon for a first batch, so that nobody waits for the schedule to see gold.
+    pub(super) fn first_batch(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        let program = env::current_exe().context("cannot find the running program")?;
+        let mut command = Command::new(program);
+        let brokers = format!("127.0.0.1:{}", settings.kafka_port);
+        command.args(["batch", "run", "--config"]).arg(&settings.config_path).envs(settings.overrides(&brokers));
+        self.batch = Some(Child::spawn("the first batch", command, &settings.data.join("batch.log"))?);
+        Ok(())
     }
 
     /// An error that names the first part that has died, with its log's last lines.

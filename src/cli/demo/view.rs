@@ -27,6 +27,7 @@ pub(super) fn lines(sample: &Sample) -> Vec<String> {
             daemon.realtime_pending_records,
             daemon.resident_bytes.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20))
         ));
+        lines.extend(daemon.batches.iter().map(|batch| format!("batch      {batch}")));
         lines.extend(daemon.reasons.iter().map(|reason| format!("not ready: {reason}")));
     }
     for aggregate in &sample.aggregates {
@@ -152,6 +153,7 @@ mod tests {
                 unparsed_record_count: 0,
                 partition_count: 3,
                 resident_bytes: Some(64 << 20),
+                batches: vec!["user_events has not run yet".into()],
             }),
             aggregates: vec![
                 AggregateSample {

@@ -1,0 +1,67 @@
+//! What each task of the graph does.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, TryStreamExt};
+
+use super::run::graph::Task;
+use super::run::{Job, Work};
+use super::silver::{Quarantine, run_silver_with};
+use super::{
+    BatchError, Lake, Layer, TaskContext, TaskReport, data_quality_checks, publish_gold, quarantine, run_gold,
+};
+use crate::config::{Pipeline, Server};
+use crate::serving;
+
+/// The tasks of a pipeline on this lakehouse and ClickHouse.
+pub fn work(server: &Arc<Server>, pipeline: &Arc<Pipeline>, clickhouse: &serving::Client) -> Work {
+    let (server, pipeline, clickhouse) = (server.clone(), pipeline.clone(), clickhouse.clone());
+    Arc::new(move |job| {
+        let (server, pipeline, clickhouse) = (server.clone(), pipeline.clone(), clickhouse.clone());
+        async move {
+            let lake = Lake::new(&server)?;
+            let Job { task, run_id, context } = job;
+            match task {
+                Task::CheckBronzeExists => check_bronze_exists(&lake, &pipeline, &context).await,
+                Task::SkipPipeline => Ok(note(&context, "Bronze holds nothing: nothing to do")),
+                Task::RunBronzeToSilver => {
+                    let refusing = quarantine(&pipeline)?.into_iter().map(|(name, holds)| Quarantine { name, holds });
+                    let refusing: Vec<Quarantine> = refusing.collect();
+                    Ok(run_silver_with(&lake, &pipeline, &refusing, &context).await?.1)
+                }
+                Task::RunSilverToGold => Ok(run_gold(&lake, &pipeline, &context).await?.1),
+                Task::GoldToClickhouse => publish_gold(&lake, &pipeline, &clickhouse, &run_id, &context).await,
+                Task::DataQualityChecks => data_quality_checks(&lake, &pipeline, &clickhouse, &run_id, &context).await,
+                Task::PipelineDone => Ok(note(&context, "silver, gold and what is served are up to date")),
+            }
+        }
+        .boxed()
+    })
+}
+
+fn note(context: &TaskContext, summary: &str) -> TaskReport {
+    context.info(summary);
+    TaskReport { summary: summary.into(), ..TaskReport::default() }
+}
+
+/// Counts what Bronze holds, from its log alone. No rows out, and the graph ends with `skip_pipeline`.
+async fn check_bronze_exists(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    context: &TaskContext,
+) -> Result<TaskReport, BatchError> {
+    let (mut files, mut rows) = (0u64, 0u64);
+    if let Some(table) = lake.open(Layer::Bronze, &pipeline.name).await? {
+        let unreadable = |e| BatchError::unavailable(format!("the log of bronze/{} cannot be read", pipeline.name), e);
+        let log_store = table.log_store();
+        let snapshot = table.snapshot().map_err(unreadable)?.snapshot();
+        let mut views = snapshot.file_views(log_store.as_ref(), None);
+        while let Some(file) = views.try_next().await.map_err(unreadable)? {
+            files += 1;
+            // A file without statistics is not empty: nobody writes empty ones.
+            rows += file.num_records().map_or(1, |n| n as u64);
+        }
+    }
+    let summary = format!("bronze/{} holds {rows} rows in {files} files", pipeline.name);
+    Ok(TaskReport { rows_out: rows, ..note(context, &summary) })
+}
