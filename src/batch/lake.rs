@@ -60,10 +60,14 @@ impl Lake {
         Self::at(&server.lakehouse.uri, server.batch.memory.0 as usize, server.data_dir.join("spill"))
     }
 
-    /// The lakehouse at `uri`, within `memory` bytes; what does not fit is spilled to the folder `spill`, which is
-    /// made when it is needed.
+    /// The lakehouse at `uri`, within `memory` bytes; what does not fit is spilled to the folder `spill`, or where that
+    /// cannot be made (a command run by somebody else than the daemon) to the system's temporary folder.
     pub fn at(uri: &str, memory: usize, spill: PathBuf) -> Result<Self, BatchError> {
-        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill]));
+        let mode = match std::fs::create_dir_all(&spill) {
+            Ok(()) => DiskManagerMode::Directories(vec![spill]),
+            Err(_) => DiskManagerMode::OsTmpDirectory,
+        };
+        let disk = DiskManagerBuilder::default().with_mode(mode);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
             .with_disk_manager_builder(disk)

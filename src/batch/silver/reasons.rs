@@ -26,6 +26,14 @@ pub struct Quarantine {
     pub holds: String,
 }
 
+impl Quarantine {
+    /// The pipeline's expectations of this kind.
+    pub fn of(pipeline: &Pipeline) -> Result<Vec<Self>, BatchError> {
+        let expectations = crate::batch::quarantine(pipeline)?.into_iter();
+        Ok(expectations.map(|(name, holds)| Self { name, holds }).collect())
+    }
+}
+
 /// The reasons of a row, a bit for each entry of [`Rules::names`]; none means that the row is kept.
 pub type Reasons = u128;
 

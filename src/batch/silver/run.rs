@@ -55,10 +55,10 @@ pub async fn run_silver(
     pipeline: &Pipeline,
     context: &TaskContext,
 ) -> Result<(SilverOutcome, TaskReport), BatchError> {
-    run_silver_with(lake, pipeline, &[], context).await
+    run_silver_with(lake, pipeline, &Quarantine::of(pipeline)?, context).await
 }
 
-/// [`run_silver`] with expectations that quarantine rows.
+/// [`run_silver`] with these rules in place of the pipeline's expectations that quarantine rows.
 pub async fn run_silver_with(
     lake: &Lake,
     pipeline: &Pipeline,

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::output::{self, count};
 use super::super::{Context, Outcome};
 use super::pipelines;
-use crate::batch::silver::{backfill_silver, gaps_of_silver};
+use crate::batch::silver::{Quarantine, backfill_silver, gaps_of_silver};
 use crate::batch::{Lake, TaskContext};
 
 /// Recompute the event dates of a range from Bronze.
@@ -44,7 +44,8 @@ impl Args {
         for pipeline in pipelines(&config, self.pipeline.as_deref())? {
             let name = &pipeline.name;
             if self.dry_run {
-                let gaps = context.block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &[]).await?) })?;
+                let gaps = context
+                    .block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?;
                 let within = |date: NaiveDate| date >= self.from && date <= self.to;
                 let hours: Vec<_> = gaps.hours.iter().filter(|h| within(h.hour.date())).collect();
                 let rows: u64 = gaps.by_date.iter().filter(|(date, _)| within(**date)).map(|(_, rows)| rows).sum();
@@ -60,8 +61,9 @@ impl Args {
                 continue;
             }
             let task = TaskContext::detached();
-            let (backfilled, report) = context
-                .block_on(async { Ok(backfill_silver(&lake, &pipeline, &[], self.from, self.to, &task).await?) })?;
+            let (backfilled, report) = context.block_on(async {
+                Ok(backfill_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?, self.from, self.to, &task).await?)
+            })?;
             let (before, after) = (backfilled.rows_before, backfilled.rows_after);
             if !context.json {
                 println!("{name}: {}; {} rows before, {} after", report.summary, count(before), count(after));

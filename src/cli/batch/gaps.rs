@@ -8,7 +8,7 @@ use super::super::output::{self, Grid, count};
 use super::super::{Context, Outcome};
 use super::pipelines;
 use crate::batch::Lake;
-use crate::batch::silver::gaps_of_silver;
+use crate::batch::silver::{Quarantine, gaps_of_silver};
 
 /// Hours in which silver has another number of rows than Bronze gives, as far as silver has read Bronze.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,8 @@ impl Args {
         let mut found = Vec::new();
         let mut out = output::stdout();
         for pipeline in pipelines(&config, self.pipeline.as_deref())? {
-            let gaps = context.block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &[]).await?) })?;
+            let gaps =
+                context.block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?;
             let name = &pipeline.name;
             if !gaps.hours.is_empty() {
                 outcome = Outcome::Wrong;

@@ -6,7 +6,7 @@ use super::super::output::{self, Grid, count};
 use super::super::{Context, Outcome};
 use super::pipelines;
 use crate::batch::Lake;
-use crate::batch::silver::{SilverPlan, plan_silver};
+use crate::batch::silver::{Quarantine, SilverPlan, plan_silver};
 
 /// Hours that are listed one by one unless asked for all.
 const HOURS_SHOWN: usize = 24;
@@ -29,7 +29,9 @@ impl Args {
         let lake = Lake::new(&config.server)?;
         let mut plans = Vec::new();
         for pipeline in pipelines(&config, self.pipeline.as_deref())? {
-            plans.push(context.block_on(async { Ok(plan_silver(&lake, &pipeline, &[]).await?) })?);
+            plans.push(
+                context.block_on(async { Ok(plan_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?,
+            );
         }
         if context.json {
             output::json(&plans)?;
