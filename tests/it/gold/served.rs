@@ -4,7 +4,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use boathouse::batch::{BatchError, TaskContext, TaskReport, publish_gold, run_gold};
+use boathouse::batch::{
+    BatchError, TaskContext, TaskReport, data_quality_checks, kept_results, publish_gold, quarantine, run_gold,
+};
 use boathouse::config::{self, Pipeline};
 use boathouse::serving::Client;
 
@@ -292,4 +294,52 @@ async fn every_panel_of_the_gold_dashboard_finds_rows() {
             }
         }
     }
+}
+
+/// The pipeline with one further expectation.
+fn expecting(lakehouse: &Lakehouse, text: &str) -> Arc<Pipeline> {
+    let mut pipeline = Pipeline::clone(&lakehouse.pipeline);
+    pipeline.expectations.push(toml_edit::de::from_str(text).expect("an expectation"));
+    Arc::new(pipeline)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_an_expectation_that_must_hold_is_not_served() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    let shipped = lakehouse.pipeline.clone();
+    lakehouse.write(&[(0, 1, 5, "purchase", "/a", "web"), (0, 1, 6, "login", "/b", "mobile")]).await;
+    gold(&lakehouse).await;
+    lakehouse.pipeline = expecting(
+        &lakehouse,
+        "name = \"high_ids\"\ncheck = \"range\"\ncolumns = [\"user_id\"]\nmin = 6\nseverity = \"fail\"",
+    );
+    let stopped = try_publish(&lakehouse, &engine, "a").await.expect_err("user 5 is too low");
+    assert!(!stopped.is_transient() && stopped.to_string().contains("high_ids"), "{stopped}");
+    assert_eq!(engine.sql("SELECT count() FROM gold.published"), "0\n");
+    let kept = kept_results(&lakehouse.lake, 1).await.expect("results");
+    let broken: Vec<_> = kept.iter().filter(|k| !k.result.holds).collect();
+    assert_eq!(broken.len(), 1, "{kept:?}");
+    assert_eq!((broken[0].run_id.as_str(), broken[0].result.rows_checked, broken[0].result.rows_failed), ("a", 2, 1));
+
+    // Only a warning: served.
+    lakehouse.pipeline = shipped;
+    publish(&lakehouse, &engine, "b").await;
+    let check = || async {
+        data_quality_checks(&lakehouse.lake, &lakehouse.pipeline, &client(&engine), "b", &TaskContext::detached()).await
+    };
+    assert_eq!(check().await.expect("the same").rows_out, 5);
+    // Somebody changes what is served.
+    let rows =
+        engine.sql("SELECT name FROM system.tables WHERE database = 'gold' AND name LIKE 'daily_active_users_rows%'");
+    let table = rows.trim();
+    engine.sql(&format!(
+        "INSERT INTO gold.{table} (run_id, event_date, dau_count) SELECT run_id, event_date, 9 FROM gold.{table}"
+    ));
+    let differs = check().await.expect_err("another number");
+    assert!(differs.to_string().contains("gold.daily_active_users is not what Delta holds"), "{differs}");
+
+    let refusing = "name = \"web_only\"\ncheck = \"accepted_values\"\ncolumns = [\"source\"]\nvalues = [\"web\"]\nseverity = \"quarantine\"";
+    let predicates = quarantine(&expecting(&lakehouse, refusing)).expect("predicates");
+    assert_eq!(predicates, [("web_only".to_owned(), "\"source\" IN ('web')".to_owned())]);
 }
