@@ -37,7 +37,7 @@ SOAK := BOATHOUSE_SOAK_KILLS=50 BOATHOUSE_SOAK_OUTAGE_S=300 BOATHOUSE_SOAK_BROKE
 .PHONY: soak
 soak: require-dev tools ## Long rounds of kills, outages and zombies on each broker; 20,000 seeds of each protocol simulation
 	@$(STAGE) simulate env BOATHOUSE_SEEDS=20000 BOATHOUSE_MODEL_SEEDS=20000 \
-		cargo test --locked --release --lib -- bronze::simulation window::tests::model
+		cargo test --locked --release --lib -- bronze::simulation window::tests::model simulation::both
 	@for broker in $(SOAK_BROKERS); do \
 		$(STAGE) "set up $$broker" env BOATHOUSE_BROKER=$$broker tools/broker.sh && \
 		$(STAGE) "soak on $$broker" env BOATHOUSE_BROKER=$$broker $(SOAK) \

@@ -34,6 +34,8 @@ pub mod recount;
 pub mod remedy;
 pub mod servers;
 pub mod serving;
+#[cfg(test)]
+mod simulation;
 pub mod stop_signal;
 pub mod telemetry;
 pub mod window;

@@ -12,7 +12,7 @@ use crate::config::Pipeline;
 use crate::event::Coder;
 use crate::kafka::Source;
 use crate::serving::{BronzeRows, RecoverError};
-use crate::window::{MissingCodes, OkRows, RowsWanted};
+use crate::window::{MissingCodes, OkRows, RowsWanted, Standing};
 
 /// A pipeline's Bronze table as of one version.
 pub struct TableRows<'a> {
@@ -23,6 +23,15 @@ pub struct TableRows<'a> {
 }
 
 impl BronzeRows for TableRows<'_> {
+    async fn standing(&self, source: &Arc<Source>) -> Result<Standing, RecoverError> {
+        let acquired = self.table.ledger().acquire(std::slice::from_ref(source)).await;
+        let acquired = acquired.map_err(|e| RecoverError::Bronze(Box::new(e)))?;
+        let position = acquired.positions.first().copied().flatten();
+        let unknown = || RecoverError::Bronze(format!("Bronze does not know {source} any more").into());
+        let position = position.ok_or_else(unknown)?;
+        Ok(Standing { next_offset: position.next_offset, mark: position.mark })
+    }
+
     async fn ok_rows(
         &self,
         source: &Source,

@@ -1,7 +1,7 @@
 //! Appends batches to the Bronze file being filled and commits it, on bytes or linger, whichever is first. One commit is in
 //! flight while the next file fills; a batch that finds no room is acknowledged when there is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::pipeline::{PipelineSupervisor, SessionFailed};
 use super::setup::Setup;
-use crate::bronze::{Acquired, Advance, BronzeError, DeltaLog, Encoder, Ledger, Table};
+use crate::bronze::{Acquired, Advance, Advances, BronzeError, DeltaLog, Encoder, Flushes, Ledger, Table};
 use crate::event::Batch;
 use crate::failpoint;
 use crate::kafka::{Source, now_micros};
@@ -57,8 +57,7 @@ pub struct Store {
 
 struct Filling {
     encoder: Encoder,
-    /// Where each partition in the file stands after it.
-    advances: HashMap<Arc<Source>, Advance>,
+    advances: Advances,
     /// When its first batch came.
     since: Instant,
     /// When the oldest record in it came to Kafka, microseconds since the epoch.
@@ -78,9 +77,7 @@ pub struct BronzeWriter {
     spare: Option<Encoder>,
     /// Batches that found no room, with what their senders wait on.
     waiting: VecDeque<(Arc<Batch>, Waiter)>,
-    /// Number of the flush being written, or of the last one.
-    flush: u64,
-    writing: bool,
+    flushes: Flushes,
     /// Memory that the file being written holds.
     writing_bytes: usize,
     flush_waiters: Vec<(u64, Waiter)>,
@@ -96,8 +93,7 @@ impl BronzeWriter {
             filling: None,
             spare: None,
             waiting: VecDeque::new(),
-            flush: 0,
-            writing: false,
+            flushes: Flushes::default(),
             writing_bytes: 0,
             flush_waiters: Vec::new(),
         }
@@ -125,20 +121,21 @@ impl BronzeWriter {
             };
             self.filling = Some(Filling {
                 encoder,
-                advances: HashMap::new(),
+                advances: Advances::default(),
                 since: Instant::now(),
                 oldest: batch.received_at,
                 encoding: Duration::ZERO,
             });
-            let number = self.flush + 1;
+            let number = self.flushes.next();
             ctx.run_later(self.setup.pipeline.bronze.flush_interval, move |writer, ctx| {
-                if writer.flush < number {
+                if writer.flushes.next() <= number {
                     writer.start_flush(ctx);
                 }
             });
         }
         // Just filled, if it was empty.
         if let Some(filling) = &mut self.filling {
+            filling.advances.extend(batch)?;
             if !batch.is_empty() {
                 let started = Instant::now();
                 filling.encoder.push(batch)?;
@@ -146,14 +143,6 @@ impl BronzeWriter {
                 let kafka_ms = batch.columns.raw.timestamps[0];
                 filling.oldest = filling.oldest.min(if kafka_ms < 0 { batch.received_at } else { kafka_ms * 1000 });
             }
-            let (next_offset, mark) = (batch.next, batch.mark);
-            let advance = filling.advances.entry(batch.source.clone()).or_insert_with(|| Advance {
-                source: batch.source.clone(),
-                from: batch.from,
-                next_offset,
-                mark,
-            });
-            (advance.next_offset, advance.mark) = (next_offset, mark);
         }
         self.tell_memory();
         Ok(())
@@ -168,14 +157,13 @@ impl BronzeWriter {
 
     /// Freezes the file and commits it, unless one is being committed: then that one's end starts this.
     fn start_flush(&mut self, ctx: &mut Context<Self>) {
-        if self.writing {
+        if self.flushes.writing() {
             return;
         }
         let Some(filling) = self.filling.take() else { return };
-        self.writing = true;
-        self.flush += 1;
+        self.flushes.begin();
         let store = self.store.clone();
-        let advances: Vec<Advance> = filling.advances.into_values().collect();
+        let advances = filling.advances.into_vec();
         let committed = advances.clone();
         let mut encoder = filling.encoder;
         let rows = encoder.rows() as u64;
@@ -206,7 +194,7 @@ impl BronzeWriter {
         let oldest = filling.oldest;
         let started = Instant::now();
         ctx.spawn(write.into_actor(self).map(move |outcome, writer, ctx| {
-            writer.writing = false;
+            writer.flushes.end();
             writer.writing_bytes = 0;
             writer.tell_memory();
             match outcome {
@@ -228,8 +216,8 @@ impl BronzeWriter {
         }
         self.setup.board.sink(&self.sink_name(), SinkCondition::Healthy);
         written.tell(&self.setup.pipeline.name);
-        let number = self.flush;
-        for (_, waiter) in self.flush_waiters.extract_if(.., |(target, _)| *target <= number) {
+        let flushes = &self.flushes;
+        for (_, waiter) in self.flush_waiters.extract_if(.., |(target, _)| flushes.ended(*target)) {
             // Who no longer waits need not be told.
             let _ = waiter.send(Ok(()));
         }
@@ -344,10 +332,9 @@ impl Handler<Flush> for BronzeWriter {
     type Result = ResponseFuture<Result<(), Gone>>;
 
     fn handle(&mut self, _: Flush, ctx: &mut Context<Self>) -> Self::Result {
-        let target = self.flush + u64::from(self.filling.is_some());
-        if target == self.flush && !self.writing {
+        let Some(target) = self.flushes.awaited(self.filling.is_some()) else {
             return Box::pin(std::future::ready(Ok(())));
-        }
+        };
         let (sender, told) = oneshot::channel();
         self.flush_waiters.push((target, sender));
         self.start_flush(ctx);

@@ -6,46 +6,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 
 use super::setup::Setup;
-use super::windows::{Acknowledge, DropStates, Snapshot, Totals, WindowAggregator};
+use super::windows::{Acknowledge, DropStates, Given, Snapshot, WindowAggregator};
 use crate::bronze::Table;
 use crate::failpoint;
 use crate::kafka::{Source, now_micros};
-use crate::serving::{self, Error, ErrorKind, PartitionFlush};
+use crate::serving::{self, Error, ErrorKind, PartitionTotals, Prepared};
 use crate::telemetry::{SinkCondition, names};
-use crate::window::{AggregatePlan, FlushCells};
+use crate::window::AggregatePlan;
 
 /// The aggregates in force, the server that serves them, and the Bronze table that they are counted from.
 pub struct Served {
-    client: serving::Client,
+    prepared: Prepared<serving::Client>,
     pub table: Table,
-    pipeline: String,
-    /// In the pipeline's order.
-    pub plans: Vec<Arc<AggregatePlan>>,
-    /// Whether the tables are known to be there.
-    prepared: Mutex<bool>,
 }
 
 impl Served {
     pub fn new(client: serving::Client, table: Table, pipeline: String, plans: Vec<Arc<AggregatePlan>>) -> Self {
-        Self { client, table, pipeline, plans, prepared: Mutex::new(false) }
+        Self { prepared: Prepared::new(client, pipeline, plans), table }
+    }
+
+    /// The aggregates, in the pipeline's order.
+    pub fn plans(&self) -> &[Arc<AggregatePlan>] {
+        &self.prepared.plans
     }
 
     /// The client, once the tables are there.
     pub async fn client(&self) -> Result<&serving::Client, Error> {
-        let mut prepared = self.prepared.lock().await;
-        if !*prepared {
-            self.client.prepare(&self.pipeline, &self.plans).await?;
-            *prepared = true;
-        }
-        Ok(&self.client)
-    }
-
-    /// A table is gone: they are made again before the next use.
-    async fn unprepared(&self) {
-        *self.prepared.lock().await = false;
+        self.prepared.store().await
     }
 }
 
@@ -73,7 +63,12 @@ pub struct RealtimeWriter {
     timer: Option<SpawnHandle>,
     told: Instant,
     rows_since_told: u64,
+    /// When the tables were last looked at.
+    looked: Instant,
 }
+
+/// How often to see that no other daemon has made a table anew that was dropped.
+const LOOK: Duration = Duration::from_secs(10);
 
 impl RealtimeWriter {
     pub fn new(setup: Arc<Setup>, served: Arc<Served>) -> Self {
@@ -88,6 +83,7 @@ impl RealtimeWriter {
             timer: None,
             told: Instant::now(),
             rows_since_told: 0,
+            looked: Instant::now(),
         }
     }
 
@@ -101,25 +97,31 @@ impl RealtimeWriter {
             ctx.cancel_future(timer);
         }
         let waiting = std::mem::take(&mut self.waiting);
+        let look = self.looked.elapsed() >= LOOK;
+        if look {
+            self.looked = Instant::now();
+        }
         let windows: Vec<_> = self.windows.iter().map(|(source, addr)| (source.clone(), addr.clone())).collect();
         let (served, io) = (self.served.clone(), self.setup.io.clone());
         let work = async move {
-            let mut totals: Vec<Collected> = Vec::new();
+            let mut totals = Vec::new();
+            let mut givers = Vec::new();
             for (source, addr) in windows {
                 // An actor that has gone is made anew and counts again from Bronze.
-                if let Ok(Totals { cells, position, oldest }) = addr.send(Snapshot).await {
-                    totals.push(Collected { source, windows: addr, cells, position, oldest, written: Vec::new() });
+                if let Ok(Given { totals: given, oldest }) = addr.send(Snapshot).await {
+                    totals.push(PartitionTotals::new(source, given));
+                    givers.push((addr, oldest));
                 }
             }
             let started = Instant::now();
             let (totals, outcome) = io
                 .spawn(async move {
-                    let outcome = flush(&served, &mut totals).await;
+                    let outcome = serving::serve(&served.prepared, &mut totals, look).await;
                     (totals, outcome)
                 })
                 .await
                 .unwrap_or_else(|_| (Vec::new(), Ok(0)));
-            (totals, outcome, started.elapsed())
+            (totals.into_iter().zip(givers).collect(), outcome, started.elapsed())
         };
         ctx.spawn(work.into_actor(self).map(move |(totals, outcome, took), writer, ctx| {
             writer.serving = false;
@@ -157,13 +159,13 @@ impl RealtimeWriter {
     }
 
     /// What was written is told to its windows; what was not stays changed there.
-    fn acknowledged(&mut self, totals: Vec<Collected>, rows: u64, took: Duration) {
+    fn acknowledged(&mut self, totals: Vec<(PartitionTotals, Giver)>, rows: u64, took: Duration) {
         let labels = [self.setup.pipeline.name.as_str()];
         if rows > 0 {
             names::REALTIME_ROWS.add(rows, &labels);
             names::REALTIME_FLUSH_SECONDS.observe(took, &labels);
         }
-        for Collected { source, windows, position, oldest, written, .. } in totals {
+        for (PartitionTotals { source, position, written, .. }, (windows, oldest)) in totals {
             if let Some(position) = position {
                 self.setup.board.realtime_at(&source, position);
                 if let Some(oldest) = oldest {
@@ -215,66 +217,8 @@ impl RealtimeWriter {
     }
 }
 
-/// What one partition's windows gave, and what became of it.
-struct Collected {
-    source: Arc<Source>,
-    windows: Addr<WindowAggregator>,
-    cells: Vec<(usize, FlushCells)>,
-    /// What is served once all cells are; none while an aggregate is down or a flush has failed.
-    position: Option<i64>,
-    /// When the oldest record in it came to Kafka, microseconds since the epoch.
-    oldest: Option<i64>,
-    written: Vec<(usize, FlushCells)>,
-}
-
-/// Writes all changed totals; answers how many rows of partials that was. What was written moves to `written`, also
-/// where something else has failed.
-async fn flush(served: &Served, totals: &mut [Collected]) -> Result<u64, Error> {
-    let client = match served.client().await {
-        Ok(client) => client,
-        Err(error) => {
-            totals.iter_mut().for_each(|t| t.position = None);
-            return Err(error);
-        }
-    };
-    let mut places = Vec::new();
-    let mut flushes = Vec::new();
-    for (partition, collected) in totals.iter_mut().enumerate() {
-        for (aggregate, cells) in collected.cells.drain(..) {
-            places.push((partition, aggregate));
-            flushes.push(PartitionFlush {
-                source: collected.source.clone(),
-                plan: served.plans[aggregate].clone(),
-                cells,
-            });
-        }
-    }
-    let answers = client.flush(&flushes).await;
-    let mut rows = 0;
-    let mut failure = None;
-    for (((partition, aggregate), flush), answer) in places.into_iter().zip(flushes).zip(answers) {
-        let collected = &mut totals[partition];
-        match answer {
-            Ok(()) => {
-                rows += flush.cells.cells.len() as u64;
-                collected.written.push((aggregate, flush.cells));
-            }
-            Err(error) => {
-                collected.position = None;
-                failure = Some(error);
-            }
-        }
-    }
-    match failure {
-        Some(error) => {
-            if error.kind == ErrorKind::Missing {
-                served.unprepared().await;
-            }
-            Err(error)
-        }
-        None => Ok(rows),
-    }
-}
+/// Whose totals they are, and when the oldest record in them came to Kafka, microseconds since the epoch.
+type Giver = (Addr<WindowAggregator>, Option<i64>);
 
 impl Actor for RealtimeWriter {
     type Context = Context<Self>;

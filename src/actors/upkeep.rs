@@ -14,7 +14,7 @@ use super::recount;
 use super::setup::Setup;
 use crate::bronze;
 use crate::kafka::{self, Source, now_micros};
-use crate::serving::PartitionFlush;
+use crate::serving::{PartitionFlush, Reach};
 use crate::window::AggregatePlan;
 
 /// How often views are looked at while one waits to change over, and when all are settled.
@@ -138,21 +138,16 @@ async fn look_after(setup: &Setup, served: &Served, generation: i32) -> anyhow::
         known.filter_map(|(source, position)| Some((source.clone(), position?.next_offset))).collect()
     };
     let mut settled = true;
-    for (aggregate, plan) in served.plans.iter().enumerate() {
-        let reached = client.positions(plan).await?;
-        let at = |source: &Source| reached.iter().find(|(s, _)| s == source).map(|(_, next)| *next);
-        for (source, _) in bronze.iter().filter(|(s, _)| s.generation < generation && at(s).is_none()) {
+    for (aggregate, plan) in served.plans().iter().enumerate() {
+        let reach = Reach::of(client, plan).await?;
+        for source in reach.uncounted(&bronze, generation) {
             count_old(served, source, aggregate, plan).await?;
         }
         let stopped = |source: &Source| {
             use crate::telemetry::PartitionPhase;
             setup.board.partition(source).is_some_and(|p| matches!(p.phase, PartitionPhase::Stopped { .. }))
         };
-        let whole = bronze
-            .iter()
-            .filter(|(source, _)| source.generation == generation && !stopped(source))
-            .all(|(source, next)| at(source) >= Some(*next));
-        if !whole {
+        if !reach.is_whole(&bronze, generation, stopped) {
             settled = false;
             continue;
         }
@@ -199,11 +194,11 @@ async fn count_old(
     aggregate: usize,
     plan: &Arc<AggregatePlan>,
 ) -> anyhow::Result<()> {
-    let states = recount::rebuild(served, source, vec![(aggregate, plan.clone())]).await?;
+    let states = recount::rebuild(served, source, &[(aggregate, plan.clone())]).await?;
     let flushes: Vec<PartitionFlush> = states
         .into_iter()
-        .filter_map(|(_, state)| {
-            Some(PartitionFlush { source: source.clone(), plan: plan.clone(), cells: state.snapshot(true)? })
+        .filter_map(|(_, back)| {
+            Some(PartitionFlush { source: source.clone(), plan: plan.clone(), cells: back.state.snapshot(true)? })
         })
         .collect();
     for answer in served.client().await?.flush(&flushes).await {

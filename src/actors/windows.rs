@@ -15,8 +15,9 @@ use super::supervise::Backoff;
 use crate::event::Batch;
 use crate::failpoint;
 use crate::kafka::Source;
+use crate::serving::States;
 use crate::telemetry::names;
-use crate::window::{AggregatePlan, FlushCells, Standing, WindowState};
+use crate::window::{AggregatePlan, FlushCells, PartitionWindows, Standing, Totals};
 
 /// Counts a batch. Answered when the partition may go on: at once, unless the totals have outgrown their budget and must
 /// be served first.
@@ -26,7 +27,7 @@ pub struct Fold(pub Arc<Batch>);
 
 /// What is to be served now, by aggregate.
 #[derive(Message)]
-#[rtype(result = "Totals")]
+#[rtype(result = "Given")]
 pub struct Snapshot;
 
 /// ClickHouse holds these totals, positions included.
@@ -49,22 +50,20 @@ pub struct GoLive;
 #[rtype(result = "()")]
 pub struct Consumer(pub Addr<PartitionConsumer>);
 
-/// The changed totals of a partition, by the aggregate's place in the pipeline.
+/// The changed totals of a partition.
 #[derive(Debug, Default)]
-pub struct Totals {
-    pub cells: Vec<(usize, FlushCells)>,
-    /// What is served once these are: the least position of all aggregates; none while one is down.
-    pub position: Option<i64>,
+pub struct Given {
+    pub totals: Totals,
     /// When the oldest record that is not yet served came to Kafka, microseconds since the epoch.
     pub oldest: Option<i64>,
 }
 
-impl<A, M> actix::dev::MessageResponse<A, M> for Totals
+impl<A, M> actix::dev::MessageResponse<A, M> for Given
 where
     A: Actor,
-    M: Message<Result = Totals>,
+    M: Message<Result = Given>,
 {
-    fn handle(self, _: &mut A::Context, sender: Option<actix::dev::OneshotSender<Totals>>) {
+    fn handle(self, _: &mut A::Context, sender: Option<actix::dev::OneshotSender<Given>>) {
         if let Some(sender) = sender {
             // A receiver that is gone wants nothing.
             let _ = sender.send(self);
@@ -79,11 +78,6 @@ const FAST_RECORDS: i64 = 200_000;
 /// How long counting what is missing may hold the partition up.
 const JOIN: Duration = Duration::from_secs(60);
 
-enum Slot {
-    Live(Box<WindowState>),
-    Down,
-}
-
 /// See the file's head.
 pub struct WindowAggregator {
     setup: Arc<Setup>,
@@ -93,9 +87,9 @@ pub struct WindowAggregator {
     consumer: Option<Addr<PartitionConsumer>>,
     /// Where the consumer starts; none for windows that are made while it runs.
     start: Option<Standing>,
-    slots: Vec<Slot>,
+    windows: PartitionWindows,
     /// Counted again, waiting to join.
-    rebuilt: Vec<(usize, WindowState)>,
+    rebuilt: States,
     rebuilding: bool,
     backoff: Backoff,
     at_end_since: Option<Instant>,
@@ -111,7 +105,7 @@ impl WindowAggregator {
         realtime: Addr<RealtimeWriter>,
         start: Option<Standing>,
     ) -> Self {
-        let slots = served.plans.iter().map(|_| Slot::Down).collect();
+        let windows = PartitionWindows::new(served.plans().len());
         Self {
             setup,
             served,
@@ -119,7 +113,7 @@ impl WindowAggregator {
             realtime,
             consumer: None,
             start,
-            slots,
+            windows,
             rebuilt: Vec::new(),
             rebuilding: false,
             backoff: Self::fresh_backoff(),
@@ -128,40 +122,22 @@ impl WindowAggregator {
         }
     }
 
-    fn down(&self) -> Vec<usize> {
-        (0..self.slots.len()).filter(|i| matches!(self.slots[*i], Slot::Down)).collect()
-    }
-
-    fn memory(&self) -> usize {
-        let live = self.slots.iter().map(|slot| match slot {
-            Slot::Live(state) => state.memory(),
-            Slot::Down => 0,
-        });
-        live.sum()
-    }
-
     fn plan(&self, aggregate: usize) -> &Arc<AggregatePlan> {
-        &self.served.plans[aggregate]
+        &self.served.plans()[aggregate]
     }
 
     /// Forgets all totals; they are counted again from Bronze once ClickHouse is back.
     fn drop_states(&mut self, why: &str, ctx: &mut Context<Self>) {
-        let mut dropped = 0;
-        for slot in &mut self.slots {
-            if matches!(slot, Slot::Live(_)) {
-                *slot = Slot::Down;
-                dropped += 1;
-            }
-        }
+        let dropped = self.windows.drop_all();
         if dropped > 0 {
-            names::REALTIME_DROPPED.add(dropped, &[&self.setup.pipeline.name]);
+            names::REALTIME_DROPPED.add(dropped as u64, &[&self.setup.pipeline.name]);
             tracing::info!(source = %self.source, why, "window totals dropped; they are counted again from Bronze");
         }
         self.rebuild_later(ctx);
     }
 
     fn rebuild_later(&mut self, ctx: &mut Context<Self>) {
-        if self.rebuilding || self.down().is_empty() {
+        if self.rebuilding || self.windows.down().is_empty() {
             return;
         }
         self.rebuilding = true;
@@ -171,19 +147,19 @@ impl WindowAggregator {
 
     /// Counts what is down from Bronze, while the consumer goes on.
     fn rebuild(&mut self, ctx: &mut Context<Self>) {
-        let wanted: Vec<_> = self.down().into_iter().map(|i| (i, self.plan(i).clone())).collect();
+        let wanted: Vec<_> = self.windows.down().into_iter().map(|i| (i, self.plan(i).clone())).collect();
         let (served, source) = (self.served.clone(), self.source.clone());
-        let work = async move { recount::rebuild(&served, &source, wanted).await };
+        let work = async move { recount::rebuild(&served, &source, &wanted).await.map_err(|e| e.to_string()) };
         let work = self.setup.io.spawn(work);
         ctx.spawn(work.into_actor(self).map(|outcome, windows, ctx| {
-            let outcome = outcome.unwrap_or_else(|panic| Err(anyhow::anyhow!("recount: {panic}")));
+            let outcome = outcome.unwrap_or_else(|panic| Err(format!("recount: {panic}")));
             match (outcome, windows.consumer.clone()) {
                 (Ok(states), Some(consumer)) => {
                     windows.rebuilt = states;
                     ctx.spawn(consumer.send(JoinWindows).into_actor(windows).map(|joined, windows, ctx| {
                         windows.rebuilding = false;
                         windows.rebuilt.clear();
-                        if joined.unwrap_or(false) && windows.down().is_empty() {
+                        if joined.unwrap_or(false) && windows.windows.down().is_empty() {
                             windows.backoff = WindowAggregator::fresh_backoff();
                             tracing::info!(source = %windows.source, "Fast-agg windows are live again");
                         } else {
@@ -196,12 +172,16 @@ impl WindowAggregator {
                     windows.rebuild_later(ctx);
                 }
                 (Err(error), _) => {
-                    tracing::info!(source = %windows.source, error = format!("{error:#}"), "windows not counted yet");
+                    tracing::info!(source = %windows.source, error, "windows not counted yet");
                     windows.rebuilding = false;
                     windows.rebuild_later(ctx);
                 }
             }
         }));
+    }
+
+    fn join(&mut self, states: States) {
+        states.into_iter().for_each(|(aggregate, back)| self.windows.join(aggregate, back.state));
     }
 
     fn fresh_backoff() -> Backoff {
@@ -227,13 +207,9 @@ impl Actor for WindowAggregator {
         });
         ctx.wait(work.into_actor(self).map(|outcome, windows, ctx| {
             match outcome {
-                Ok(Ok(Ok((states, _claims)))) => {
-                    for (aggregate, state) in states {
-                        windows.slots[aggregate] = Slot::Live(Box::new(state));
-                    }
-                }
+                Ok(Ok(Ok(states))) => windows.join(states),
                 Ok(Ok(Err(error))) => {
-                    tracing::info!(source = %windows.source, error = format!("{error:#}"), "windows start later");
+                    tracing::info!(source = %windows.source, %error, "windows start later");
                 }
                 Ok(Err(_)) => tracing::info!(source = %windows.source, "ClickHouse is slow; windows start later"),
                 Err(panic) => tracing::info!(source = %windows.source, %panic, "windows start later"),
@@ -261,21 +237,12 @@ impl Handler<Fold> for WindowAggregator {
             let came = if *kafka_ms < 0 { batch.received_at } else { kafka_ms * 1000 };
             self.oldest.get_or_insert(came);
         }
-        let mut broken = None;
-        for slot in &mut self.slots {
-            if let Slot::Live(state) = slot
-                && let Err(error) = state.fold(&batch)
-            {
-                // A gap in what the consumer hands on is a bug; the totals cannot be trusted and are counted again.
-                broken = Some(error.to_string());
-                *slot = Slot::Down;
-            }
-        }
-        if let Some(error) = broken {
-            tracing::error!(source = %self.source, error, "windows are counted again from Bronze");
+        if let Err(error) = self.windows.fold(&batch) {
+            // A gap in what the consumer hands on is a bug; the totals cannot be trusted.
+            tracing::error!(source = %self.source, %error, "windows are counted again from Bronze");
             self.rebuild_later(ctx);
         }
-        let held = self.memory();
+        let held = self.windows.memory();
         self.setup.board.windows_hold(&self.source, held as u64);
         if held <= self.setup.budget.windows {
             return Box::pin(std::future::ready(()));
@@ -303,7 +270,7 @@ impl Handler<DropStates> for WindowAggregator {
     fn handle(&mut self, DropStates { only_over_budget }: DropStates, ctx: &mut Context<Self>) {
         if !only_over_budget {
             self.drop_states("ClickHouse has lost its tables", ctx);
-        } else if self.memory() > self.setup.budget.windows {
+        } else if self.windows.memory() > self.setup.budget.windows {
             self.drop_states("over budget while ClickHouse does not take them", ctx);
         }
     }
@@ -318,26 +285,10 @@ impl Handler<AtEnd> for WindowAggregator {
 }
 
 impl Handler<Snapshot> for WindowAggregator {
-    type Result = Totals;
+    type Result = Given;
 
-    fn handle(&mut self, _: Snapshot, _: &mut Context<Self>) -> Totals {
-        let idle = self.idle();
-        let mut totals = Totals { cells: Vec::new(), position: Some(i64::MAX), oldest: self.oldest.take() };
-        for (aggregate, slot) in self.slots.iter_mut().enumerate() {
-            match slot {
-                Slot::Live(state) => {
-                    // Below the floor ClickHouse already has more than we have counted.
-                    let position = state.position().max(state.floor());
-                    totals.position = totals.position.map(|least| least.min(position));
-                    if let Some(cells) = state.snapshot(idle) {
-                        totals.cells.push((aggregate, cells));
-                    }
-                }
-                Slot::Down => totals.position = None,
-            }
-        }
-        totals.position = totals.position.filter(|p| *p != i64::MAX);
-        totals
+    fn handle(&mut self, _: Snapshot, _: &mut Context<Self>) -> Given {
+        Given { totals: self.windows.snapshot(self.idle()), oldest: self.oldest.take() }
     }
 }
 
@@ -345,11 +296,7 @@ impl Handler<Acknowledge> for WindowAggregator {
     type Result = ();
 
     fn handle(&mut self, Acknowledge(cells): Acknowledge, _: &mut Context<Self>) {
-        for (aggregate, cells) in &cells {
-            if let Slot::Live(state) = &mut self.slots[*aggregate] {
-                state.acknowledge(cells);
-            }
-        }
+        self.windows.acknowledge(&cells);
     }
 }
 
@@ -365,13 +312,11 @@ impl Handler<GoLive> for WindowAggregator {
             .spawn(async move { tokio::time::timeout(JOIN, recount::catch_up(&served, &source, states)).await });
         AtomicResponse::new(Box::pin(work.into_actor(self).map(|outcome, windows, _| match outcome {
             Ok(Ok(Ok(states))) => {
-                for (aggregate, state) in states {
-                    windows.slots[aggregate] = Slot::Live(Box::new(state));
-                }
+                windows.join(states);
                 true
             }
             Ok(Ok(Err(error))) => {
-                tracing::info!(source = %windows.source, error = format!("{error:#}"), "windows do not join yet");
+                tracing::info!(source = %windows.source, %error, "windows do not join yet");
                 false
             }
             Ok(Err(_)) | Err(_) => false,

@@ -14,7 +14,6 @@ use super::setup::Setup;
 use crate::bronze::LastRow;
 use crate::config::Role;
 use crate::kafka::{self, Placement, Source};
-use crate::remedy;
 use crate::window::{Claim, LastRecord};
 
 /// How long ClickHouse and the broker may take to answer; then the partition is read on without this check.
@@ -62,40 +61,21 @@ async fn compare(setup: &Setup, served: &Served, source: &Arc<Source>, at: i64, 
         }
     };
     let found = |offset: i64| records.iter().find(|record| record.offset() == offset);
-    let name = format!("{}/{}", source.topic, source.partition);
-    if let Some(row) = &row
-        && let Some(record) = found(row.offset)
-        && !same(setup, row, record)
-    {
-        return Placement::Stop {
-            what: format!(
-                "{name}: the record at offset {} is not the one that Bronze has: the topic was made anew, or the \
-                 broker lost its tail",
-                row.offset
-            ),
-            command: remedy::adopt_topic(&source.pipeline),
-        };
-    }
-    let broken = claims.iter().find(|claim| {
-        let record = claim.last.and_then(|last| found(last.offset)).map(seen);
-        !claim.holds(log.end, record)
-    });
-    if let Some(claim) = broken {
-        return Placement::Stop {
-            what: format!(
-                "{name}: ClickHouse has counted the records below offset {}, but the log ends at {} and no longer holds \
-                 them: the broker lost its tail",
-                claim.next_offset, log.end
-            ),
-            command: remedy::accept_settings(&source.pipeline),
-        };
-    }
-    Placement::Continue(at)
+    let claims: Vec<_> =
+        claims.into_iter().map(|claim| (claim, claim.last.and_then(|last| found(last.offset)).map(seen))).collect();
+    kafka::confirm(&kafka::Witness {
+        name: &format!("{}/{}", source.topic, source.partition),
+        pipeline: &source.pipeline,
+        at,
+        log_end: log.end,
+        row: row.and_then(|row| found(row.offset).map(|record| (row.offset, same(setup, &row, record)))),
+        claims: &claims,
+    })
 }
 
 /// Positions in ClickHouse beyond Bronze's.
 async fn claims(served: &Served, source: &Arc<Source>, at: i64) -> Result<Vec<Claim>, crate::serving::Error> {
-    served.client().await?.claims_above(source, &served.plans, at).await
+    served.client().await?.claims_above(source, served.plans(), at).await
 }
 
 async fn lookup(setup: &Setup, source: &Arc<Source>, offsets: Vec<i64>) -> anyhow::Result<Vec<OwnedMessage>> {

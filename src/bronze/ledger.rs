@@ -161,21 +161,36 @@ impl<L: CommitLog> Ledger<L> {
     ///
     /// On `Fenced`, `Expired` and `Stopped` everything is given up. `Io` is only returned while nothing was put.
     pub async fn commit(&mut self, adds: &[AddFile], advances: &[Advance]) -> Result<Committed, BronzeError> {
+        self.check(advances)?;
+        let result = self.put(adds, advances).await;
+        self.forget_on_error(result)
+    }
+
+    /// Whether advances go on where Bronze stands. They do not where a partition left undrained: its rows are in the
+    /// file still, and it is not held any more, or held anew from another position.
+    fn check(&self, advances: &[Advance]) -> Result<(), BronzeError> {
         for a in advances {
             let at = match self.held.get(&a.source) {
                 Some(Some(position)) => position,
                 Some(None) => return Err(BronzeError::misuse("commit of a partition without genesis", &a.source)),
-                None => return Err(BronzeError::misuse("commit of a partition that is not held", &a.source)),
+                None => {
+                    let what = format!("a file holds rows of {}, which left undrained", a.source);
+                    return Err(BronzeError::Expired { what });
+                }
             };
-            if a.from != at.next_offset || a.next_offset < a.from {
-                return Err(BronzeError::misuse("commit does not go on where Bronze stands", &a.source));
+            if a.from != at.next_offset {
+                let what =
+                    format!("a file begins at offset {} of {}, Bronze is at {}", a.from, a.source, at.next_offset);
+                return Err(BronzeError::Expired { what });
+            }
+            if a.next_offset < a.from {
+                return Err(BronzeError::misuse("commit would take the position back", &a.source));
             }
             if a.mark < at.mark {
                 return Err(BronzeError::misuse("commit would take the mark back", &a.source));
             }
         }
-        let result = self.put(adds, advances).await;
-        self.forget_on_error(result)
+        Ok(())
     }
 
     /// Steps 3 and 4: put the entry at the version after the known one; where that is taken or unknown, read it.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::BronzeError;
 use super::log::TableState;
@@ -23,6 +22,30 @@ pub enum Purpose {
     AdoptTopic,
     /// An operator mends marks that a wrong clock has moved: (application id of the mark, microseconds).
     LowerMarks(Vec<(String, i64)>),
+    /// An operator goes on behind records that Kafka's retention removed. A fresh epoch comes with it: ClickHouse may
+    /// have counted some of them, ahead of Bronze, which will never have them.
+    AcceptGap(Vec<Gap>),
+}
+
+/// Offsets of one partition that nobody has any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Application id of the partition's position.
+    pub id: String,
+    /// Where Bronze stands.
+    pub from: i64,
+    /// Where it goes on.
+    pub to: i64,
+}
+
+impl Purpose {
+    /// Application ids whose versions the decision depends on.
+    pub fn ids(&self) -> Vec<String> {
+        match self {
+            Self::AcceptGap(gaps) => gaps.iter().map(|gap| gap.id.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// What is to be done so that a configuration's settings are in force.
@@ -53,14 +76,25 @@ pub fn first_protocol() -> Value {
     json!({"minReaderVersion": 1, "minWriterVersion": 2})
 }
 
+/// The commit that makes a new table. `ids`: two fresh ones, for the epoch and the table.
+pub fn create(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64, ids: [String; 2]) -> Change {
+    Change {
+        what: "created the Bronze table".into(),
+        operation: "CREATE TABLE",
+        protocol: Some(first_protocol()),
+        txns: Vec::new(),
+        metadata: first_metadata(pipeline, topic_id, now_ms, ids),
+    }
+}
+
 /// The metadata of a new table.
-pub fn first_metadata(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64) -> Value {
+fn first_metadata(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64, [epoch, id]: [String; 2]) -> Value {
     let settings = settings(pipeline);
     let mut configuration = json!({
         key::PIPELINE: pipeline.name,
         key::TOPIC: pipeline.topic,
         key::GENERATION: "0",
-        key::EPOCH: Uuid::new_v4().to_string(),
+        key::EPOCH: epoch,
         key::SETTINGS: settings.to_string(),
         key::SETTINGS_HASH: settings_hash(&settings),
         key::EARLIER: "",
@@ -69,7 +103,7 @@ pub fn first_metadata(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64) 
         configuration[key::TOPIC_ID] = json!(id);
     }
     json!({
-        "id": Uuid::new_v4().to_string(),
+        "id": id,
         "name": format!("bronze.{}", pipeline.name),
         "format": {"provider": "parquet", "options": {}},
         "schemaString": schema_string(&delta_columns(pipeline)),
@@ -79,12 +113,13 @@ pub fn first_metadata(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64) 
     })
 }
 
-/// Compares the table with the configuration.
+/// Compares the table with the configuration. `fresh_id` gives the id of a fresh epoch.
 pub fn decide(
     state: &TableState,
     pipeline: &Pipeline,
     topic_id: Option<&str>,
     purpose: &Purpose,
+    fresh_id: impl FnOnce() -> String,
 ) -> Result<Decision, BronzeError> {
     let table = Configuration { state, pipeline };
     let generation = table.generation()?;
@@ -137,9 +172,16 @@ pub fn decide(
         what.push(format!("set the marks of {} partitions back", marks.len()));
         fresh_epoch = true;
     }
+    if let Purpose::AcceptGap(gaps) = purpose {
+        txns = table.moves(gaps)?;
+        if !txns.is_empty() {
+            what.push(format!("went on behind a gap in {} partitions", txns.len()));
+            fresh_epoch = true;
+        }
+    }
     if fresh_epoch {
         // An id, not a counter: this very commit may be lost.
-        changed.insert(key::EPOCH.into(), Uuid::new_v4().to_string());
+        changed.insert(key::EPOCH.into(), fresh_id());
     }
     if what.is_empty() {
         let table_id = state.metadata["id"].as_str().unwrap_or_default().to_string();
@@ -199,6 +241,26 @@ impl Configuration<'_> {
             }
         }
         Ok(columns)
+    }
+
+    /// The moves over gaps that are still to be made.
+    fn moves(&self, gaps: &[Gap]) -> Result<Vec<(String, i64)>, BronzeError> {
+        let mut moves = Vec::new();
+        for Gap { id, from, to } in gaps {
+            match self.state.txns.get(id) {
+                Some(at) if at == from => moves.push((id.clone(), *to)),
+                // An earlier try landed although its answer was lost.
+                Some(at) if at == to => {}
+                at => {
+                    return Err(BronzeError::stopped(
+                        format!("{id} was at offset {from} and now is at {at:?}: somebody else has moved it"),
+                        self.place(),
+                        "stop the daemons of this pipeline, then try again",
+                    ));
+                }
+            }
+        }
+        Ok(moves)
     }
 
     fn another_topic(&self, topic_id: Option<&str>) -> BronzeError {

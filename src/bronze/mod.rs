@@ -13,6 +13,7 @@ mod encode;
 mod entry;
 mod error;
 mod files;
+mod filling;
 mod group;
 mod ledger;
 mod log;
@@ -24,6 +25,7 @@ mod read;
 mod repair;
 mod schema;
 mod settings;
+mod settle;
 #[cfg(test)]
 mod simulation;
 mod stats;
@@ -37,6 +39,7 @@ pub use encode::{Encoder, SealedFile, ingestion_date};
 pub use entry::AddFile;
 pub(crate) use entry::EntryWriter;
 pub use error::BronzeError;
+pub use filling::{Advances, Flushes};
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
 pub use log::{CommitLog, PutOutcome, TableState};
 pub(crate) use object_reader::ObjectReader;
@@ -46,3 +49,9 @@ pub(crate) use schema::own_fields;
 pub use schema::{PARTITION_COLUMN, file_schema, reserved_columns};
 pub use settings::{key as table_key, settings, settings_hash};
 pub use table::Table;
+#[cfg(test)]
+pub(crate) use {
+    entry::{EntryEffects, read_entry},
+    metadata::{Gap, Purpose},
+    settle::{InForce, settle},
+};

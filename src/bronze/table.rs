@@ -8,16 +8,15 @@ use uuid::Uuid;
 
 use super::delta_log::DeltaLog;
 use super::durable::fsync;
-use super::entry::{AddFile, EntryWriter};
-use super::log::{CommitLog, PutOutcome};
-use super::metadata::{Change, Decision, Purpose, decide, first_metadata, first_protocol};
+use super::entry::AddFile;
+use super::ledger::Position;
+use super::log::CommitLog;
+use super::metadata::{Gap, Purpose};
 use super::schema::PARTITION_COLUMN;
+use super::settle::settle;
 use super::{BronzeError, Ledger, SealedFile};
 use crate::config::{Pipeline, Role};
 use crate::kafka::Source;
-
-/// Tries of a settings commit before giving up; every try sees what the others have committed meanwhile.
-const TRIES: u32 = 20;
 
 /// How the name of a data file begins whose rows are all of one partition, in offset order. No other writer's file has
 /// such a name, whatever it merges.
@@ -79,45 +78,44 @@ impl Table {
         Self::settle(lakehouse_uri, pipeline, topic_id, Purpose::LowerMarks(marks)).await
     }
 
+    /// Goes on behind records that Kafka's retention removed before Bronze had them, under a fresh epoch: realtime may
+    /// have counted some of them. `gaps`: the partition, where it stands, and the offset that it goes on at.
+    pub async fn accept_gap(
+        lakehouse_uri: &str,
+        pipeline: &Pipeline,
+        topic_id: Option<String>,
+        gaps: &[(Arc<Source>, Position, i64)],
+    ) -> Result<Self, BronzeError> {
+        let gap = |(source, at, to): &(Arc<Source>, Position, i64)| Gap {
+            id: source.txn_id(),
+            from: at.next_offset,
+            to: *to,
+        };
+        Self::settle(lakehouse_uri, pipeline, topic_id, Purpose::AcceptGap(gaps.iter().map(gap).collect())).await
+    }
+
     async fn settle(
         lakehouse_uri: &str,
         pipeline: &Pipeline,
         topic_id: Option<String>,
-        mut purpose: Purpose,
+        purpose: Purpose,
     ) -> Result<Self, BronzeError> {
         let log = open_log(lakehouse_uri, &pipeline.name)?;
-        for attempt in 1..=TRIES {
-            let (version, change) = match log.load(&[]).await? {
-                None => (0, create(pipeline, topic_id.as_deref())),
-                Some(state) => match decide(&state, pipeline, topic_id.as_deref(), &purpose)? {
-                    Decision::InForce { epoch, generation, table_id } => {
-                        let pipeline = Arc::new(pipeline.clone());
-                        return Ok(Self { log, pipeline, epoch, generation, table_id, opened_at: state.version });
-                    }
-                    Decision::Change(change) => (state.version + 1, change),
-                },
-            };
-            match log.put(version, change.entry(&log.fresh_id(), now_ms())).await {
-                PutOutcome::Landed => {
-                    log.sync(version).await?;
-                    if let (0, Some(root)) = (version, log.local()) {
-                        let folders = root.ancestors().take(3).map(|p| p.to_path_buf()).collect();
-                        fsync(folders).await.map_err(|e| BronzeError::io("the new table cannot be flushed", e))?;
-                    }
-                    tracing::info!(table = log.name(), version, "{}", change.what);
-                    purpose = Purpose::Start;
-                }
-                PutOutcome::Taken => {}
-                PutOutcome::Unknown(cause) => {
-                    tracing::debug!(table = log.name(), version, cause, "the answer to a settings commit is unknown");
-                    log.pause(attempt).await;
-                }
-            }
+        let in_force = settle(&log, pipeline, topic_id.as_deref(), purpose).await?;
+        if in_force.created
+            && let Some(root) = log.local()
+        {
+            let folders = root.ancestors().take(3).map(|p| p.to_path_buf()).collect();
+            fsync(folders).await.map_err(|e| BronzeError::io("the new table cannot be flushed", e))?;
         }
-        Err(BronzeError::io(
-            format!("the settings of {} cannot be committed", log.name()),
-            "others commit all the time",
-        ))
+        Ok(Self {
+            log,
+            pipeline: Arc::new(pipeline.clone()),
+            epoch: in_force.epoch,
+            generation: in_force.generation,
+            table_id: in_force.table_id,
+            opened_at: in_force.version,
+        })
     }
 
     /// The state machine for commits to this table; one per daemon and pipeline.
@@ -201,27 +199,6 @@ pub(super) fn open_log(lakehouse_uri: &str, pipeline: &str) -> Result<DeltaLog, 
     Ok(DeltaLog::new(store, pipeline))
 }
 
-fn create(pipeline: &Pipeline, topic_id: Option<&str>) -> Change {
-    let metadata = first_metadata(pipeline, topic_id, now_ms());
-    Change {
-        what: "created the Bronze table".into(),
-        operation: "CREATE TABLE",
-        protocol: Some(first_protocol()),
-        txns: Vec::new(),
-        metadata,
-    }
-}
-
 fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
-}
-
-impl Change {
-    fn entry(&self, id: &str, now_ms: i64) -> bytes::Bytes {
-        let mut entry = EntryWriter::new(self.operation, serde_json::json!({}), false, id, now_ms);
-        self.txns.iter().for_each(|(id, version)| entry.txn(id, *version));
-        self.protocol.iter().for_each(|p| entry.action(serde_json::json!({"protocol": p})));
-        entry.action(serde_json::json!({"metaData": self.metadata}));
-        entry.finish()
-    }
 }

@@ -12,7 +12,7 @@ use rdkafka::message::OwnedMessage;
 use serde_json::json;
 
 use super::{Context, Outcome, kafka};
-use crate::bronze::{self, Advance, DeltaLog, Ledger, Position, Table};
+use crate::bronze::{self, DeltaLog, Ledger, Position, Table};
 use crate::config::{Config, Pipeline};
 use crate::kafka::{Source, settings};
 
@@ -46,7 +46,8 @@ enum Action {
     },
     /// Read on at the log's start where Kafka's retention has passed Bronze's position.
     ///
-    /// The offsets in between are lost: nobody has them.
+    /// The offsets in between are lost: nobody has them. The windows are counted again from Bronze under a new
+    /// definition, for realtime may have counted some of those records.
     AcceptGap {
         /// The pipeline.
         pipeline: String,
@@ -130,23 +131,23 @@ fn accept_gap(context: &Context, config: &Config, name: &str) -> anyhow::Result<
     let pipeline = find(config, name)?;
     let logs = logs(config, &pipeline.topic)?;
     context.block_on(async {
-        let table = Table::open_or_create(&config.server.lakehouse.uri, pipeline, None).await?;
-        let mut ledger = table.ledger();
-        let behind: Vec<Advance> = acquire(&table, &mut ledger, &logs)
+        let uri = &config.server.lakehouse.uri;
+        let table = Table::open_or_create(uri, pipeline, None).await?;
+        let gaps: Vec<(Arc<Source>, Position, i64)> = acquire(&table, &mut table.ledger(), &logs)
             .await?
             .into_iter()
             .filter(|(_, at, log)| at.next_offset < log.start)
-            .map(|(source, at, log)| Advance { source, from: at.next_offset, next_offset: log.start, mark: at.mark })
+            .map(|(source, at, log)| (source, at, log.start))
             .collect();
-        if behind.is_empty() {
+        if gaps.is_empty() {
             return Ok(vec!["no partition lies behind the start of its log; nothing was done".to_owned()]);
         }
-        ledger.commit(&[], &behind).await?;
-        Ok(behind
+        Table::accept_gap(uri, pipeline, None, &gaps).await?;
+        Ok(gaps
             .iter()
-            .map(|a| {
-                let (partition, lost) = (a.source.partition, a.next_offset - a.from);
-                format!("partition {partition} goes on at offset {}; {lost} offsets were never read", a.next_offset)
+            .map(|(source, at, to)| {
+                let lost = to - at.next_offset;
+                format!("partition {} goes on at offset {to}; {lost} offsets were never read", source.partition)
             })
             .collect())
     })

@@ -12,7 +12,7 @@ mod source;
 
 pub use client::{Assigned, Client, ClientEvent, Drained, Place};
 pub use lookup::records_at;
-pub use placement::{Known, Placement, place};
+pub use placement::{Known, Placement, Witness, confirm, place};
 pub use queue::{PartitionQueue, QueueError, Taken};
 pub use reader::{ReadError, Reader, ReaderEvent, Start, now_micros};
 pub use source::Source;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::config::StartAt;
 use crate::remedy;
+use crate::window::{Claim, LastRecord};
 
 /// What is known of a partition at the moment of its assignment.
 #[derive(Debug, Clone)]
@@ -70,5 +71,48 @@ pub fn place(known: &Known<'_>) -> Placement {
             command: remedy::adopt_topic(known.pipeline),
         },
         Some(position) => Placement::Continue(position),
+    }
+}
+
+/// What a log was found to hold of what was read from it earlier.
+#[derive(Debug, Clone)]
+pub struct Witness<'a> {
+    /// The topic and partition, for messages.
+    pub name: &'a str,
+    /// The pipeline's name, for commands.
+    pub pipeline: &'a str,
+    /// Bronze's position.
+    pub at: i64,
+    /// The offset behind the log's last record.
+    pub log_end: i64,
+    /// Offset of Bronze's last row, and whether the log's record there is that row; none where that cannot be said.
+    pub row: Option<(i64, bool)>,
+    /// Positions in ClickHouse beyond Bronze's, with the record that the log has in the place of their last one.
+    pub claims: &'a [(Claim, Option<LastRecord>)],
+}
+
+/// Decides whether a log is still the one that was read, so that it may be read on. A broker that lost its tail, or a
+/// topic that was made anew and has grown past the position, would otherwise be read on as if nothing had happened.
+pub fn confirm(witness: &Witness<'_>) -> Placement {
+    let Witness { name, log_end, .. } = witness;
+    if let Some((offset, false)) = witness.row {
+        return Placement::Stop {
+            what: format!(
+                "{name}: the record at offset {offset} is not the one that Bronze has: the topic was made anew, or the \
+                 broker lost its tail"
+            ),
+            command: remedy::adopt_topic(witness.pipeline),
+        };
+    }
+    match witness.claims.iter().find(|(claim, found)| !claim.holds(*log_end, *found)) {
+        Some((claim, _)) => Placement::Stop {
+            what: format!(
+                "{name}: ClickHouse has counted the records below offset {}, but the log ends at {log_end} and no longer \
+                 holds them: the broker lost its tail",
+                claim.next_offset
+            ),
+            command: remedy::accept_settings(witness.pipeline),
+        },
+        None => Placement::Continue(witness.at),
     }
 }

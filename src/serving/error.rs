@@ -44,7 +44,7 @@ const PREPARE: &str = "the tables are made again and the windows rebuilt from Br
 const FIX: &str = "this needs an operator: see the server's message";
 
 impl Error {
-    pub(super) fn new(kind: ErrorKind, what: &str, server: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, what: &str, server: &str, message: impl Into<String>) -> Self {
         let advice = match kind {
             ErrorKind::Unavailable => RETRY,
             ErrorKind::Auth => CHECK_USER,

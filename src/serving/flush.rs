@@ -11,6 +11,7 @@ use bytes::{BufMut, BytesMut};
 use super::client::Client;
 use super::error::Error;
 use super::schema::{INTENTS, POSITIONS};
+use super::store::WindowStore;
 use super::tables::insert_target;
 use crate::failpoint;
 use crate::kafka::Source;
@@ -32,75 +33,87 @@ pub struct PartitionFlush {
     pub cells: FlushCells,
 }
 
-impl Client {
-    /// Writes the changed totals of any number of partitions and aggregates. One answer per flush, in order: where it
-    /// is `Ok`, totals and position are on the server's disk, and the window state may be told with
-    /// [`crate::window::WindowState::acknowledge`]. After an error the same flush, or a later one, may be tried at any
-    /// time.
-    pub async fn flush(&self, flushes: &[PartitionFlush]) -> Vec<Result<(), Error>> {
-        let mut answers = vec![Ok(()); flushes.len()];
-        if flushes.is_empty() {
-            return answers;
+/// Writes the changed totals of any number of partitions and aggregates. One answer per flush, in order: where it is
+/// `Ok`, totals and position are on the server's disk, and the window state may be told with
+/// [`crate::window::WindowState::acknowledge`]. After an error the same flush, or a later one, may be tried at any time.
+pub async fn flush(store: &impl WindowStore, flushes: &[PartitionFlush]) -> Vec<Result<(), Error>> {
+    let mut answers = vec![Ok(()); flushes.len()];
+    if flushes.is_empty() {
+        return answers;
+    }
+    let all: Vec<&PartitionFlush> = flushes.iter().collect();
+    if let Err(error) = store.insert_intents(&all).await {
+        answers.fill(Err(error));
+        return answers;
+    }
+    failpoint::hit("realtime.after_intents");
+
+    let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, flush) in flushes.iter().enumerate() {
+        if !flush.cells.cells.is_empty() {
+            tables.entry(&flush.plan.definition).or_default().push(index);
         }
+    }
+    let inserts = tables.values().map(|indexes| async move {
+        let group: Vec<&PartitionFlush> = indexes.iter().map(|i| &flushes[*i]).collect();
+        let answer = store.insert_partials(&group).await;
+        // One aggregate's totals are there, another's may not be.
+        failpoint::hit("realtime.between_partials");
+        (indexes, answer)
+    });
+    for (indexes, answer) in futures::future::join_all(inserts).await {
+        if let Err(error) = answer {
+            indexes.iter().for_each(|i| answers[*i] = Err(error.clone()));
+        }
+    }
+    failpoint::hit("realtime.after_partials");
+
+    let indexes: Vec<usize> = (0..flushes.len()).filter(|i| answers[*i].is_ok()).collect();
+    if indexes.is_empty() {
+        return answers;
+    }
+    let written: Vec<&PartitionFlush> = indexes.iter().map(|i| &flushes[*i]).collect();
+    if let Err(error) = store.insert_positions(&written).await {
+        indexes.iter().for_each(|i| answers[*i] = Err(error.clone()));
+    }
+    failpoint::hit("realtime.after_positions");
+    answers
+}
+
+/// Writes totals without the position that they belong to: each row is right by itself, and whoever recovers before the
+/// position is written counts again.
+pub(super) async fn write_totals(store: &impl WindowStore, flush: &PartitionFlush) -> Result<(), Error> {
+    store.insert_intents(&[flush]).await?;
+    store.insert_partials(&[flush]).await
+}
+
+impl Client {
+    /// See [`flush`].
+    pub async fn flush(&self, flushes: &[PartitionFlush]) -> Vec<Result<(), Error>> {
+        flush(self, flushes).await
+    }
+
+    pub(super) async fn write_intents(&self, flushes: &[&PartitionFlush]) -> Result<(), Error> {
         let mut buffer = BytesMut::new();
         for flush in flushes {
             put_key(&mut buffer, flush);
             put_claim(&mut buffer, &flush.cells.position);
         }
-        if let Err(error) = self.insert("insert into realtime.intents", INTENTS, buffer.split().freeze()).await {
-            answers.fill(Err(error));
-            return answers;
-        }
-        failpoint::hit("realtime.after_intents");
-
-        let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, flush) in flushes.iter().enumerate() {
-            if !flush.cells.cells.is_empty() {
-                tables.entry(&flush.plan.definition).or_default().push(index);
-            }
-        }
-        let inserts = tables.values().map(|indexes| async move {
-            let group: Vec<&PartitionFlush> = indexes.iter().map(|i| &flushes[*i]).collect();
-            let answer = self.insert_partials(&group).await;
-            // One aggregate's totals are there, another's may not be.
-            failpoint::hit("realtime.between_partials");
-            (indexes, answer)
-        });
-        for (indexes, answer) in futures::future::join_all(inserts).await {
-            if let Err(error) = answer {
-                indexes.iter().for_each(|i| answers[*i] = Err(error.clone()));
-            }
-        }
-        failpoint::hit("realtime.after_partials");
-
-        let written: Vec<usize> = (0..flushes.len()).filter(|i| answers[*i].is_ok()).collect();
-        if written.is_empty() {
-            return answers;
-        }
-        for index in &written {
-            put_key(&mut buffer, &flushes[*index]);
-            put_claim(&mut buffer, &flushes[*index].cells.position);
-            put_totals(&mut buffer, &flushes[*index].cells.position);
-        }
-        if let Err(error) = self.insert("insert into realtime.positions", POSITIONS, buffer.split().freeze()).await {
-            written.iter().for_each(|i| answers[*i] = Err(error.clone()));
-        }
-        failpoint::hit("realtime.after_positions");
-        answers
+        self.insert("insert into realtime.intents", INTENTS, buffer.freeze()).await
     }
 
-    /// Writes totals without the position that they belong to: each row is right by itself, and whoever recovers before
-    /// the position is written counts again.
-    pub(super) async fn write_totals(&self, flush: &PartitionFlush) -> Result<(), Error> {
+    pub(super) async fn write_positions(&self, flushes: &[&PartitionFlush]) -> Result<(), Error> {
         let mut buffer = BytesMut::new();
-        put_key(&mut buffer, flush);
-        put_claim(&mut buffer, &flush.cells.position);
-        self.insert("insert into realtime.intents", INTENTS, buffer.freeze()).await?;
-        self.insert_partials(&[flush]).await
+        for flush in flushes {
+            put_key(&mut buffer, flush);
+            put_claim(&mut buffer, &flush.cells.position);
+            put_totals(&mut buffer, &flush.cells.position);
+        }
+        self.insert("insert into realtime.positions", POSITIONS, buffer.freeze()).await
     }
 
     /// Writes the cells of several partitions of one aggregate.
-    async fn insert_partials(&self, group: &[&PartitionFlush]) -> Result<(), Error> {
+    pub(super) async fn write_partials(&self, group: &[&PartitionFlush]) -> Result<(), Error> {
         let Some(plan) = group.first().map(|f| &f.plan) else { return Ok(()) };
         if group.iter().all(|f| f.cells.cells.is_empty()) {
             return Ok(());
@@ -170,6 +183,7 @@ fn put_totals(buffer: &mut BytesMut, position: &PositionRow) {
     buffer.put_u64_le(position.open_cells);
     buffer.put_u64_le(position.open_count);
     buffer.put_u8(u8::from(position.idle));
+    put_string(buffer, &position.table);
 }
 
 /// A row of partials.

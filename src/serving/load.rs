@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::error::{Error, ErrorKind};
-use super::flush::NO_HORIZON;
+use super::flush::{NO_HORIZON, PartitionFlush};
+use super::store::WindowStore;
 use super::tables::{dimension_list, table};
 use crate::kafka::Source;
 use crate::window::{AggregatePlan, Claim, Combination, LastRecord, Loaded, LoadedCell, PositionRow, take_value};
@@ -22,6 +23,12 @@ struct Position {
     last_timestamp: i64,
     last_checksum: u64,
     idle: u8,
+    partials: String,
+}
+
+#[derive(Row, Deserialize)]
+struct Comment {
+    comment: String,
 }
 
 #[derive(Row, Deserialize)]
@@ -53,6 +60,7 @@ impl From<Position> for PositionRow {
             open_count: row.open_count,
             last: last(row.last_offset, row.last_timestamp, row.last_checksum),
             idle: row.idle != 0,
+            table: row.partials.into(),
         }
     }
 }
@@ -66,38 +74,101 @@ impl From<Intent> for Claim {
 /// The key of positions and intents, up to the topic.
 const KEY: &str = "pipeline = ? AND aggregate = ? AND definition = ?";
 
+/// The table of one aggregate, its newest position of one partition, the flush that was begun last, and the position's
+/// open cells, asked for in this order. What comes back may lag or be in the middle of another's flush; [`crate::window::Rebuild`]
+/// judges that.
+pub async fn load(store: &impl WindowStore, source: &Source, plan: &AggregatePlan) -> Result<Loaded, Error> {
+    let table = store.table(plan).await?;
+    let position = store.position(source, plan).await?;
+    let intents = store.intent(source, plan).await?.into_iter().collect();
+    let cells = match &position {
+        None => Vec::new(),
+        Some(position) => store.open_cells(source, plan, position).await?,
+    };
+    Ok(Loaded { table, position, cells, intents })
+}
+
+/// The key of one aggregate of one partition in positions and intents.
+const KEY_OF_PARTITION: &str =
+    "pipeline = ? AND aggregate = ? AND definition = ? AND topic = ? AND generation = ? AND partition = ?";
+
+impl WindowStore for Client {
+    async fn prepare(&self, pipeline: &str, plans: &[Arc<AggregatePlan>]) -> Result<(), Error> {
+        Client::prepare(self, pipeline, plans).await
+    }
+
+    async fn table(&self, plan: &AggregatePlan) -> Result<Arc<str>, Error> {
+        let what = format!("look at realtime.{}", plan.partials_table());
+        let sql = "SELECT comment FROM system.tables WHERE database = 'realtime' AND name = ?";
+        let rows: Vec<Comment> = self.rows(&what, self.query(sql).bind(plan.partials_table())).await?;
+        let gone = || self.error(ErrorKind::Missing, &what, "there is no such table");
+        Ok(rows.into_iter().next().ok_or_else(gone)?.comment.into())
+    }
+
+    async fn position(&self, source: &Source, plan: &AggregatePlan) -> Result<Option<PositionRow>, Error> {
+        let what = format!("read the position of {} of {source}", plan.name);
+        let sql = format!(
+            "SELECT next_offset, closed_horizon, open_cells, open_count, last_offset, last_timestamp, last_checksum, idle, \
+             partials FROM realtime.positions WHERE {KEY_OF_PARTITION} ORDER BY next_offset DESC, written_at DESC LIMIT 1"
+        );
+        let rows: Vec<Position> = self.rows(&what, self.keyed(&sql, source, plan)).await?;
+        Ok(rows.into_iter().next().map(PositionRow::from))
+    }
+
+    async fn intent(&self, source: &Source, plan: &AggregatePlan) -> Result<Option<Claim>, Error> {
+        let what = format!("read the intents of {} of {source}", plan.name);
+        let sql = format!(
+            "SELECT next_offset, last_offset, last_timestamp, last_checksum FROM realtime.intents \
+             WHERE {KEY_OF_PARTITION} ORDER BY next_offset DESC LIMIT 1"
+        );
+        let rows: Vec<Intent> = self.rows(&what, self.keyed(&sql, source, plan)).await?;
+        Ok(rows.into_iter().next().map(Claim::from))
+    }
+
+    async fn open_cells(
+        &self,
+        source: &Source,
+        plan: &AggregatePlan,
+        position: &PositionRow,
+    ) -> Result<Vec<LoadedCell>, Error> {
+        self.load_cells(source, plan, position).await
+    }
+
+    async fn positions(&self, plan: &AggregatePlan) -> Result<Vec<(Source, i64)>, Error> {
+        Client::positions(self, plan).await
+    }
+
+    async fn insert_intents(&self, flushes: &[&PartitionFlush]) -> Result<(), Error> {
+        self.write_intents(flushes).await
+    }
+
+    async fn insert_partials(&self, group: &[&PartitionFlush]) -> Result<(), Error> {
+        self.write_partials(group).await
+    }
+
+    async fn insert_positions(&self, flushes: &[&PartitionFlush]) -> Result<(), Error> {
+        self.write_positions(flushes).await
+    }
+
+    async fn point_view(&self, plan: &AggregatePlan) -> Result<bool, Error> {
+        Client::point_view(self, plan).await
+    }
+
+    async fn drop_superseded(&self, plan: &AggregatePlan) -> Result<Vec<String>, Error> {
+        Client::drop_superseded(self, plan).await
+    }
+}
+
 impl Client {
-    /// The newest position of one aggregate of one partition, its open cells, and the flushes that were begun. What
-    /// comes back may lag or be in the middle of another's flush; [`crate::window::Rebuild`] judges that.
-    pub async fn load(&self, source: &Source, plan: &AggregatePlan) -> Result<Loaded, Error> {
-        let whose = format!("{} of {source}", plan.name);
-        let key = format!("{KEY} AND topic = ? AND generation = ? AND partition = ?");
-        let keyed = |sql: String| {
-            self.query(&sql)
-                .bind(&*source.pipeline)
-                .bind(plan.name.as_str())
-                .bind(plan.definition.as_str())
-                .bind(&*source.topic)
-                .bind(source.generation)
-                .bind(source.partition)
-        };
-        let sql = format!(
-            "SELECT next_offset, closed_horizon, open_cells, open_count, last_offset, last_timestamp, last_checksum, idle \
-             FROM realtime.positions WHERE {key} ORDER BY next_offset DESC LIMIT 1"
-        );
-        let positions: Vec<Position> = self.rows(&format!("read the position of {whose}"), keyed(sql)).await?;
-        let sql = format!(
-            "SELECT next_offset, last_offset, last_timestamp, last_checksum FROM realtime.intents WHERE {key} \
-             ORDER BY next_offset DESC LIMIT 1"
-        );
-        let intents: Vec<Intent> = self.rows(&format!("read the intents of {whose}"), keyed(sql)).await?;
-        let position = positions.into_iter().next().map(PositionRow::from);
-        let cells = match &position {
-            None => Vec::new(),
-            Some(position) => self.load_cells(source, plan, position).await?,
-        };
-        let intents = intents.into_iter().map(Claim::from).collect();
-        Ok(Loaded { position, cells, intents })
+    /// A query by [`KEY_OF_PARTITION`].
+    fn keyed(&self, sql: &str, source: &Source, plan: &AggregatePlan) -> clickhouse::query::Query {
+        self.query(sql)
+            .bind(&*source.pipeline)
+            .bind(plan.name.as_str())
+            .bind(plan.definition.as_str())
+            .bind(&*source.topic)
+            .bind(source.generation)
+            .bind(source.partition)
     }
 
     /// The cells of windows that a position calls open.
@@ -172,9 +243,11 @@ impl Client {
     pub async fn positions(&self, plan: &AggregatePlan) -> Result<Vec<(Source, i64)>, Error> {
         let sql = format!(
             "SELECT topic, generation, partition, max(next_offset) AS next_offset FROM realtime.positions \
-             WHERE {KEY} GROUP BY topic, generation, partition ORDER BY topic, generation, partition"
+             WHERE {KEY} AND partials = ? GROUP BY topic, generation, partition ORDER BY topic, generation, partition"
         );
+        let table = WindowStore::table(self, plan).await?;
         let query = self.query(&sql).bind(&*plan.pipeline).bind(plan.name.as_str()).bind(plan.definition.as_str());
+        let query = query.bind(&*table);
         let rows: Vec<Reached> = self.rows(&format!("read the positions of {}", plan.name), query).await?;
         Ok(rows
             .into_iter()

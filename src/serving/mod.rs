@@ -13,15 +13,22 @@ mod load;
 mod recover;
 mod retention;
 mod schema;
+mod serve;
+mod settle;
+mod store;
 mod tables;
 mod views;
 
 pub use client::Client;
 pub use error::{Error, ErrorKind};
-pub use flush::PartitionFlush;
+pub use flush::{PartitionFlush, flush};
 pub use gold::{
     GoldReady, GoldRowError, GoldStanding, LayerFreshness, Publication, ServedColumn, ServedModel, ServedType,
     SilverMark, gold_row_binary,
 };
-pub use recover::{BronzeRows, LoadedPartition, RecoverError, Recovered, count};
+pub use load::load;
+pub use recover::{BronzeRows, RECOUNT_BYTES_MAX, RecoverError, Recovered, Recovery, States, count};
+pub use serve::{PartitionTotals, serve};
+pub use settle::Reach;
+pub use store::{Prepared, WindowStore};
 pub use views::ViewInForce;

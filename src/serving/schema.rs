@@ -64,11 +64,18 @@ const MIGRATIONS: &[Migration] = &[
         ) ENGINE = MergeTree ORDER BY (pipeline, aggregate, observed_at)
         TTL toDateTime(observed_at) + INTERVAL 400 DAY"],
     },
+    Migration {
+        version: 3,
+        name: "which table of totals a position speaks of",
+        statements: &["ALTER TABLE realtime.positions ADD COLUMN IF NOT EXISTS \
+                   partials String COMMENT 'the comment of the table of totals that it speaks of'"],
+    },
 ];
 
 /// The columns of an insert into `realtime.positions`, in the order that [`super::flush`] writes them.
 pub(super) const POSITIONS: &str = "realtime.positions (pipeline, aggregate, definition, topic, generation, partition, \
-     next_offset, last_offset, last_timestamp, last_checksum, closed_horizon, open_cells, open_count, idle)";
+     next_offset, last_offset, last_timestamp, last_checksum, closed_horizon, open_cells, open_count, idle, \
+     partials)";
 
 /// The columns of an insert into `realtime.intents`: the same, up to the last record.
 pub(super) const INTENTS: &str = "realtime.intents (pipeline, aggregate, definition, topic, generation, partition, \

@@ -52,11 +52,14 @@ fn columns(plan: &AggregatePlan) -> Vec<(&str, &'static str)> {
     columns
 }
 
+/// The comment gives each table that is made an identity of its own, see [`crate::window::Loaded::table`].
 fn create_partials(plan: &AggregatePlan) -> String {
+    let id = uuid::Uuid::new_v4();
     let list: Vec<String> = columns(plan).iter().map(|(name, kind)| format!("`{name}` {kind}")).collect();
     format!(
         "CREATE TABLE IF NOT EXISTS {} ({}) ENGINE = ReplacingMergeTree(partial_version) \
-         PARTITION BY toYYYYMMDD(window_start) ORDER BY (window_start, {}topic, generation, partition) {DURABLE}",
+         PARTITION BY toYYYYMMDD(window_start) ORDER BY (window_start, {}topic, generation, partition) {DURABLE} \
+         COMMENT 'boathouse {id}'",
         table(&plan.partials_table()),
         list.join(", "),
         dimension_list(plan),

@@ -1,5 +1,7 @@
 //! What one flush of one aggregate of one partition writes.
 
+use std::sync::Arc;
+
 use super::combination::Combination;
 use crate::event::RawBatch;
 
@@ -49,6 +51,8 @@ pub struct PositionRow {
     pub last: Option<LastRecord>,
     /// Whether the partition had nothing new for long enough not to hold back `complete`.
     pub idle: bool,
+    /// Which table the cells are in: one that was dropped and made anew is another, see [`super::Loaded::table`].
+    pub table: Arc<str>,
 }
 
 /// That records below a position were counted, up to this last one.

@@ -7,6 +7,7 @@
 mod combination;
 mod complete;
 mod flush;
+mod partition;
 mod plan;
 mod recovery;
 mod state;
@@ -14,12 +15,13 @@ mod tally;
 mod verdict;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use combination::Combination;
 pub(crate) use combination::take_value;
 pub use complete::{PartitionHorizon, complete_horizon};
 pub use flush::{Claim, FlushCell, FlushCells, LastRecord, PositionRow};
+pub use partition::{PartitionWindows, Totals};
 pub use plan::{AggregatePlan, DIMENSION_BYTES_MAX, Dimension, Filter, OTHER, PlanError, is_identifier};
 pub use recovery::{Loaded, LoadedCell, OkRows, Rebuild, RowsWanted, Standing, Way, WhySure};
 pub use state::{FoldError, WindowState};

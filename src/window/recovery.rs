@@ -32,6 +32,9 @@ pub struct LoadedCell {
 /// What ClickHouse has of one aggregate of one partition.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
+    /// The identity of the table of cells, as it was before the rest was read. Each table that is made gets one of its
+    /// own, so that a position of a table that was dropped since vouches for nothing.
+    pub table: Arc<str>,
     /// The newest row of `realtime.positions` that was seen; any row ever written is correct.
     pub position: Option<PositionRow>,
     /// The cells of windows that `position` calls open.
@@ -64,6 +67,8 @@ pub enum Way {
 pub enum WhySure {
     #[error("ClickHouse has no position of this definition")]
     NoPosition,
+    #[error("the table of totals was made anew since its last position")]
+    AnotherTable,
     #[error("a cell has version {version}, above the position {position}: a flush did not come to its end")]
     CellAhead { version: i64, position: i64 },
     #[error("{cells} open cells with a count of {count} are there, {open_cells} with {open_count} are expected")]
@@ -106,8 +111,11 @@ impl Rebuild {
     /// Decides how to come back at `at`, given what ClickHouse has. `keep_from`: windows that end at or before it are
     /// beyond ClickHouse's retention.
     pub fn new(plan: Arc<AggregatePlan>, at: Standing, loaded: Loaded, keep_from: Option<i64>) -> Self {
-        let Loaded { position, cells, .. } = loaded;
+        let Loaded { table, position, cells, .. } = loaded;
+        let another = position.as_ref().is_some_and(|known| known.table != table);
+        let position = position.filter(|_| !another);
         let why = match &position {
+            None if another => WhySure::AnotherTable,
             None => WhySure::NoPosition,
             Some(known) => match differs(known, &cells) {
                 None => return Self::fast(plan, at, known, cells),
@@ -124,7 +132,7 @@ impl Rebuild {
         };
         let floor = position.map_or(at.next_offset, |p| p.next_offset.max(at.next_offset));
         Self {
-            state: WindowState::new(plan, at.next_offset, at.mark, floor),
+            state: WindowState::new(plan, table, at.next_offset, at.mark, floor),
             way: Way::Sure(why),
             at,
             wanted: 0..at.next_offset,
@@ -140,7 +148,7 @@ impl Rebuild {
 
     fn fast(plan: Arc<AggregatePlan>, at: Standing, known: &PositionRow, cells: Vec<LoadedCell>) -> Self {
         let reached = known.next_offset.max(at.next_offset);
-        let mut state = WindowState::new(plan, at.next_offset, at.mark, reached);
+        let mut state = WindowState::new(plan, known.table.clone(), at.next_offset, at.mark, reached);
         state.count_from = reached;
         if known.next_offset == at.next_offset {
             state.last = known.last;

@@ -56,6 +56,8 @@ const WINDOW_BYTES: usize = 160;
 #[derive(Debug)]
 pub struct WindowState {
     plan: Arc<AggregatePlan>,
+    /// The table that cells are served to, see [`super::Loaded::table`].
+    table: Arc<str>,
     /// By window start, microseconds.
     pub(super) windows: BTreeMap<i64, Window>,
     /// Every record below this offset has been seen.
@@ -76,9 +78,10 @@ pub struct WindowState {
 
 impl WindowState {
     /// An empty state at a position. Recovery fills it: see [`super::Rebuild`].
-    pub(super) fn new(plan: Arc<AggregatePlan>, position: i64, mark: Option<i64>, floor: i64) -> Self {
+    pub(super) fn new(plan: Arc<AggregatePlan>, table: Arc<str>, position: i64, mark: Option<i64>, floor: i64) -> Self {
         Self {
             plan,
+            table,
             windows: BTreeMap::new(),
             position,
             mark,
@@ -94,6 +97,11 @@ impl WindowState {
 
     pub fn plan(&self) -> &Arc<AggregatePlan> {
         &self.plan
+    }
+
+    /// The table that its cells are in.
+    pub fn table(&self) -> &Arc<str> {
+        &self.table
     }
 
     /// Every record of the partition below this offset has been seen.
@@ -237,6 +245,7 @@ impl WindowState {
             open_count,
             last: self.last,
             idle,
+            table: self.table.clone(),
         };
         Some(FlushCells { position, cells })
     }

@@ -59,6 +59,9 @@ async fn a_gap_is_accepted_where_there_is_one() {
     let (code, text) = bronze(&site, &["accept-gap", "user_events"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("partition 0 goes on at offset 7; 7 offsets were never read"), "{text}");
+    let before = table.epoch().to_owned();
+    let table = open(&site, &pipeline).await;
+    assert_ne!(table.epoch(), before, "realtime may have counted some of them: its totals begin anew");
     let at = table.ledger().acquire(&[source(&topic, 0)]).await.expect("acquired").positions;
     assert_eq!(at[0].map(|p| p.next_offset), Some(7));
 }

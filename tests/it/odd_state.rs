@@ -55,7 +55,9 @@ async fn retention_that_overran_a_partition_stops_it_alone_until_the_gap_is_acce
     assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
     let mut daemon = site.start();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
-    assert_eq!(engine.sql("SELECT sum(event_count) FROM realtime.events_per_minute").trim(), "17");
+    // The windows are counted anew under the gap's epoch; the view shows them once they are whole.
+    let total = || engine.sql("SELECT sum(event_count) FROM realtime.events_per_minute");
+    daemon.wait("the view to change over", |_| total().trim() == "17").await;
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&["partition stopped until somebody decides"]);
 }

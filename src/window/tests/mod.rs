@@ -1,7 +1,8 @@
 //! The room under random input: against a plain recount, and under the protocol's crashes.
 
+pub(crate) mod broken;
 mod model;
-mod properties;
+pub(crate) mod properties;
 mod speed;
 
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use crate::window::{EventClock, OkRows, Verdict};
 
 /// Fields that aggregates of these tests group and filter by; they follow the event id and the event time.
 const TEXTS: [&str; 5] = ["kind", "page", "source", "country", "device"];
-const SECOND: i64 = 1_000_000;
+pub(crate) const SECOND: i64 = 1_000_000;
 
 /// A pipeline with the fields above; `rest` holds its times and aggregates, as TOML.
-fn pipeline(rest: &str) -> Pipeline {
+pub(crate) fn pipeline(rest: &str) -> Pipeline {
     let mut text = String::from("topic = \"t\"\n");
     text.push_str("[[field]]\nname = \"id\"\ntype = \"string\"\nrole = \"event_id\"\n");
     text.push_str("[[field]]\nname = \"at\"\ntype = \"timestamp\"\nrole = \"event_time\"\n");
@@ -35,16 +36,16 @@ fn source(partition: i32) -> Arc<Source> {
 
 /// A record; no texts for one that is no event.
 #[derive(Debug, Clone)]
-struct Record {
-    offset: i64,
+pub(crate) struct Record {
+    pub(crate) offset: i64,
     /// Microseconds.
-    time: i64,
-    kafka_ms: i64,
-    texts: Option<[Option<&'static str>; 5]>,
+    pub(crate) time: i64,
+    pub(crate) kafka_ms: i64,
+    pub(crate) texts: Option<[Option<&'static str>; 5]>,
 }
 
 /// What becomes of a record, said plainly.
-fn plain_verdict(pipeline: &Pipeline, record: &Record, mark: &mut Option<i64>) -> Verdict {
+pub(crate) fn plain_verdict(pipeline: &Pipeline, record: &Record, mark: &mut Option<i64>) -> Verdict {
     let micros = |d: std::time::Duration| d.as_micros() as i64;
     let time = &pipeline.time;
     if record.texts.is_none() {
@@ -85,7 +86,7 @@ fn codes<'a>(records: impl Iterator<Item = &'a Record> + Clone) -> Vec<Option<Co
 }
 
 /// The batch that a consumer at `from` makes of the next records, with the position behind them.
-fn batch(source: &Arc<Source>, clock: &mut EventClock, records: &[Record], from: i64, next: i64) -> Batch {
+pub(crate) fn batch(source: &Arc<Source>, clock: &mut EventClock, records: &[Record], from: i64, next: i64) -> Batch {
     let mark_before = clock.mark();
     let mut raw = RawBatch::default();
     let mut verdicts = Vec::new();
@@ -109,7 +110,7 @@ fn batch(source: &Arc<Source>, clock: &mut EventClock, records: &[Record], from:
 }
 
 /// Bronze's rows of some records.
-fn ok_rows(records: &[&Record]) -> OkRows {
+pub(crate) fn ok_rows(records: &[&Record]) -> OkRows {
     OkRows {
         offsets: records.iter().map(|r| r.offset).collect(),
         event_time: records.iter().map(|r| r.time).collect(),

@@ -240,7 +240,7 @@ impl World {
             })
             .collect();
         let intents = vec![Claim { next_offset: position.next_offset, last: position.last }];
-        Loaded { position: Some(position), cells, intents }
+        Loaded { table: position.table.clone(), position: Some(position), cells, intents }
     }
 
     fn recover(&mut self, partition: usize, plan: &Arc<AggregatePlan>, at: Standing) -> WindowState {

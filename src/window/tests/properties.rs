@@ -9,13 +9,13 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::window::{AggregatePlan, DIMENSION_BYTES_MAX, FlushCells, OTHER, Rebuild, Standing, WindowState};
 
-pub(super) type Totals = BTreeMap<i64, BTreeMap<Vec<String>, u64>>;
+pub(crate) type Totals = BTreeMap<i64, BTreeMap<Vec<String>, u64>>;
 
 /// Too long for a cell of its own.
 static LONG: LazyLock<String> = LazyLock::new(|| "x".repeat(DIMENSION_BYTES_MAX + 1));
 
 /// One record after the other, strings in maps, nothing shared with the code under test.
-pub(super) fn recount(plan: &AggregatePlan, ok: &[&Record]) -> Totals {
+pub(crate) fn recount(plan: &AggregatePlan, ok: &[&Record]) -> Totals {
     let mut totals = Totals::new();
     for record in ok {
         let texts = record.texts.unwrap();

@@ -56,7 +56,7 @@ async fn a_zombie_is_fenced_and_nothing_lands_twice() {
     assert_eq!(rows(folder.path()).await.0, 30);
     let nothing = Advance { source: source(0), from: 10, next_offset: 20, mark: None };
     let error = zombie.ledger.commit(&[], &[nothing]).await.unwrap_err();
-    assert!(matches!(error, BronzeError::Misuse { .. }), "what is not held cannot be committed: {error}");
+    assert!(matches!(error, BronzeError::Expired { .. }), "what is not held cannot be committed: {error}");
 }
 
 #[tokio::test]
@@ -94,7 +94,8 @@ async fn a_commit_goes_on_where_bronze_stands() {
     for (from, next_offset, mark) in [(0, 20, mark), (11, 20, mark), (10, 9, mark), (10, 20, None)] {
         let advance = Advance { source: source(0), from, next_offset, mark };
         let error = writer.ledger.commit(&[], &[advance]).await.unwrap_err();
-        assert!(matches!(error, BronzeError::Misuse { .. }), "{error}");
+        // A file that begins elsewhere holds rows of an earlier holding of the partition: it is dropped.
+        assert!(if from == 10 { matches!(error, BronzeError::Misuse { .. }) } else { error.reacquire() }, "{error}");
     }
     // The position may move without rows: to the end-of-partition event behind transaction markers.
     let advance = Advance { source: source(0), from: 10, next_offset: 12, mark };
@@ -108,7 +109,7 @@ async fn a_released_partition_cannot_be_committed() {
     let mut writer = Writer::open(folder.path(), &pipeline(), &[0, 1]).await.unwrap();
     writer.ledger.release(&source(0));
     let error = writer.commit_events(0, 0..10).await.unwrap_err();
-    assert!(matches!(error, BronzeError::Misuse { .. }), "{error}");
+    assert!(error.reacquire() && !error.is_loud_stop(), "it left undrained, which nobody need resolve: {error}");
     writer.commit_events(1, 0..10).await.unwrap();
     assert_eq!(rows(folder.path()).await.0, 10);
 }
