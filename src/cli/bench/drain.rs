@@ -17,6 +17,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A drain slower than this many events a second, after a minute of grace, is broken.
 const SLOWEST_PER_SECOND: u64 = 10_000;
 
+/// How long the threads of an ended process may take to be gone.
+const LAST_THREADS: Duration = Duration::from_secs(5);
+
 /// What the daemon says when both sinks hold everything.
 const DRAINED: &str = "both sinks hold everything that was read";
 
@@ -70,7 +73,7 @@ pub(super) async fn drain(site: &Site, ends: &Ends, stop: &StopSignal) -> anyhow
         tokio::time::sleep(if first.is_none() { LOOK_EARLY } else { LOOK }).await;
     }
     let ended = Instant::now();
-    ended_in_order(&mut daemon, stopping)?;
+    ended_in_order(&mut daemon, stopping).await?;
     // Its end says that both sinks hold everything, if no look saw it before.
     let served = served.unwrap_or(ended);
     let first = first.with_context(|| format!("no look at {} saw a record", site.run))?;
@@ -88,7 +91,12 @@ pub(super) async fn drain(site: &Site, ends: &Ends, stop: &StopSignal) -> anyhow
     })
 }
 
-fn ended_in_order(daemon: &mut Child, stopping: bool) -> anyhow::Result<()> {
+async fn ended_in_order(daemon: &mut Child, stopping: bool) -> anyhow::Result<()> {
+    // A process whose first thread has ended still has others for a moment.
+    let begun = Instant::now();
+    while daemon.exited().is_none() && begun.elapsed() < LAST_THREADS {
+        tokio::time::sleep(LOOK_EARLY).await;
+    }
     match daemon.exited() {
         // An orderly end at the deadline would leave something undrained.
         Some(status) if status.success() && stopping && daemon.last_lines().contains(DRAINED) => Ok(()),

@@ -2,8 +2,12 @@
 
 pub(crate) mod broken;
 mod model;
+<<<<<<< Updated upstream
 pub(crate) mod properties;
 mod speed;
+=======
+mod properties;
+>>>>>>> Stashed changes
 
 use std::sync::Arc;
 
