@@ -2,12 +2,7 @@
 
 pub(crate) mod broken;
 mod model;
-<<<<<<< Updated upstream
 pub(crate) mod properties;
-mod speed;
-=======
-mod properties;
->>>>>>> Stashed changes
 
 use std::sync::Arc;
 
