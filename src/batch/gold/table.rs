@@ -228,7 +228,7 @@ fn delta_type(kind: &arrow::datatypes::DataType) -> &'static str {
 
 /// Now and then a checkpoint, so that loading the table stays quick. One that fails is made later.
 async fn checkpoint(lake: &Lake, model: &str, version: u64) {
-    if version == 0 || version % CHECKPOINT_EVERY != 0 {
+    if version == 0 || !version.is_multiple_of(CHECKPOINT_EVERY) {
         return;
     }
     let made = match lake.open(Layer::Gold, model).await {

@@ -50,7 +50,7 @@ type Reader<'a> = Box<dyn Fn(usize, &mut BytesMut) -> Result<(), GoldRowError> +
 /// Writes one row's value of a column.
 fn reader<'a>(column: &'a ServedColumn, array: &'a dyn Array) -> Result<Reader<'a>, GoldRowError> {
     let wrong = || GoldRowError::Column(column.name.clone());
-    let put: Box<dyn Fn(usize, &mut BytesMut) -> Result<(), GoldRowError> + 'a> = match column.kind {
+    let put: Reader<'a> = match column.kind {
         ServedType::Day => {
             let values = array.as_primitive_opt::<Date32Type>().ok_or_else(wrong)?;
             Box::new(move |row, out| {
