@@ -1,17 +1,22 @@
 //! Named places at which a test stops the process, as a SIGKILL would: between every two durable steps.
 //!
 //! `BOATHOUSE_FAIL_POINT=realtime.after_intents` ends the process the first time that point is reached,
-//! `realtime.after_intents:3` the third time; `panic!actor.bronze_writer:3` panics there instead. Without the variable a point costs one relaxed load. The variable is
-//! read here and not in `config`, because it is no setting of the product.
+//! `realtime.after_intents:3` the third time; `panic!actor.bronze_writer:3` panics there instead, and `hang!reader.take:3`
+//! keeps the thread there for [`HANG`]. Without the variable a point costs one relaxed load. The variable is read here and
+//! not in `config`, because it is no setting of the product.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::time::Duration;
 
 /// The environment variable that names the point.
 pub const VARIABLE: &str = "BOATHOUSE_FAIL_POINT";
 
 /// The process's exit code when it ends at a point.
 pub const EXIT_CODE: i32 = 86;
+
+/// How long a thread hangs at a point that is to hang.
+pub const HANG: Duration = Duration::from_secs(5);
 
 const UNKNOWN: u8 = 0;
 const OFF: u8 = 1;
@@ -20,11 +25,19 @@ const ON: u8 = 2;
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
+/// What happens at the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// The process ends.
+    End,
+    Panic,
+    Hang,
+}
+
 #[derive(Debug)]
 struct Armed {
     name: String,
-    /// Whether to panic rather than to end the process.
-    panic: bool,
+    how: How,
     /// How often the point is still to be passed before it ends the process.
     left: AtomicI64,
 }
@@ -49,20 +62,34 @@ fn reached(name: &str) {
         && armed.name == name
         && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
     {
-        assert!(!armed.panic, "fail point {name} reached");
-        eprintln!("fail point {name} reached: the process ends");
-        // SAFETY: `_exit` has no preconditions; it ends the process without running anything else, which is the point.
-        unsafe { libc::_exit(EXIT_CODE) }
+        match armed.how {
+            How::Panic => panic!("fail point {name} reached"),
+            How::Hang => {
+                eprintln!("fail point {name} reached: its thread hangs for {HANG:?}");
+                #[expect(clippy::disallowed_methods, reason = "a thread that hangs is what a test asks for")]
+                std::thread::sleep(HANG);
+            }
+            How::End => {
+                eprintln!("fail point {name} reached: the process ends");
+                // SAFETY: `_exit` has no preconditions; it ends the process without running anything else.
+                unsafe { libc::_exit(EXIT_CODE) }
+            }
+        }
     }
 }
 
 fn parse(spec: &str) -> Option<Armed> {
-    let (panic, spec) = spec.strip_prefix("panic!").map_or((false, spec), |rest| (true, rest));
+    let (how, spec) = match spec.split_once('!') {
+        Some(("panic", rest)) => (How::Panic, rest),
+        Some(("hang", rest)) => (How::Hang, rest),
+        Some(_) => return None,
+        None => (How::End, spec),
+    };
     let (name, nth) = match spec.rsplit_once(':') {
         Some((name, nth)) => (name, nth.parse().ok()?),
         None => (spec, 1),
     };
-    (!name.is_empty() && nth > 0).then(|| Armed { name: name.into(), panic, left: AtomicI64::new(nth) })
+    (!name.is_empty() && nth > 0).then(|| Armed { name: name.into(), how, left: AtomicI64::new(nth) })
 }
 
 #[cfg(test)]
@@ -77,5 +104,8 @@ mod tests {
         assert_eq!(read(""), None);
         assert_eq!(read("a:0"), None);
         assert_eq!(read("a:x"), None);
+        assert_eq!(parse("hang!a").map(|a| a.how), Some(How::Hang));
+        assert_eq!(parse("panic!a:2").map(|a| a.how), Some(How::Panic));
+        assert_eq!(read("burn!a"), None);
     }
 }

@@ -10,6 +10,14 @@ pub fn accept_settings(pipeline: &str) -> String {
     format!("`boathouse bronze accept-settings {pipeline}` puts this configuration's settings in force on purpose")
 }
 
+/// Goes on from a table that somebody has taken rows from.
+pub fn accept_removal(pipeline: &str) -> String {
+    format!(
+        "find out who did it; then `boathouse bronze accept-settings {pipeline}` goes on from the table as it is, and the \
+         windows are counted again from it"
+    )
+}
+
 /// Takes on a topic that was deleted and made anew, as a new generation.
 pub fn adopt_topic(pipeline: &str) -> String {
     format!("`boathouse bronze adopt-topic {pipeline}` takes the new topic on as a new generation")

@@ -161,7 +161,7 @@ impl BronzeWriter {
             return;
         }
         let Some(filling) = self.filling.take() else { return };
-        self.flushes.begin();
+        let number = self.flushes.begin();
         let store = self.store.clone();
         let advances = filling.advances.into_vec();
         let committed = advances.clone();
@@ -189,6 +189,12 @@ impl BronzeWriter {
                 names::BRONZE_UNKNOWN.add(u64::from(done.attempts - 1), &[&pipeline]);
             }
             Ok::<_, BronzeError>((done.version, bytes, encoder))
+        });
+        ctx.run_later(SLOW, move |writer, _| {
+            if !writer.flushes.ended(number) {
+                let error = format!("a commit has been tried for {SLOW:?} so far; the log says why, once it is known");
+                writer.setup.board.sink(&writer.sink_name(), SinkCondition::Retrying { error });
+            }
         });
         let filled_for = filling.since.elapsed();
         let oldest = filling.oldest;
@@ -302,6 +308,9 @@ impl Actor for BronzeWriter {
         });
     }
 }
+
+/// A commit that takes longer is told.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// How often a quiet writer looks at the log, so that what it knows of it does not grow too old to commit on.
 const FOLLOW: Duration = Duration::from_secs(300);

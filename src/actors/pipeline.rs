@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bronze::{BronzeWriter, Store};
@@ -51,12 +52,12 @@ pub struct StopPipeline;
 
 /// Words of the client that may wait to be heard; then its thread waits.
 const EVENTS: usize = 64;
+/// How long a round's begin waits for the topic's id.
+const TOPIC_ASK: Duration = Duration::from_secs(1);
 /// How long the cause of a consumer's end may take to be told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often group offsets are committed and progress is looked at.
 const TICK: Duration = Duration::from_secs(5);
-/// No progress for this long, with records to be read: the client is made anew.
-const STUCK: Duration = Duration::from_secs(90);
 
 struct Running {
     source: Arc<Source>,
@@ -85,6 +86,8 @@ pub struct PipelineSupervisor {
     round: u64,
     session: Option<Session>,
     backoff: Backoff,
+    /// Whether the table could not be opened the last time.
+    table_fails: bool,
     /// Why the session is being closed, when it is for a fault.
     fault: Option<Fault>,
     stopping: Vec<oneshot::Sender<bool>>,
@@ -113,6 +116,7 @@ impl PipelineSupervisor {
             round: 0,
             session: None,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), None, Duration::from_secs(60)),
+            table_fails: false,
             fault: None,
             stopping: Vec::new(),
             drained: true,
@@ -124,6 +128,11 @@ impl PipelineSupervisor {
         ActorId::new("pipeline", self.setup.pipeline.name.as_str())
     }
 
+    /// What the board calls the table; its writer uses the same name.
+    fn table_name(&self) -> String {
+        format!("bronze/{}", self.setup.pipeline.name)
+    }
+
     /// Begins a round: the table first, then the group.
     fn open(&mut self, ctx: &mut Context<Self>) {
         if !self.stopping.is_empty() || self.stopped {
@@ -132,16 +141,28 @@ impl PipelineSupervisor {
         self.round += 1;
         let round = self.round;
         let (uri, pipeline) = (self.setup.server.lakehouse.uri.clone(), self.setup.pipeline.clone());
+        let kafka = kafka::settings::client(&self.setup.server.kafka);
         let open = self.setup.io.spawn(async move {
-            let table = Table::open_or_create(&uri, &pipeline, None).await?;
+            let topic_id = topic_id(kafka, pipeline.topic.clone()).await;
+            let table = Table::open_or_create(&uri, &pipeline, topic_id).await?;
             let ledger = table.ledger();
             Ok::<_, BronzeError>(Store { table, ledger })
         });
         ctx.spawn(open.into_actor(self).map(move |outcome, supervisor, ctx| match outcome {
             _ if supervisor.round != round => {}
             _ if !supervisor.stopping.is_empty() || supervisor.stopped => supervisor.finish_stop(),
-            Ok(Ok(store)) => supervisor.opened(store, ctx),
-            Ok(Err(error)) => supervisor.fail(Fault::from(&error), ctx),
+            Ok(Ok(store)) => {
+                if std::mem::take(&mut supervisor.table_fails) {
+                    supervisor.setup.board.sink(&supervisor.table_name(), SinkCondition::Healthy);
+                }
+                supervisor.opened(store, ctx);
+            }
+            Ok(Err(error)) => {
+                supervisor.table_fails = true;
+                let condition = SinkCondition::Retrying { error: error.to_string() };
+                supervisor.setup.board.sink(&supervisor.table_name(), condition);
+                supervisor.fail(Fault::from(&error), ctx);
+            }
             Err(panic) => supervisor.fail(Fault::Again(panic.to_string()), ctx),
         }));
     }
@@ -278,6 +299,9 @@ impl PipelineSupervisor {
     }
 
     fn closed(&mut self, ctx: &mut Context<Self>) {
+        // What the round's actors still say (a writer whose partitions are gone cannot commit) is no news any more, and
+        // must not take the place of the cause.
+        self.round += 1;
         let ran = match self.session.take() {
             Some(session) => {
                 if let Some(upkeep) = &session.upkeep {
@@ -371,19 +395,29 @@ impl PipelineSupervisor {
         if !offsets.is_empty() {
             client.commit(offsets, &session.table_id);
         }
-        let now = Instant::now();
+        // A client that has not begun to consume is stuck as well as one that has ceased to.
+        let (now, limit) = (Instant::now(), self.setup.server.kafka.stuck_after);
         let stuck = session.partitions.values().find(|running| {
             board.partition(&running.source).is_some_and(|p| {
-                p.phase == PartitionPhase::Running
+                !matches!(p.phase, PartitionPhase::Stopped { .. })
                     && p.lag().is_some_and(|lag| lag > 0)
-                    && p.read_waiting(now).is_some_and(|waiting| waiting > STUCK)
+                    && p.read_waiting(now).is_some_and(|waiting| waiting > limit)
             })
         });
         if let Some(running) = stuck {
-            let error = format!("{} has records to read and has not moved for {STUCK:?}", running.source);
+            let error = format!("{} has records to read and has not moved for {limit:?}", running.source);
             self.fail(Fault::Again(error), ctx);
         }
     }
+}
+
+/// The topic's id, where the broker tells one in time. The client tells it again before partitions are placed.
+async fn topic_id(kafka: rdkafka::ClientConfig, topic: String) -> Option<String> {
+    let ask = move || {
+        let client: BaseConsumer = kafka.create().ok()?;
+        kafka::topic_id(client.client(), &topic, TOPIC_ASK)
+    };
+    tokio::task::spawn_blocking(ask).await.ok().flatten()
 }
 
 /// The offset that the group may be told: what all sinks hold, which is Bronze alone where no window is served.
@@ -399,7 +433,7 @@ impl Actor for PipelineSupervisor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.open(ctx);
-        ctx.run_interval(TICK, Self::tick);
+        ctx.run_interval(TICK.min(self.setup.server.kafka.stuck_after), Self::tick);
     }
 }
 
@@ -427,6 +461,12 @@ impl StreamHandler<Event> for PipelineSupervisor {
         match event {
             ClientEvent::Assigned { partitions, reply } => self.assigned(partitions, reply, ctx),
             ClientEvent::Revoked { partitions, reply } => self.revoked(partitions, reply, ctx),
+            ClientEvent::TopicId(id) => {
+                let confirmed = self.session.as_ref().map_or(Ok(()), |s| s.served.table.confirm_topic(&id));
+                if let Err(error) = confirmed {
+                    self.fail(Fault::from(&error), ctx);
+                }
+            }
             ClientEvent::Ends(ends) => {
                 let Some(session) = &self.session else { return };
                 for (partition, log) in ends {

@@ -86,6 +86,15 @@ pub struct EntryEffects {
     pub protocol: Option<(i32, i32)>,
     /// Whether it takes rows away (a `remove` with `dataChange`).
     pub removes_rows: bool,
+    /// Whether it brings rows (an `add` with `dataChange`).
+    pub adds_rows: bool,
+}
+
+impl EntryEffects {
+    /// Whether it is a commit of a pipeline's own: it moves one of its application ids, which others do not know.
+    pub fn is_of(&self, pipeline: &str) -> bool {
+        self.txns.iter().any(|(id, _)| id.strip_prefix(pipeline).is_some_and(|rest| rest.starts_with('/')))
+    }
 }
 
 #[derive(Deserialize)]
@@ -94,7 +103,8 @@ struct Line {
     txn: Option<Txn>,
     meta_data: Option<MetaData>,
     protocol: Option<Protocol>,
-    remove: Option<Remove>,
+    remove: Option<File>,
+    add: Option<File>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,9 +127,10 @@ struct Protocol {
     min_writer_version: i32,
 }
 
+/// A file that comes or goes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Remove {
+struct File {
     /// Absent means true, to be safe.
     #[serde(default = "yes")]
     data_change: bool,
@@ -144,7 +155,8 @@ pub fn read_entry(bytes: &[u8]) -> Result<EntryEffects, String> {
         if let Some(p) = line.protocol {
             effects.protocol = Some((p.min_reader_version, p.min_writer_version));
         }
-        effects.removes_rows |= line.remove.is_some_and(|r| r.data_change);
+        effects.removes_rows |= line.remove.is_some_and(|file| file.data_change);
+        effects.adds_rows |= line.add.is_some_and(|file| file.data_change);
     }
     match actions {
         0 => Err("is empty, as a power cut leaves it".into()),
@@ -172,6 +184,7 @@ mod tests {
         let effects = read_entry(&entry.finish()).unwrap();
         assert_eq!(effects.txns, [("p/t/0/1".into(), 7), ("p/t/0/1/mark".into(), -5)]);
         assert!(!effects.removes_rows && effects.configuration.is_none() && effects.protocol.is_none());
+        assert!(effects.adds_rows && effects.is_of("p") && !effects.is_of("p/t/0/12") && !effects.is_of("pp"));
     }
 
     #[test]

@@ -37,7 +37,11 @@ impl BronzeError {
     }
 
     pub(crate) fn io(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
-        Self::Io { what: what.into(), cause: cause.to_string() }
+        let mut cause = cause.to_string();
+        if let Some(hint) = hint(&cause) {
+            cause = format!("{cause}; {hint}");
+        }
+        Self::Io { what: what.into(), cause }
     }
 
     pub(crate) fn parquet(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
@@ -51,4 +55,22 @@ impl BronzeError {
     pub(crate) fn stopped(what: impl Into<String>, place: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Stopped { what: what.into(), place: place.into(), remedy: remedy.into() }
     }
+}
+
+/// What resolves a fault of the storage that does not heal by itself.
+fn hint(cause: &str) -> Option<&'static str> {
+    const FULL: &str = "the disk is full: make room, and it goes on by itself; nothing is lost";
+    const DENIED: &str = "let the daemon write to the lakehouse, and it goes on by itself; nothing is lost";
+    const NO_FOLDER: &str =
+        "a file lies where a folder belongs: take it away, and it goes on by itself; nothing is lost";
+    [
+        ("No space left", FULL),
+        ("Disk quota exceeded", FULL),
+        ("Permission denied", DENIED),
+        ("Read-only file system", DENIED),
+        ("Operation not permitted", DENIED),
+        ("Not a directory", NO_FOLDER),
+    ]
+    .into_iter()
+    .find_map(|(text, hint)| (cause.contains(text) && !cause.contains(hint)).then_some(hint))
 }

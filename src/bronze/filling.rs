@@ -75,10 +75,11 @@ impl Flushes {
         }
     }
 
-    /// The file being filled is frozen and written. One at a time.
-    pub fn begin(&mut self) {
+    /// The file being filled is frozen and written; the number of this flush. One at a time.
+    pub fn begin(&mut self) -> u64 {
         self.writing = true;
         self.number += 1;
+        self.number
     }
 
     /// What was being written is written, or has failed.
@@ -101,7 +102,7 @@ mod tests {
         let mut flushes = Flushes::default();
         assert_eq!(flushes.awaited(false), None);
         assert_eq!(flushes.awaited(true), Some(1));
-        flushes.begin();
+        assert_eq!(flushes.begin(), 1);
         assert_eq!((flushes.awaited(false), flushes.awaited(true)), (Some(1), Some(2)));
         assert!(!flushes.ended(1));
         flushes.end();

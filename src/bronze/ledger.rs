@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::BronzeError;
-use super::entry::{AddFile, EntryWriter, read_entry};
+use super::entry::{AddFile, EntryEffects, EntryWriter, read_entry};
 use super::log::{CommitLog, PutOutcome, TableState};
 use super::settings::key;
 use crate::kafka::Source;
@@ -19,6 +19,9 @@ use crate::remedy;
 
 /// Older knowledge of the log is dropped: log cleanup may have freed the version after it.
 pub const KNOWN_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// Puts without an answer before somebody is told: some seconds of them.
+const WARN_EVERY: u32 = 10;
 
 /// Newest protocol that straight commits may write to: no features, nothing to check.
 const WRITER_MAX: i32 = 2;
@@ -207,6 +210,10 @@ impl<L: CommitLog> Ledger<L> {
                 PutOutcome::Taken => {}
                 PutOutcome::Unknown(cause) => {
                     tracing::debug!(table = self.log.name(), version = at, cause, "a commit's answer is unknown");
+                    if attempts % WARN_EVERY == 0 {
+                        let what = BronzeError::io("a commit does not get through; it is tried again", cause);
+                        tracing::warn!(table = self.log.name(), version = at, attempts, "{what}");
+                    }
                 }
             }
             match self.read_for_sure(at, begun).await? {
@@ -307,7 +314,10 @@ impl<L: CommitLog> Ledger<L> {
     async fn follow_to(&mut self, state: &TableState) -> Result<(), BronzeError> {
         let from = match self.known {
             Some(known) if !self.held.is_empty() => known.version,
-            _ => state.version,
+            _ => {
+                self.look_back(state.version).await?;
+                state.version
+            }
         };
         if state.version < from {
             // The table went back under us (a lost commit, a restored copy): what we hold may be on another history.
@@ -325,26 +335,63 @@ impl<L: CommitLog> Ledger<L> {
         Ok(())
     }
 
-    /// Reads another's entry against everything held.
-    fn inspect(&self, version: u64, entry: &[u8]) -> Result<(), BronzeError> {
-        let effects = read_entry(entry).map_err(|damage| {
+    /// Reads the entries that no commit of this pipeline's stands on yet, from the newest down: what others did there
+    /// while nobody held anything must not be passed over because of a restart.
+    async fn look_back(&self, newest: u64) -> Result<(), BronzeError> {
+        for version in (0..=newest).rev() {
+            // Whoever commits has read everything below against the same rules. Log cleanup takes entries of weeks ago.
+            let Some(entry) = self.log.read(version).await? else { break };
+            let effects = self.effects(version, &entry)?;
+            if effects.is_of(&self.pipeline) {
+                break;
+            }
+            self.check_rows(version, &effects)?;
+        }
+        Ok(())
+    }
+
+    fn effects(&self, version: u64, entry: &[u8]) -> Result<EntryEffects, BronzeError> {
+        read_entry(entry).map_err(|damage| {
             let what = format!("log entry {version} {damage}");
             BronzeError::stopped(what, self.log.name(), remedy::repair_log(&self.pipeline))
-        })?;
+        })
+    }
+
+    /// What others did to the rows: removed ones are a loud stop; added ones have no place in Kafka and are told.
+    fn check_rows(&self, version: u64, effects: &EntryEffects) -> Result<(), BronzeError> {
+        if effects.is_of(&self.pipeline) {
+            return Ok(());
+        }
+        if effects.removes_rows {
+            return Err(BronzeError::stopped(
+                format!("table version {version} removed rows (a RESTORE or a DELETE by hand)"),
+                self.log.name(),
+                remedy::accept_removal(&self.pipeline),
+            ));
+        }
+        if effects.adds_rows {
+            tracing::warn!(
+                table = self.log.name(),
+                version,
+                "another writer added rows to Bronze; `boathouse reconcile` shows what they are. Bronze belongs to Boathouse \
+                 alone: take the writer away, delete its rows and accept that"
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads another's entry against everything held.
+    fn inspect(&self, version: u64, entry: &[u8]) -> Result<(), BronzeError> {
+        let effects = self.effects(version, entry)?;
         if let Some(protocol) = effects.protocol {
             self.check_protocol(protocol, version)?;
         }
         if let Some(configuration) = &effects.configuration {
             self.check_epoch(configuration, version)?;
+            // The same settings, and perhaps other columns: the table is opened again, which puts them right.
+            return Err(BronzeError::Expired { what: format!("table version {version} changed the table's metadata") });
         }
-        let retention = format!("{}/retention", self.pipeline);
-        if effects.removes_rows && !effects.txns.iter().any(|(id, _)| *id == retention) {
-            return Err(BronzeError::stopped(
-                format!("table version {version} removed rows (a RESTORE or a DELETE by hand)"),
-                self.log.name(),
-                "find out who did it; start again to go on from the table as it is now",
-            ));
-        }
+        self.check_rows(version, &effects)?;
         for (id, _) in &effects.txns {
             if self.held.keys().any(|s| *id == s.txn_id() || *id == s.mark_id()) {
                 return Err(BronzeError::Fenced { version, id: id.clone() });

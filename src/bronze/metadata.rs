@@ -52,7 +52,7 @@ impl Purpose {
 #[derive(Debug, PartialEq)]
 pub enum Decision {
     /// Nothing.
-    InForce { epoch: String, generation: i32, table_id: String },
+    InForce { epoch: String, generation: i32, table_id: String, topic_id: Option<String> },
     /// This metadata commit.
     Change(Change),
 }
@@ -166,9 +166,17 @@ pub fn decide(
         what.push("put the settings in force anew".into());
         fresh_epoch = true;
     }
+    let missing = table.missing_columns();
+    if in_force == settings_hash(&settings) && !missing.is_empty() {
+        what.push(format!("put back columns that somebody had dropped: {}", missing.join(", ")));
+    }
     let mut txns = Vec::new();
+    if *purpose == Purpose::AcceptSettings {
+        // Everything below was looked at by somebody: rows removed by hand do not stop anybody any more.
+        txns.push((format!("{}/accepted", pipeline.name), state.version as i64 + 1));
+    }
     if let Purpose::LowerMarks(marks) = purpose {
-        txns.clone_from(marks);
+        txns.extend(marks.iter().cloned());
         what.push(format!("set the marks of {} partitions back", marks.len()));
         fresh_epoch = true;
     }
@@ -185,13 +193,31 @@ pub fn decide(
     }
     if what.is_empty() {
         let table_id = state.metadata["id"].as_str().unwrap_or_default().to_string();
-        return Ok(Decision::InForce { epoch: table.get(key::EPOCH).into(), generation, table_id });
+        let topic_id = state.configuration.get(key::TOPIC_ID).cloned();
+        return Ok(Decision::InForce { epoch: table.get(key::EPOCH).into(), generation, table_id, topic_id });
     }
     let mut metadata = state.metadata.clone();
     metadata["schemaString"] = json!(schema_string(&columns));
     metadata["configuration"] = json!(changed);
     let what = what.join(", ");
     Ok(Decision::Change(Change { what, operation: "SET TBLPROPERTIES", protocol: None, txns, metadata }))
+}
+
+/// The topic that the broker has is not the one that the table holds: (name, id).
+pub(super) fn another_topic(
+    (topic, id): (&str, Option<&str>),
+    pipeline: &Pipeline,
+    seen: Option<&str>,
+    place: String,
+) -> BronzeError {
+    let what = format!(
+        "the table holds topic {topic} with id {}, but the broker has topic {} with id {}: it was deleted and made anew, \
+         or it is another cluster",
+        id.unwrap_or("unknown"),
+        pipeline.topic,
+        seen.unwrap_or("unknown"),
+    );
+    BronzeError::stopped(what, place, remedy::adopt_topic(&pipeline.name))
 }
 
 struct Configuration<'a> {
@@ -263,18 +289,17 @@ impl Configuration<'_> {
         Ok(moves)
     }
 
+    /// Columns of this configuration that the table has not.
+    fn missing_columns(&self) -> Vec<String> {
+        let schema = self.state.metadata["schemaString"].as_str().unwrap_or_default();
+        let schema: Value = serde_json::from_str(schema).unwrap_or_default();
+        let there: Vec<String> = schema["fields"].as_array().into_iter().flatten().filter_map(name_of).collect();
+        delta_columns(self.pipeline).iter().filter_map(name_of).filter(|name| !there.contains(name)).collect()
+    }
+
     fn another_topic(&self, topic_id: Option<&str>) -> BronzeError {
-        let known = self.state.configuration.get(key::TOPIC_ID).map(String::as_str).unwrap_or("unknown");
-        BronzeError::stopped(
-            format!(
-                "the table holds topic {} with id {known}, but the broker has topic {} with id {}: it was deleted and made anew, or it is another cluster",
-                self.get(key::TOPIC),
-                self.pipeline.topic,
-                topic_id.unwrap_or("unknown"),
-            ),
-            self.place(),
-            remedy::adopt_topic(&self.pipeline.name),
-        )
+        let known = self.state.configuration.get(key::TOPIC_ID).map(String::as_str);
+        another_topic((self.get(key::TOPIC), known), self.pipeline, topic_id, self.place())
     }
 
     fn left_behind(&self, hash: &str) -> BronzeError {
@@ -287,6 +312,11 @@ impl Configuration<'_> {
             format!("use the newer configuration, or: {}", remedy::accept_settings(&self.pipeline.name)),
         )
     }
+}
+
+/// A column's name, as Delta compares it.
+fn name_of(column: &Value) -> Option<String> {
+    column["name"].as_str().map(str::to_lowercase)
 }
 
 /// Nested types may have been written by another Delta library with other spellings of the same thing.

@@ -16,6 +16,8 @@ pub struct InForce {
     pub epoch: String,
     pub generation: i32,
     pub table_id: String,
+    /// The broker's id of the topic, where it has told one.
+    pub topic_id: Option<String>,
     /// Version at which they were seen to be in force.
     pub version: u64,
     /// Whether this call made the table.
@@ -35,8 +37,8 @@ pub async fn settle(
         let (version, change) = match log.load(&ids).await? {
             None => (0, create(pipeline, topic_id, now_ms(), [log.fresh_id(), log.fresh_id()])),
             Some(state) => match decide(&state, pipeline, topic_id, &purpose, || log.fresh_id())? {
-                Decision::InForce { epoch, generation, table_id } => {
-                    return Ok(InForce { epoch, generation, table_id, version: state.version, created });
+                Decision::InForce { epoch, generation, table_id, topic_id } => {
+                    return Ok(InForce { epoch, generation, table_id, topic_id, version: state.version, created });
                 }
                 Decision::Change(change) => (state.version + 1, change),
             },

@@ -11,7 +11,7 @@ use super::durable::fsync;
 use super::entry::AddFile;
 use super::ledger::Position;
 use super::log::CommitLog;
-use super::metadata::{Gap, Purpose};
+use super::metadata::{Gap, Purpose, another_topic};
 use super::schema::PARTITION_COLUMN;
 use super::settle::settle;
 use super::{BronzeError, Ledger, SealedFile};
@@ -30,6 +30,7 @@ pub struct Table {
     epoch: String,
     generation: i32,
     table_id: String,
+    topic_id: Option<String>,
     /// Version at which the settings were seen to be in force.
     opened_at: u64,
 }
@@ -114,6 +115,7 @@ impl Table {
             epoch: in_force.epoch,
             generation: in_force.generation,
             table_id: in_force.table_id,
+            topic_id: in_force.topic_id,
             opened_at: in_force.version,
         })
     }
@@ -141,6 +143,22 @@ impl Table {
     /// Delta's id of the table, the same for its whole life.
     pub fn table_id(&self) -> &str {
         &self.table_id
+    }
+
+    /// The broker's id of the topic that the table holds, where one was known when it was opened.
+    pub fn topic_id(&self) -> Option<&str> {
+        self.topic_id.as_deref()
+    }
+
+    /// Whether the topic with the id that the broker tells now is the one that the table holds.
+    pub fn confirm_topic(&self, seen: &str) -> Result<(), BronzeError> {
+        match self.topic_id() {
+            Some(known) if known != seen => {
+                let topic = (self.pipeline.topic.as_str(), Some(known));
+                Err(another_topic(topic, &self.pipeline, Some(seen), self.url()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The table's URL.

@@ -8,13 +8,17 @@ use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use rdkafka::Message;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::message::OwnedMessage;
 use serde_json::json;
 
 use super::{Context, Outcome, kafka};
 use crate::bronze::{self, DeltaLog, Ledger, Position, Table};
 use crate::config::{Config, Pipeline};
-use crate::kafka::{Source, settings};
+use crate::kafka::{Source, settings, topic_id};
+
+/// How long the broker may take to tell the topic's id.
+const ASK: Duration = Duration::from_secs(10);
 
 /// Decide what a stopped pipeline asks you: settings left behind, a topic made anew, a gap, a wrong clock, a damaged log.
 #[derive(Debug, clap::Args)]
@@ -113,16 +117,18 @@ fn adopt_topic(context: &Context, config: &Config, name: &str, even_so: bool) ->
     let pipeline = find(config, name)?;
     let uri = &config.server.lakehouse.uri;
     let logs = logs(config, &pipeline.topic)?;
+    let topic_id = topic_id(kafka::consumer(&config.server.kafka)?.client(), &pipeline.topic, ASK);
     let table = context.block_on(async {
         let table = Table::open_or_create(uri, pipeline, None).await?;
-        if !even_so && !is_another_log(config, &table, &logs).await? {
+        let another_id = topic_id.as_deref().is_some_and(|id| table.confirm_topic(id).is_err());
+        if !even_so && !another_id && !is_another_log(config, &table, &logs).await? {
             bail!(
                 "topic {} still holds what Bronze read from it, so it does not look like one made anew; \
                  adopted all the same (--even-so), all of it would be read and counted once more",
                 pipeline.topic
             );
         }
-        Ok(Table::adopt_topic(uri, pipeline, None).await?)
+        Ok(Table::adopt_topic(uri, pipeline, topic_id).await?)
     })?;
     Ok(vec![format!("topic {} is read from its beginning, as generation {}", pipeline.topic, table.generation())])
 }

@@ -11,9 +11,12 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use rdkafka::admin::{ConfigSource, ResourceSpecifier};
+use rdkafka::consumer::Consumer;
 use serde::Serialize;
 
 use client::{LIMIT, Target};
+
+use crate::kafka::topic_id;
 
 /// Look at Kafka topics.
 #[derive(Debug, Args)]
@@ -89,6 +92,8 @@ fn list(target: &Target, all: bool, json: bool, out: &mut impl Write) -> anyhow:
 #[derive(Serialize)]
 struct Description {
     topic: String,
+    /// None where the broker has no ids.
+    topic_id: Option<String>,
     partition_count: usize,
     replication_factor: usize,
     /// Those set for the topic, not the broker's defaults.
@@ -124,6 +129,7 @@ fn describe(target: &Target, topic: Option<String>, json: bool, out: &mut impl W
         partition_count: partitions.len(),
         replication_factor: partitions.first().map_or(0, |p| p.replicas.len()),
         configs: configs(target, &topic)?,
+        topic_id: topic_id(target.consumer().client(), &topic, LIMIT),
         partitions,
         topic,
     };
@@ -134,8 +140,9 @@ fn describe(target: &Target, topic: Option<String>, json: bool, out: &mut impl W
     let configs: Vec<String> = d.configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
     writeln!(
         out,
-        "Topic: {}  PartitionCount: {}  ReplicationFactor: {}  Configs: {}",
+        "Topic: {}  TopicId: {}  PartitionCount: {}  ReplicationFactor: {}  Configs: {}",
         d.topic,
+        d.topic_id.as_deref().unwrap_or("none"),
         d.partition_count,
         d.replication_factor,
         configs.join(",")

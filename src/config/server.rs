@@ -56,6 +56,11 @@ pub struct Kafka {
     pub brokers: String,
     /// First part of the consumer group's name; the group of a pipeline is `{group}.{pipeline}`.
     pub group: String,
+    /// How long a partition may have records to be read and not move before its client is made anew: a consumer can be
+    /// alive and not consume.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub stuck_after: Duration,
     /// Any other librdkafka setting by its own name, such as `security.protocol`. Settings that exactly-once
     /// delivery depends on cannot be changed here.
     pub properties: BTreeMap<String, String>,
@@ -63,7 +68,12 @@ pub struct Kafka {
 
 impl Default for Kafka {
     fn default() -> Self {
-        Self { brokers: "127.0.0.1:9092".into(), group: "boathouse".into(), properties: BTreeMap::new() }
+        Self {
+            brokers: "127.0.0.1:9092".into(),
+            group: "boathouse".into(),
+            stuck_after: Duration::from_secs(90),
+            properties: BTreeMap::new(),
+        }
     }
 }
 
@@ -72,7 +82,8 @@ impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let properties: Vec<&String> = self.properties.keys().collect();
         let mut f = f.debug_struct("Kafka");
-        f.field("brokers", &self.brokers).field("group", &self.group).field("properties", &properties).finish()
+        f.field("brokers", &self.brokers).field("group", &self.group).field("stuck_after", &self.stuck_after);
+        f.field("properties", &properties).finish()
     }
 }
 

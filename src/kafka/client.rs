@@ -19,6 +19,7 @@ use tokio::sync::mpsc as events;
 use super::Source;
 use super::queue::PartitionQueue;
 use super::reader::{Reader, ReaderEvent, Start};
+use super::topic_id::topic_id;
 use crate::event::Decoder;
 use crate::window::EventClock;
 
@@ -30,6 +31,9 @@ const ASK: Duration = Duration::from_secs(10);
 const PLACE: Duration = Duration::from_secs(120);
 /// How often the ends of the partitions are asked for.
 const ENDS: Duration = Duration::from_secs(2);
+/// How often the topic's id is asked for, and how long the broker may take to tell it.
+const TOPIC: Duration = Duration::from_secs(10);
+const TOPIC_ASK: Duration = Duration::from_secs(2);
 
 /// A partition as the broker has it at the moment of its assignment.
 #[derive(Debug, Clone)]
@@ -61,6 +65,8 @@ pub enum ClientEvent {
     Assigned { partitions: Vec<Assigned>, reply: mpsc::SyncSender<HashMap<i32, Place>> },
     /// Partitions go to another instance: their readers have stopped; the client waits for the reply.
     Revoked { partitions: Vec<i32>, reply: mpsc::SyncSender<Option<Drained>> },
+    /// The id that the topic has now. Told before partitions are placed, and now and then.
+    TopicId(String),
     /// The ends of the partitions' logs, as the broker has them now.
     Ends(Vec<(i32, std::ops::Range<i64>)>),
     /// The broker cannot be reached, or can be again.
@@ -176,6 +182,7 @@ impl Context {
         }
         let mut places = HashMap::new();
         if !partitions.is_empty() {
+            tell_topic_id(consumer, &self.topic, &self.events);
             let (reply, answer) = mpsc::sync_channel(1);
             let asked = self.events.blocking_send(ClientEvent::Assigned { partitions: partitions.clone(), reply });
             places = asked.ok().and_then(|()| answer.recv_timeout(PLACE).ok()).unwrap_or_default();
@@ -242,6 +249,7 @@ fn poll(
     events: &events::Sender<ClientEvent>,
 ) {
     let mut asked = Instant::now();
+    let mut topic_asked = Instant::now();
     loop {
         match consumer.poll(Duration::from_millis(50)) {
             None => {}
@@ -264,7 +272,11 @@ fn poll(
         }
         if asked.elapsed() >= ENDS {
             asked = Instant::now();
-            ask_ends(consumer, topic, events);
+            let reachable = ask_ends(consumer, topic, events);
+            if reachable && topic_asked.elapsed() >= TOPIC {
+                topic_asked = Instant::now();
+                tell_topic_id(consumer, topic, events);
+            }
         }
     }
     stop_readers(consumer);
@@ -307,7 +319,14 @@ fn commit(consumer: &BaseConsumer<Context>, topic: &str, offsets: &[(i32, i64)],
     }
 }
 
-fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Sender<ClientEvent>) {
+fn tell_topic_id(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Sender<ClientEvent>) {
+    if let Some(id) = topic_id(consumer.client(), topic, TOPIC_ASK) {
+        let _ = events.blocking_send(ClientEvent::TopicId(id));
+    }
+}
+
+/// Answers whether the broker answered.
+fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Sender<ClientEvent>) -> bool {
     let partitions: Vec<i32> = consumer.context().lock().keys().copied().collect();
     let mut ends = Vec::with_capacity(partitions.len());
     for partition in partitions {
@@ -315,7 +334,7 @@ fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Send
             Ok((low, high)) => ends.push((partition, low..high)),
             Err(error) => {
                 let _ = events.blocking_send(ClientEvent::Reachable(Err(error.to_string())));
-                return;
+                return false;
             }
         }
     }
@@ -323,4 +342,5 @@ fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Send
         let _ = events.blocking_send(ClientEvent::Reachable(Ok(())));
         let _ = events.blocking_send(ClientEvent::Ends(ends));
     }
+    true
 }

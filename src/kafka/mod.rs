@@ -9,6 +9,7 @@ mod queue;
 mod reader;
 pub mod settings;
 mod source;
+mod topic_id;
 
 pub use client::{Assigned, Client, ClientEvent, Drained, Place};
 pub use lookup::records_at;
@@ -16,3 +17,4 @@ pub use placement::{Known, Placement, Witness, confirm, place};
 pub use queue::{PartitionQueue, QueueError, Taken};
 pub use reader::{ReadError, Reader, ReaderEvent, Start, now_micros};
 pub use source::Source;
+pub use topic_id::topic_id;

@@ -186,8 +186,9 @@ unsafe fn bytes<'a>(data: *const std::ffi::c_void, len: usize) -> Option<&'a [u8
 /// `message` must be a live message without an error.
 unsafe fn may_have_headers(message: &rdsys::rd_kafka_message_t) -> bool {
     // Only records of format 2 come with their leader's epoch.
+    // An empty value is a text of librdkafka's own, not a place in the response.
     // SAFETY: the message is live.
-    if message.payload.is_null() || unsafe { rdsys::rd_kafka_message_leader_epoch(message) } < 0 {
+    if message.payload.is_null() || message.len == 0 || unsafe { rdsys::rd_kafka_message_leader_epoch(message) } < 0 {
         return true;
     }
     // SAFETY: the payload points into the fetch response, where a record of format 2 has the number of its headers right

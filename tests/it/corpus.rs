@@ -1,4 +1,5 @@
-//! Bad and odd input for the pipeline `user_events`, each with what must become of it.
+//! Bad and odd input for the pipeline `user_events`, each with what must become of it: the one list that the decoder is
+//! held against (`event.rs`) and that goes through broker, daemon and both sinks (`poison.rs`).
 
 /// One record and its lot.
 pub struct Case {
@@ -6,7 +7,13 @@ pub struct Case {
     /// The record's value; none for a tombstone.
     pub value: Option<Vec<u8>>,
     pub expected: Expected,
+    /// Its `time_status` where it comes to Kafka at [`KAFKA_TIME`] behind events of 14:30:00 to 14:30:29, with the
+    /// shipped bound (30 s), allowed lateness (10 min) and guard (5 min).
+    pub status: &'static str,
 }
+
+/// When the records come to Kafka, for those who say so: five seconds after the event that the cases vary.
+pub const KAFKA_TIME: &str = "2026-02-06T14:30:05Z";
 
 /// What must become of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +34,10 @@ pub const EVENT: &str = r#"{"event_id":"7c9e6679-7425-40de-944b-e07fc1f90ae7","u
 /// Every case, in a fixed order.
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    let mut case = |name, value: Vec<u8>, expected| all.push(Case { name, value: Some(value), expected });
+    let mut case = |name, value: Vec<u8>, expected| {
+        let status = if matches!(expected, Unparsed(_)) { "unparsed" } else { "ok" };
+        all.push(Case { name, value: Some(value), expected, status });
+    };
     // The event with one value written in another way.
     let with = |old: &str, new: &str| {
         assert!(EVENT.contains(old), "the event has no {old}");
@@ -70,6 +80,7 @@ pub fn cases() -> Vec<Case> {
     case("repeated key", and(r#""user_id":43"#), EventKept);
     case("repeated key, wrong first", with(r#""user_id":42"#, r#""user_id":"x","user_id":42"#), EventKept);
     case("repeated key with an escape", and(r#""user\u005fid":43"#), EventKept);
+    case("nesting of 127", and(&format!(r#""deep":{}{}"#, "[".repeat(126), "]".repeat(126))), EventKept);
     case("nesting of 128", and(&format!(r#""deep":{}{}"#, "[".repeat(127), "]".repeat(127))), EventKept);
     case("fraction", at("2026-02-06T14:30:00.123"), EventKept);
     case("fraction of nanoseconds", at("2026-02-06T14:30:00.123456789"), EventKept);
@@ -124,6 +135,11 @@ pub fn cases() -> Vec<Case> {
         and(&format!(r#""deep":{}{}"#, "[".repeat(128), "]".repeat(128))),
         Unparsed("not JSON: nested deeper than 128 at byte 283"),
     );
+    case(
+        "nesting of 100,000",
+        and(&format!(r#""deep":{}{}"#, "[".repeat(99_999), "]".repeat(99_999))),
+        Unparsed("not JSON: nested deeper than 128 at byte 283"),
+    );
     case("a megabyte of brackets", vec![b'['; 1 << 20], Unparsed("not JSON: nested deeper than 128 at byte 128"));
     case(
         "a megabyte of objects",
@@ -174,6 +190,15 @@ pub fn cases() -> Vec<Case> {
     case("an array of events", format!("[{EVENT}]").into(), Unparsed("expected an object, found array"));
     case("empty object", b"{}".to_vec(), Unparsed("event_id: missing"));
     case("missing field", EVENT.replace(r#","source":"web""#, "").into(), Unparsed("source: missing"));
+    for (name, text, kind) in FIELDS {
+        let member = format!("\"{name}\":{text}");
+        let without = if *name == "source" { format!(",{member}") } else { format!("{member},") };
+        case("field left out", with(&without, ""), Unparsed(leak(format!("{name}: missing"))));
+        for (other, found) in [("null", "null"), ("{}", "object"), ("[]", "array"), ("false", "bool")] {
+            let error = leak(format!("{name}: expected {kind}, found {found}"));
+            case("field of another type", with(&member, &format!("\"{name}\":{other}")), Unparsed(error));
+        }
+    }
     case("key in another case", with("user_id", "User_Id"), Unparsed("user_id: missing"));
     case("null in a field", user("null"), Unparsed("user_id: expected int, found null"));
     case("string for int", user("\"42\""), Unparsed("user_id: expected int, found string"));
@@ -184,6 +209,12 @@ pub fn cases() -> Vec<Case> {
         user("9223372036854775808"),
         Unparsed("user_id: 9223372036854775808 does not fit signed 64 bits"),
     );
+    case(
+        "int below 64 bits",
+        user("-9223372036854775809"),
+        Unparsed("user_id: -9223372036854775809 does not fit signed 64 bits"),
+    );
+    case("huge exponent for int", user("1e99999"), Unparsed("user_id: expected int, found 1e99999"));
     case(
         "int of a thousand digits",
         user(&"9".repeat(1000)),
@@ -220,6 +251,11 @@ pub fn cases() -> Vec<Case> {
         "year 1969",
         at("1969-12-31T23:59:59"),
         Unparsed("timestamp: 1969-12-31T23:59:59 is not between the years 1970 and 2105 in UTC"),
+    );
+    case(
+        "year 2106",
+        at("2106-01-01T00:00:00"),
+        Unparsed("timestamp: 2106-01-01T00:00:00 is not between the years 1970 and 2105 in UTC"),
     );
     case(
         "year 9999",
@@ -262,8 +298,39 @@ pub fn cases() -> Vec<Case> {
         ),
     );
 
-    all.push(Case { name: "tombstone", value: None, expected: Unparsed("tombstone (null value)") });
+    let tombstone = Unparsed("tombstone (null value)");
+    all.push(Case { name: "tombstone", value: None, expected: tombstone, status: "unparsed" });
+
+    // Well written, and late or ahead of their time.
+    let mut timed = |name, time: &str, expected, status| {
+        all.push(Case { name, value: Some(at(time)), expected, status });
+    };
+    timed("first second of 1970", "1970-01-01T00:00:00", Event, "late");
+    timed("first second of 1970 by its zone", "1970-01-01T01:00:00+01:00", EventKept, "late");
+    timed("the last that is too late", "2026-02-06T14:18:59", Event, "late");
+    timed("the first that is not too late", "2026-02-06T14:19:00", Event, "ok");
+    timed("last second of 2105", "2105-12-31T23:59:59", Event, "future");
+    timed("last microsecond of 2105", "2105-12-31T23:59:59.999999", EventKept, "future");
+    timed("last second of 2105 by its zone", "2106-01-01T00:59:59+0100", EventKept, "future");
+    timed("a microsecond beyond the guard", "2026-02-06T14:35:05.000001", EventKept, "future");
+    // It moves the watermark: the last.
+    timed("at the guard", "2026-02-06T14:35:05", Event, "ok");
     all
+}
+
+/// The fields of [`EVENT`], as they are written there, with their types.
+const FIELDS: &[(&str, &str, &str)] = &[
+    ("event_id", "\"7c9e6679-7425-40de-944b-e07fc1f90ae7\"", "string"),
+    ("user_id", "42", "int"),
+    ("event_type", "\"click\"", "string"),
+    ("page", "\"/home\"", "string"),
+    ("timestamp", "\"2026-02-06T14:30:00\"", "timestamp"),
+    ("source", "\"web\"", "string"),
+];
+
+/// Expectations are made once per run.
+fn leak(text: String) -> &'static str {
+    text.leak()
 }
 
 const FORM_5: &str =

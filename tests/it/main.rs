@@ -6,6 +6,7 @@
 
 mod bench;
 mod bronze;
+mod by_hand;
 mod cli;
 mod config;
 mod corpus;
@@ -19,13 +20,17 @@ mod history;
 mod lost_log;
 mod mend;
 mod odd_state;
+mod poison;
 mod producer;
 mod reference;
 mod scheduler;
 mod serving;
 mod silver;
+mod storage;
 mod stream;
 mod support;
 mod telemetry;
 mod tidy;
 mod topic;
+mod topic_id;
+mod watchdog;

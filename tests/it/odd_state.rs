@@ -79,8 +79,14 @@ async fn a_topic_made_anew_stops_until_it_is_adopted_and_old_totals_stay() {
     for i in 0..2 {
         kafka.produce(&topic, 0, Record::of(event(&format!("new{i}")).as_bytes())).await;
     }
+    // By the topic's id where the broker has ids, else by the position, which lies beyond the new end.
     let mut daemon = site.start();
-    daemon.wait("the partition to stop", |s| stopped_with(s, 0, &["made anew", "adopt-topic"])).await;
+    daemon
+        .wait("the topic to be refused", |s| {
+            let reasons = s["readiness"]["reasons"].to_string();
+            reasons.contains("made anew") && reasons.contains("boathouse bronze adopt-topic user_events")
+        })
+        .await;
     daemon.stop().await;
     let adopted = site.run(&["bronze", "adopt-topic", "user_events"]);
     assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use boathouse::servers::BrokerKind;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -48,8 +49,10 @@ async fn topics_are_listed_described_and_counted() {
     assert!(text(kafka, &["list"]).await.contains(&format!("{topic}  PartitionCount: 3\n")));
 
     let described = text(kafka, &["describe", &topic]).await;
-    let head = format!("Topic: {topic}  PartitionCount: 3  ReplicationFactor: 1  Configs: ");
+    let id = json(kafka, &["describe", &topic]).await["topic_id"].as_str().map_or("none".to_owned(), str::to_owned);
+    let head = format!("Topic: {topic}  TopicId: {id}  PartitionCount: 3  ReplicationFactor: 1  Configs: ");
     assert!(described.starts_with(&head), "{described}");
+    assert!(kafka.kind() != BrokerKind::Kafka || id.len() == 22, "Apache Kafka gives every topic an id, not {id}");
     assert!(described.contains("message.timestamp.type=LogAppendTime"), "{described}");
     assert!(
         described.contains(&format!("  Topic: {topic}  Partition: 2  Leader: 1  Replicas: 1  Isr: 1\n")),

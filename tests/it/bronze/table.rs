@@ -198,6 +198,18 @@ async fn rows_removed_by_hand_stop_the_writer() {
     table.delete().with_predicate("user_id = 3").await.unwrap();
     let error = writer.commit_events(0, 10..20).await.unwrap_err();
     assert!(error.is_loud_stop() && error.to_string().contains("removed rows"), "{error}");
+
+    // Who comes later, after a compaction too, must not pass it over, until somebody has accepted it.
+    let url = deltalake::ensure_table_uri(folder.path().join("bronze/user_events").to_str().unwrap()).unwrap();
+    deltalake::open_table(url).await.unwrap().optimize().await.unwrap();
+    let error = Writer::open(folder.path(), &pipeline(), &[0]).await.err().unwrap();
+    assert!(error.is_loud_stop() && error.to_string().contains("accept-settings user_events"), "{error}");
+    let lakehouse = folder.path().to_str().unwrap();
+    let accepted = boathouse::bronze::Table::accept_settings(lakehouse, &pipeline(), None).await.unwrap();
+    let mut again = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    assert_eq!(again.table.epoch(), accepted.epoch());
+    again.commit_events(0, 10..20).await.unwrap();
+    assert_eq!(rows(folder.path()).await.0, 19);
 }
 
 #[tokio::test]
