@@ -88,6 +88,8 @@ fn server(root: &Path, data: &Path) -> Command {
     command
         .args(["--no-defaults", "--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M"])
         .arg(format!("--datadir={}", data.display()))
+        // A server that starts removes what it takes for its own leftovers there, whoever's they are.
+        .arg(format!("--tmpdir={}", data.parent().unwrap_or(data).display()))
         .arg(format!("--lc-messages-dir={}", share.display()))
         .arg(format!("--character-sets-dir={}", share.join("charsets").display()))
         .env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"))
