@@ -108,8 +108,9 @@ impl<L: CommitLog> Ledger<L> {
 
     async fn try_acquire(&mut self, sources: &[Arc<Source>]) -> Result<Acquired, BronzeError> {
         let ids: Vec<String> = sources.iter().flat_map(|s| [s.txn_id(), s.mark_id()]).collect();
+        let at = self.log.now();
         let state = self.load(&ids).await?;
-        self.follow_to(&state).await?;
+        self.follow_to(&state, at).await?;
         let positions: Vec<_> = sources.iter().map(|s| position(&state, s)).collect();
         self.held.extend(sources.iter().cloned().zip(positions.iter().copied()));
         Ok(Acquired { version: state.version, positions })
@@ -122,8 +123,9 @@ impl<L: CommitLog> Ledger<L> {
             return Ok(());
         }
         let result = async {
+            let at = self.log.now();
             let state = self.load(&[]).await?;
-            self.follow_to(&state).await
+            self.follow_to(&state, at).await
         }
         .await;
         self.forget_on_error(result)
@@ -216,13 +218,14 @@ impl<L: CommitLog> Ledger<L> {
                     }
                 }
             }
+            let asked = self.log.now();
             match self.read_for_sure(at, begun).await? {
                 // Not there (yet): the same bytes again, so that a late copy of them can do no harm.
                 None => self.log.pause(attempts).await,
                 Some(found) if found == entry => return self.landed(at, advances, attempts, begun).await,
                 Some(found) => {
                     self.inspect(at, &found)?;
-                    self.known = Some(Known { version: at, at: self.log.now() });
+                    self.known = Some(Known { version: at, at: asked });
                 }
             }
         }
@@ -273,6 +276,7 @@ impl<L: CommitLog> Ledger<L> {
         // An answer that took too long (a suspended machine) proves nothing: cleanup may have freed this very version
         // before our entry came to lie there.
         self.fresh_enough(begun)?;
+        let at = self.log.now();
         self.log.sync(version).await.map_err(|e| {
             BronzeError::stopped(
                 format!("table version {version} is committed but cannot be made durable ({e})"),
@@ -280,7 +284,7 @@ impl<L: CommitLog> Ledger<L> {
                 "check the disk, then start again",
             )
         })?;
-        self.known = Some(Known { version, at: self.log.now() });
+        self.known = Some(Known { version, at });
         for a in advances {
             self.held.insert(a.source.clone(), Some(Position { next_offset: a.next_offset, mark: a.mark }));
         }
@@ -310,8 +314,9 @@ impl<L: CommitLog> Ledger<L> {
         Ok(state)
     }
 
-    /// Moves the known version to the loaded one by reading each entry in between against everything held.
-    async fn follow_to(&mut self, state: &TableState) -> Result<(), BronzeError> {
+    /// Moves the known version to the loaded one by reading each entry in between against everything held. What is known
+    /// is as old as the moment `at` before it was loaded, however long the reading takes.
+    async fn follow_to(&mut self, state: &TableState, at: Duration) -> Result<(), BronzeError> {
         let from = match self.known {
             Some(known) if !self.held.is_empty() => known.version,
             _ => {
@@ -331,7 +336,7 @@ impl<L: CommitLog> Ledger<L> {
             })?;
             self.inspect(version, &entry)?;
         }
-        self.known = Some(Known { version: state.version, at: self.log.now() });
+        self.known = Some(Known { version: state.version, at });
         Ok(())
     }
 
