@@ -72,7 +72,7 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// The columns of an insert into `realtime.positions`, in the order that [`super::flush`] writes them.
+/// The columns of an insert into `realtime.positions`, in the order that [`mod@super::flush`] writes them.
 pub(super) const POSITIONS: &str = "realtime.positions (pipeline, aggregate, definition, topic, generation, partition, \
      next_offset, last_offset, last_timestamp, last_checksum, closed_horizon, open_cells, open_count, idle, \
      partials)";
