@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as rdsys;
 
+/// How much longer than its asker a request may live: a broker that stands still for some seconds is no fault that
+/// librdkafka should warn of.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Asks the broker for a topic's id, over any client's connections. Blocks for as long as `limit`. None where the topic
 /// does not exist, where the broker has no ids (Kafka before 2.8), or does not answer in time.
 pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, limit: Duration) -> Option<String> {
     let topic = CString::new(topic).ok()?;
-    let millis = i32::try_from(limit.as_millis()).ok()?.max(1);
+    let millis = i32::try_from((limit + PATIENCE).as_millis()).ok()?;
     let native = client.native_ptr();
     // SAFETY: the client pointer is live for the borrow of `client`; each guard owns what was made for it.
     let (queue, options) = unsafe {
