@@ -139,7 +139,7 @@ impl Encoder {
     pub fn seal(&mut self) -> Result<Option<SealedFile>, BronzeError> {
         let Some(ingestion_date) = self.date else { return Ok(None) };
         let not_finished = |e| BronzeError::parquet("a Bronze file cannot be finished", e);
-        if self.group.bytes() > 0 {
+        if !self.group.is_empty() {
             self.close_group().map_err(not_finished)?;
         }
         let file = std::mem::replace(&mut self.file, self.layout.columns.begin().map_err(not_begun)?);

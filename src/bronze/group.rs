@@ -7,7 +7,9 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::writer::SerializedRowGroupWriter;
 
 use super::chunks::Chunks;
-use super::pages::{HeaderColumn, NumberColumn, PlainColumn, PlainLayout, TextColumn, WordColumn, ZstdContext};
+use super::pages::{
+    HeaderColumn, Measured, NumberColumn, PlainColumn, PlainLayout, TextColumn, WordColumn, ZstdContext,
+};
 use super::schema::PLACE_OF_HEADERS;
 use crate::event::{Batch, Coder};
 use crate::window::Verdict;
@@ -51,6 +53,7 @@ impl Tools {
 
 /// See the file's head. The columns stand in the order of the file's schema.
 pub struct RowGroup {
+    rows: usize,
     topic: WordColumn,
     generation: NumberColumn,
     partition: NumberColumn,
@@ -105,6 +108,7 @@ impl RowGroup {
             fields.push((field.clone(), column));
         }
         Ok(Self {
+            rows: 0,
             topic,
             generation,
             partition,
@@ -126,6 +130,7 @@ impl RowGroup {
         let Tools { zstd, coder, micros, offsets } = tools;
         let (rows, columns, source) = (batch.len(), &batch.columns, &batch.source);
         let raw = &columns.raw;
+        self.rows += rows;
         self.topic.repeat(&source.topic, rows, zstd)?;
         self.generation.repeat(source.generation.into(), rows, zstd)?;
         self.partition.repeat(source.partition.into(), rows, zstd)?;
@@ -172,36 +177,45 @@ impl RowGroup {
         self.ingestion_time.repeat(batch.received_at, rows, zstd)
     }
 
+    /// Whether nothing was appended.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
     /// Bytes of the file, nearly.
     pub fn bytes(&self) -> usize {
-        let own = self.own.iter().map(|(_, column)| match column {
-            FieldColumn::Text(c) => c.bytes(),
-            FieldColumn::Word(c) => c.bytes(),
-            FieldColumn::Number(c) => c.bytes(),
-            FieldColumn::Plain(c) => c.bytes(),
-        });
-        let words = [&self.topic, &self.time_status, &self.parse_error];
-        let words = words.into_iter().map(WordColumn::bytes);
-        let numbers = self.numbers().into_iter().map(NumberColumn::bytes);
-        own.chain(words).chain(numbers).sum::<usize>() + self.key.bytes() + self.payload.bytes() + self.headers.bytes()
+        self.columns().map(Measured::bytes).sum()
     }
 
     /// Bytes of memory, nearly.
     pub fn memory(&self) -> usize {
-        let own = self.own.iter().map(|(_, column)| match column {
-            FieldColumn::Text(c) => c.memory(),
-            FieldColumn::Word(c) => c.memory(),
-            FieldColumn::Number(c) => c.memory(),
-            FieldColumn::Plain(c) => c.memory(),
-        });
-        let words = [&self.topic, &self.time_status, &self.parse_error].into_iter().map(WordColumn::memory);
-        let numbers = self.numbers().into_iter().map(NumberColumn::memory);
-        let texts = self.key.memory() + self.payload.memory() + self.headers.memory();
-        own.chain(words).chain(numbers).sum::<usize>() + texts
+        self.columns().map(Measured::memory).sum()
     }
 
-    fn numbers(&self) -> [&NumberColumn; 6] {
-        [&self.generation, &self.partition, &self.offset, &self.kafka_timestamp, &self.event_time, &self.ingestion_time]
+    fn columns(&self) -> impl Iterator<Item = &dyn Measured> {
+        let system: [&dyn Measured; 12] = [
+            &self.topic,
+            &self.generation,
+            &self.partition,
+            &self.offset,
+            &self.kafka_timestamp,
+            &self.key,
+            &self.headers,
+            &self.event_time,
+            &self.time_status,
+            &self.parse_error,
+            &self.payload,
+            &self.ingestion_time,
+        ];
+        let own = self.own.iter().map(|(_, column)| -> &dyn Measured {
+            match column {
+                FieldColumn::Text(column) => column,
+                FieldColumn::Word(column) => column,
+                FieldColumn::Number(column) => column,
+                FieldColumn::Plain(column) => column,
+            }
+        });
+        system.into_iter().chain(own)
     }
 
     /// Writes all columns.

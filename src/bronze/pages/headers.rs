@@ -5,14 +5,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryBuilder, ListArray, StringBuilder, StructArray, new_null_array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use parquet::basic::Encoding;
-use parquet::column::page::{CompressedPage, Page, PageWriter};
 use parquet::errors::Result;
-use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
+use parquet::file::writer::{SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
-use super::bits;
+use super::Measured;
 use super::hybrid::Runs;
-use super::page::{Chunk, Codec, Finished};
+use super::page::{Chunk, Codec, Finished, write_data_page};
 use super::plain::{PlainColumn, PlainLayout};
 use crate::bronze::chunks::Chunks;
 use crate::bronze::schema::{header_element, header_fields};
@@ -53,16 +52,6 @@ impl HeaderColumn {
         values.push(&array(rows, headers))
     }
 
-    /// Bytes of the file so far, nearly.
-    pub fn bytes(&self) -> usize {
-        self.values.as_ref().map_or(0, PlainColumn::bytes)
-    }
-
-    /// Bytes of memory, nearly.
-    pub fn memory(&self) -> usize {
-        self.values.as_ref().map_or(0, PlainColumn::memory)
-    }
-
     /// Puts the column's chunks behind those that the row group has already.
     pub fn append_to(self, group: &mut SerializedRowGroupWriter<'_, Chunks>) -> Result<()> {
         if let Some(values) = self.values {
@@ -74,30 +63,27 @@ impl HeaderColumn {
     }
 }
 
+impl Measured for HeaderColumn {
+    fn bytes(&self) -> usize {
+        self.values.as_ref().map_or(0, Measured::bytes)
+    }
+
+    fn memory(&self) -> usize {
+        self.values.as_ref().map_or(0, Measured::memory)
+    }
+}
+
 /// A chunk of a nested column without any value: one page.
 fn null_chunk(column: ColumnDescPtr, rows: usize) -> Result<Chunk> {
     let mut body = Vec::new();
     for greatest in [column.max_rep_level(), column.max_def_level()].into_iter().filter(|level| *level > 0) {
         let mut levels = Runs::default();
         levels.push(0, rows as u32);
-        let at = body.len();
-        body.extend_from_slice(&[0; 4]);
-        levels.encode(&mut body, bits(greatest as u64));
-        let length = (body.len() - at - 4) as u32;
-        body[at..at + 4].copy_from_slice(&length.to_le_bytes());
+        levels.encode_levels(&mut body, greatest as u64);
     }
-    let uncompressed = body.len();
-    let page = Page::DataPage {
-        buf: body.into(),
-        num_values: rows as u32,
-        encoding: Encoding::PLAIN,
-        def_level_encoding: Encoding::RLE,
-        rep_level_encoding: Encoding::RLE,
-        statistics: None,
-    };
     let mut data = TrackedWrite::new(Vec::new());
-    let spec = SerializedPageWriter::new(&mut data).write_page(CompressedPage::new(page, uncompressed))?;
-    let uncompressed = spec.uncompressed_size;
+    let length = body.len();
+    let uncompressed = write_data_page(&mut data, body, length, rows, Encoding::PLAIN)?;
     let pages = Finished { dictionary: Vec::new(), data: data.into_inner()?, uncompressed, rows };
     Chunk::new(column, Codec::None, pages, vec![Encoding::RLE, Encoding::PLAIN], None)
 }

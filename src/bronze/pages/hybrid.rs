@@ -1,7 +1,7 @@
 //! Runs and bit-packed groups: how levels and dictionary codes are written.
 //! <https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE>
 
-use super::{Packer, varint};
+use super::{Packer, bits, varint};
 
 /// `count` times the same value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,15 @@ impl Runs {
     /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.runs.len() * size_of::<Run>()
+    }
+
+    /// Appends the levels of a data page, their length before them; `greatest` is the greatest level of the column.
+    pub fn encode_levels(&self, out: &mut Vec<u8>, greatest: u64) {
+        let at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        self.encode(out, bits(greatest));
+        let length = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&length.to_le_bytes());
     }
 
     /// Appends all values, `width` bits each: as runs where they are long, else bit-packed.

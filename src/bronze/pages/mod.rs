@@ -29,6 +29,15 @@ const PAGE_ROWS: usize = 20_000;
 /// Bytes of values at which a page is full before it has so many rows.
 const PAGE_BYTES: usize = 1 << 20;
 
+/// How large a column of a row group is so far.
+pub trait Measured {
+    /// Bytes of the file, nearly.
+    fn bytes(&self) -> usize;
+
+    /// Bytes of memory, nearly.
+    fn memory(&self) -> usize;
+}
+
 /// A number of up to 64 bits in groups of seven, the least first.
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

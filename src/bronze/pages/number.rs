@@ -8,7 +8,7 @@ use parquet::schema::types::ColumnDescPtr;
 
 use super::hybrid::Runs;
 use super::page::{Chunk, Codec, Dictionary, Pages, ZstdContext};
-use super::{bits, delta};
+use super::{Measured, bits, delta};
 
 /// Distinct values at which a dictionary is given up.
 const MOST_DISTINCT: usize = 1 << 14;
@@ -170,18 +170,6 @@ impl NumberColumn {
         Ok(())
     }
 
-    /// Bytes of the file so far, nearly.
-    pub fn bytes(&self) -> usize {
-        let held = self.codes.as_ref().map_or(0, |c| c.runs.len() * 2);
-        self.pages.bytes() + self.values.len() * 4 + self.dictionary.len() * 8 + held
-    }
-
-    /// Bytes of memory, nearly.
-    pub fn memory(&self) -> usize {
-        let codes = self.codes.as_ref().map_or(0, |c| c.runs.memory() + c.slots.len() * 4);
-        self.pages.memory() + (self.values.capacity() + self.dictionary.capacity()) * 8 + codes
-    }
-
     /// The finished chunk.
     pub fn close(mut self, zstd: &mut ZstdContext) -> Result<Chunk> {
         self.flush(zstd)?;
@@ -199,6 +187,18 @@ impl NumberColumn {
         }
         let dictionary = Dictionary { values: &values, count: self.dictionary.len() };
         self.pages.close(zstd, (dictionary.count > 0).then_some(dictionary), statistics)
+    }
+}
+
+impl Measured for NumberColumn {
+    fn bytes(&self) -> usize {
+        let held = self.codes.as_ref().map_or(0, |c| c.runs.len() * 2);
+        self.pages.bytes() + self.values.len() * 4 + self.dictionary.len() * 8 + held
+    }
+
+    fn memory(&self) -> usize {
+        let codes = self.codes.as_ref().map_or(0, |c| c.runs.memory() + c.slots.len() * 4);
+        self.pages.memory() + (self.values.capacity() + self.dictionary.capacity()) * 8 + codes
     }
 }
 

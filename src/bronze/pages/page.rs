@@ -115,26 +115,13 @@ impl Pages {
     pub fn flush(&mut self, zstd: &mut ZstdContext, values: impl FnOnce(&mut Vec<u8>) -> Encoding) -> Result<()> {
         let rows = self.levels.len();
         self.body.clear();
-        self.body.extend_from_slice(&[0; 4]);
-        self.levels.encode(&mut self.body, 1);
-        let length = self.body.len() as u32 - 4;
-        self.body[..4].copy_from_slice(&length.to_le_bytes());
+        self.levels.encode_levels(&mut self.body, 1);
         let encoding = values(&mut self.body);
         if !self.encodings.contains(&encoding) {
             self.encodings.push(encoding);
         }
-        let uncompressed = self.body.len();
         let bytes = compress(self.codec, zstd, &self.body)?;
-        let page = Page::DataPage {
-            buf: bytes.into(),
-            num_values: rows as u32,
-            encoding,
-            def_level_encoding: Encoding::RLE,
-            rep_level_encoding: Encoding::RLE,
-            statistics: None,
-        };
-        let spec = SerializedPageWriter::new(&mut self.data).write_page(CompressedPage::new(page, uncompressed))?;
-        self.uncompressed += spec.uncompressed_size;
+        self.uncompressed += write_data_page(&mut self.data, bytes, self.body.len(), rows, encoding)?;
         self.rows += rows;
         self.levels.clear();
         Ok(())
@@ -219,6 +206,26 @@ impl Chunk {
     pub fn append_to(self, group: &mut SerializedRowGroupWriter<'_, Chunks>) -> Result<()> {
         group.append_column(&self.bytes, self.close)
     }
+}
+
+/// Writes a data page behind the others; its bytes before they were compressed, with its head. `bytes`: the body as it is
+/// written, `uncompressed`: its length before it was compressed.
+pub fn write_data_page(
+    data: &mut TrackedWrite<Vec<u8>>,
+    bytes: Vec<u8>,
+    uncompressed: usize,
+    rows: usize,
+    encoding: Encoding,
+) -> Result<usize> {
+    let page = Page::DataPage {
+        buf: bytes.into(),
+        num_values: rows as u32,
+        encoding,
+        def_level_encoding: Encoding::RLE,
+        rep_level_encoding: Encoding::RLE,
+        statistics: None,
+    };
+    Ok(SerializedPageWriter::new(data).write_page(CompressedPage::new(page, uncompressed))?.uncompressed_size)
 }
 
 fn compress(codec: Codec, zstd: &mut ZstdContext, bytes: &[u8]) -> Result<Vec<u8>> {

@@ -11,6 +11,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::SchemaDescPtr;
 
+use super::Measured;
 use crate::bronze::chunks::Chunks;
 
 /// What the files of a schema have in common.
@@ -60,18 +61,18 @@ impl PlainColumn {
         Ok(())
     }
 
-    /// Bytes of the file so far, nearly.
-    pub fn bytes(&self) -> usize {
-        self.leaves.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum()
-    }
-
-    /// Bytes of memory, nearly.
-    pub fn memory(&self) -> usize {
-        self.leaves.iter().map(ArrowColumnWriter::memory_size).sum()
-    }
-
     /// Puts the column's chunks behind those that the row group has already.
     pub fn append_to(self, group: &mut SerializedRowGroupWriter<'_, Chunks>) -> Result<()> {
         self.leaves.into_iter().try_for_each(|leaf| leaf.close()?.append_to_row_group(group))
+    }
+}
+
+impl Measured for PlainColumn {
+    fn bytes(&self) -> usize {
+        self.leaves.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum()
+    }
+
+    fn memory(&self) -> usize {
+        self.leaves.iter().map(ArrowColumnWriter::memory_size).sum()
     }
 }

@@ -5,8 +5,8 @@ use parquet::basic::Encoding;
 use parquet::errors::Result;
 use parquet::schema::types::ColumnDescPtr;
 
-use super::delta;
 use super::page::{Chunk, Codec, Pages, ZstdContext};
+use super::{Measured, delta};
 
 /// A column of strings or of bytes.
 pub struct TextColumn {
@@ -75,20 +75,20 @@ impl TextColumn {
         self.pages.flush(zstd, |out| held.encode(out))
     }
 
-    /// Bytes of the file so far, nearly.
-    pub fn bytes(&self) -> usize {
-        self.pages.bytes() + self.held.bytes.len()
-    }
-
-    /// Bytes of memory, nearly.
-    pub fn memory(&self) -> usize {
-        self.pages.memory() + self.held.memory()
-    }
-
     /// The finished chunk.
     pub fn close(mut self, zstd: &mut ZstdContext) -> Result<Chunk> {
         self.flush(zstd)?;
         self.pages.close(zstd, None, None)
+    }
+}
+
+impl Measured for TextColumn {
+    fn bytes(&self) -> usize {
+        self.pages.bytes() + self.held.bytes.len()
+    }
+
+    fn memory(&self) -> usize {
+        self.pages.memory() + self.held.memory()
     }
 }
 

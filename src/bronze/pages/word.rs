@@ -7,10 +7,10 @@ use parquet::basic::Encoding;
 use parquet::errors::Result;
 use parquet::schema::types::ColumnDescPtr;
 
-use super::bits;
 use super::hybrid::Runs;
 use super::page::{Chunk, Codec, Dictionary, Pages, ZstdContext};
 use super::text::Texts;
+use super::{Measured, bits};
 use crate::event::{Coder, Codes};
 
 /// Bytes at which a dictionary is given up, where values need not repeat.
@@ -138,20 +138,20 @@ impl WordColumn {
         Ok(())
     }
 
-    /// Bytes of the file so far, nearly.
-    pub fn bytes(&self) -> usize {
-        self.pages.bytes() + self.dictionary.len() + self.texts.bytes.len() + self.runs.memory() / 8
-    }
-
-    /// Bytes of memory, nearly.
-    pub fn memory(&self) -> usize {
-        self.pages.memory() + self.dictionary.capacity() * 2 + self.texts.memory() + self.runs.memory()
-    }
-
     /// The finished chunk.
     pub fn close(mut self, zstd: &mut ZstdContext) -> Result<Chunk> {
         self.flush(zstd)?;
         let dictionary = Dictionary { values: &self.dictionary, count: self.codes.len() };
         self.pages.close(zstd, (dictionary.count > 0).then_some(dictionary), None)
+    }
+}
+
+impl Measured for WordColumn {
+    fn bytes(&self) -> usize {
+        self.pages.bytes() + self.dictionary.len() + self.texts.bytes.len() + self.runs.memory() / 8
+    }
+
+    fn memory(&self) -> usize {
+        self.pages.memory() + self.dictionary.capacity() * 2 + self.texts.memory() + self.runs.memory()
     }
 }
