@@ -128,7 +128,7 @@ fn batches(pipeline: &Pipeline) -> Vec<Batch> {
         let next = from + ROWS as i64;
         let (mark, received_at) = (Some(NOW), NOW);
         let verdicts = vec![Verdict::Ok; ROWS];
-        Batch { source: source.clone(), columns, verdicts, from, next, mark_before: mark, mark, received_at }
+        Batch { source: source.clone(), columns, verdicts, from, next, mark, received_at }
     };
     (0..BATCHES).map(batch).collect()
 }

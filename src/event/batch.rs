@@ -155,9 +155,7 @@ pub struct Batch {
     pub from: i64,
     /// Position after the batch (exclusive): the last offset + 1, or behind transaction markers that follow it.
     pub next: i64,
-    /// The partition's mark (greatest accepted event time, microseconds) before the batch.
-    pub mark_before: Option<i64>,
-    /// The mark after the batch.
+    /// The partition's mark (greatest accepted event time, microseconds) after the batch.
     pub mark: Option<i64>,
     /// Wall clock when the batch was taken from Kafka, microseconds since the epoch.
     pub received_at: i64,

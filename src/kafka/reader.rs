@@ -118,7 +118,6 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
         if next > position {
             raw.seal();
             before = (raw.len(), raw.values.len());
-            let mark_before = clock.mark();
             let columns = decoder.decode(raw);
             let verdicts = judge(&columns, &mut clock);
             let batch = Batch {
@@ -127,7 +126,6 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
                 verdicts,
                 from: position,
                 next,
-                mark_before,
                 mark: clock.mark(),
                 received_at: now_micros(),
             };

@@ -108,7 +108,6 @@ impl Feed {
         }
         raw.seal();
         let columns = self.decoder.decode(raw);
-        let mark_before = self.clock.mark();
         let unparsed: Vec<u32> = columns.errors.iter().map(|(row, _)| *row).collect();
         let verdicts = (0..records.len())
             .map(|row| match unparsed.contains(&(row as u32)) {
@@ -124,7 +123,6 @@ impl Feed {
             verdicts,
             from,
             next: self.next,
-            mark_before,
             mark: self.clock.mark(),
             received_at: self.received_at,
         }

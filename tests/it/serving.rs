@@ -130,7 +130,7 @@ impl Partition {
     }
 
     fn consume(&mut self, events: &[Event]) {
-        let (from, mark_before) = (self.position, self.clock.mark());
+        let from = self.position;
         let mut raw = RawBatch::default();
         let mut verdicts = Vec::new();
         for (index, event) in events.iter().enumerate() {
@@ -158,7 +158,6 @@ impl Partition {
             verdicts,
             from,
             next: self.position,
-            mark_before,
             mark: self.clock.mark(),
             received_at: 0,
         };

@@ -86,7 +86,6 @@ fn codes<'a>(records: impl Iterator<Item = &'a Record> + Clone) -> Vec<Option<Co
 
 /// The batch that a consumer at `from` makes of the next records, with the position behind them.
 pub(crate) fn batch(source: &Arc<Source>, clock: &mut EventClock, records: &[Record], from: i64, next: i64) -> Batch {
-    let mark_before = clock.mark();
     let mut raw = RawBatch::default();
     let mut verdicts = Vec::new();
     for record in records {
@@ -105,7 +104,7 @@ pub(crate) fn batch(source: &Arc<Source>, clock: &mut EventClock, records: &[Rec
         codes: codes(records.iter()),
         raw,
     };
-    Batch { source: source.clone(), columns, verdicts, from, next, mark_before, mark: clock.mark(), received_at: 0 }
+    Batch { source: source.clone(), columns, verdicts, from, next, mark: clock.mark(), received_at: 0 }
 }
 
 /// Bronze's rows of some records.
