@@ -99,10 +99,6 @@ impl BronzeWriter {
         }
     }
 
-    fn sink_name(&self) -> String {
-        format!("bronze/{}", self.setup.pipeline.name)
-    }
-
     fn full(&self) -> bool {
         let limit = self.setup.budget.bronze_file.min(self.setup.pipeline.bronze.flush_bytes.bytes());
         self.filling.as_ref().is_some_and(|f| f.encoder.encoded_bytes() >= limit)
@@ -193,7 +189,7 @@ impl BronzeWriter {
         ctx.run_later(SLOW, move |writer, _| {
             if !writer.flushes.ended(number) {
                 let error = format!("a commit has been tried for {SLOW:?} so far; the log says why, once it is known");
-                writer.setup.board.sink(&writer.sink_name(), SinkCondition::Retrying { error });
+                writer.setup.board.sink(&writer.setup.bronze_sink(), SinkCondition::Retrying { error });
             }
         });
         let filled_for = filling.since.elapsed();
@@ -220,7 +216,7 @@ impl BronzeWriter {
         for advance in advances {
             self.setup.board.bronze_at(&advance.source, advance.next_offset);
         }
-        self.setup.board.sink(&self.sink_name(), SinkCondition::Healthy);
+        self.setup.board.sink(&self.setup.bronze_sink(), SinkCondition::Healthy);
         written.tell(&self.setup.pipeline.name);
         let flushes = &self.flushes;
         for (_, waiter) in self.flush_waiters.extract_if(.., |(target, _)| flushes.ended(*target)) {
@@ -253,7 +249,7 @@ impl BronzeWriter {
             names::BRONZE_FENCED.add(1, &[&self.setup.pipeline.name]);
         }
         let condition = SinkCondition::Retrying { error: error.to_string() };
-        self.setup.board.sink(&self.sink_name(), condition);
+        self.setup.board.sink(&self.setup.bronze_sink(), condition);
         self.supervisor.do_send(SessionFailed { round: self.round, error });
         ctx.stop();
     }

@@ -128,11 +128,6 @@ impl PipelineSupervisor {
         ActorId::new("pipeline", self.setup.pipeline.name.as_str())
     }
 
-    /// What the board calls the table; its writer uses the same name.
-    fn table_name(&self) -> String {
-        format!("bronze/{}", self.setup.pipeline.name)
-    }
-
     /// Begins a round: the table first, then the group.
     fn open(&mut self, ctx: &mut Context<Self>) {
         if !self.stopping.is_empty() || self.stopped {
@@ -153,14 +148,14 @@ impl PipelineSupervisor {
             _ if !supervisor.stopping.is_empty() || supervisor.stopped => supervisor.finish_stop(),
             Ok(Ok(store)) => {
                 if std::mem::take(&mut supervisor.table_fails) {
-                    supervisor.setup.board.sink(&supervisor.table_name(), SinkCondition::Healthy);
+                    supervisor.setup.board.sink(&supervisor.setup.bronze_sink(), SinkCondition::Healthy);
                 }
                 supervisor.opened(store, ctx);
             }
             Ok(Err(error)) => {
                 supervisor.table_fails = true;
                 let condition = SinkCondition::Retrying { error: error.to_string() };
-                supervisor.setup.board.sink(&supervisor.table_name(), condition);
+                supervisor.setup.board.sink(&supervisor.setup.bronze_sink(), condition);
                 supervisor.fail(Fault::from(&error), ctx);
             }
             Err(panic) => supervisor.fail(Fault::Again(panic.to_string()), ctx),

@@ -26,3 +26,10 @@ pub struct Setup {
     /// This instance's lasting name in the consumer group.
     pub instance: String,
 }
+
+impl Setup {
+    /// What the board calls the pipeline's Bronze table.
+    pub fn bronze_sink(&self) -> String {
+        format!("bronze/{}", self.pipeline.name)
+    }
+}

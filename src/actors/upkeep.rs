@@ -81,9 +81,7 @@ impl Upkeep {
             ctx.run_later(pause, |upkeep, ctx| upkeep.checkpoint(ctx));
         }));
     }
-}
 
-impl Upkeep {
     /// Keeps how fresh realtime is. A minute that is missed, because ClickHouse is away, shows as a gap.
     fn freshness(&mut self, ctx: &mut Context<Self>) {
         let (served, pipeline) = (self.served.clone(), self.setup.pipeline.name.clone());
