@@ -9,6 +9,9 @@ use super::ServerError;
 /// The version that tools/tansu.sh builds.
 const VERSION: &str = include_str!("../../tools/tansu.version");
 
+/// Its database, in the broker's folder.
+const FILE: &str = "tansu.db";
+
 /// Finds the program, or says what is missing.
 pub(super) fn find() -> Result<PathBuf, ServerError> {
     let program = super::broker::cache()?.join("tansu").join(VERSION.trim()).join("bin/tansu");
@@ -30,17 +33,19 @@ pub(super) fn has_data(folder: &Path) -> bool {
 pub(super) fn prepare(program: &Path, folder: &Path, port: u16) -> Result<Command, ServerError> {
     fs::create_dir_all(folder).map_err(ServerError::io(format!("create {}", folder.display())))?;
     let folder = fs::canonicalize(folder).map_err(ServerError::io(format!("resolve {}", folder.display())))?;
+    // tansu takes the path for one below its working folder, also where it is absolute.
+    let storage = format!("sqlite:///{FILE}");
     let listener = format!("tcp://127.0.0.1:{port}");
     let mut command = Command::new(program);
     command
         .arg("broker")
         .args(["--listener-url", &listener])
         .args(["--advertised-listener-url", &listener])
-        .arg("--storage-engine")
-        .arg(format!("sqlite://{}", database(&folder).display()));
+        .args(["--storage-engine", &storage])
+        .current_dir(&folder);
     Ok(command)
 }
 
 fn database(folder: &Path) -> PathBuf {
-    folder.join("tansu.db")
+    folder.join(FILE)
 }
