@@ -89,7 +89,7 @@ pub struct WindowAggregator {
     start: Option<Standing>,
     windows: PartitionWindows,
     /// Counted again, waiting to join.
-    rebuilt: States,
+    recounted: States,
     rebuilding: bool,
     backoff: Backoff,
     at_end_since: Option<Instant>,
@@ -114,7 +114,7 @@ impl WindowAggregator {
             consumer: None,
             start,
             windows,
-            rebuilt: Vec::new(),
+            recounted: Vec::new(),
             rebuilding: false,
             backoff: Self::fresh_backoff(),
             at_end_since: None,
@@ -147,6 +147,7 @@ impl WindowAggregator {
 
     /// Counts what is down from Bronze, while the consumer goes on.
     fn rebuild(&mut self, ctx: &mut Context<Self>) {
+        self.setup.board.recounting(&self.source, true);
         let wanted: Vec<_> = self.windows.down().into_iter().map(|i| (i, self.plan(i).clone())).collect();
         let (served, source) = (self.served.clone(), self.source.clone());
         let work = async move { recount::rebuild(&served, &source, &wanted).await.map_err(|e| e.to_string()) };
@@ -155,10 +156,10 @@ impl WindowAggregator {
             let outcome = outcome.unwrap_or_else(|panic| Err(format!("recount: {panic}")));
             match (outcome, windows.consumer.clone()) {
                 (Ok(states), Some(consumer)) => {
-                    windows.rebuilt = states;
+                    windows.recounted = states;
                     ctx.spawn(consumer.send(JoinWindows).into_actor(windows).map(|joined, windows, ctx| {
-                        windows.rebuilding = false;
-                        windows.rebuilt.clear();
+                        windows.rebuilt();
+                        windows.recounted.clear();
                         if joined.unwrap_or(false) && windows.windows.down().is_empty() {
                             windows.backoff = WindowAggregator::fresh_backoff();
                             tracing::info!(source = %windows.source, "Fast-agg windows are live again");
@@ -168,16 +169,21 @@ impl WindowAggregator {
                     }));
                 }
                 (Ok(_), None) => {
-                    windows.rebuilding = false;
+                    windows.rebuilt();
                     windows.rebuild_later(ctx);
                 }
                 (Err(error), _) => {
                     tracing::info!(source = %windows.source, error, "windows not counted yet");
-                    windows.rebuilding = false;
+                    windows.rebuilt();
                     windows.rebuild_later(ctx);
                 }
             }
         }));
+    }
+
+    fn rebuilt(&mut self) {
+        self.rebuilding = false;
+        self.setup.board.recounting(&self.source, false);
     }
 
     fn join(&mut self, states: States) {
@@ -304,7 +310,7 @@ impl Handler<GoLive> for WindowAggregator {
     type Result = AtomicResponse<Self, bool>;
 
     fn handle(&mut self, _: GoLive, _: &mut Context<Self>) -> Self::Result {
-        let states = std::mem::take(&mut self.rebuilt);
+        let states = std::mem::take(&mut self.recounted);
         let (served, source) = (self.served.clone(), self.source.clone());
         let work = self
             .setup

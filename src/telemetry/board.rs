@@ -195,6 +195,13 @@ impl Board {
         self.with(source, |p| p.realtime_at(position, Instant::now()));
     }
 
+    /// The partition's windows are being counted again from Bronze, or no longer.
+    pub fn recounting(&self, source: &Source, recounting: bool) {
+        self.with(source, |p| {
+            p.recounting_since = if recounting { p.recounting_since.or_else(|| Some(Instant::now())) } else { None };
+        });
+    }
+
     /// What the partition's consumer does now.
     pub fn partition_phase(&self, source: &Source, phase: PartitionPhase) {
         self.with(source, |p| p.phase = phase);

@@ -101,6 +101,13 @@ fn partition_reason(source: &Source, p: &PartitionState, now: Instant, limits: L
     sinks.into_iter().find_map(|(sink, progress, interval, hint)| {
         let waited = progress.waiting(now).filter(|w| *w > interval + limits.stall)?;
         let pending = p.position() - progress.position;
+        let hint = match p.recounting_since.filter(|_| sink == "realtime") {
+            Some(since) => &format!(
+                "its windows have been counted again from Bronze for {} and catch up by themselves",
+                seconds(now.saturating_duration_since(since))
+            ),
+            None => hint,
+        };
         Some(format!(
             "partition {source} ({phase}) has {pending} records that {sink} has not taken for {}; {hint}",
             seconds(waited)
@@ -182,6 +189,20 @@ mod tests {
         assert!(stuck.reasons[0].contains("5 records that bronze has not taken for 92 s"), "{:?}", stuck.reasons);
         board.bronze_at(&source(0), 15);
         assert!(after(&board, 9_999).ready);
+    }
+
+    #[test]
+    fn windows_that_are_counted_again_are_behind_for_that_reason() {
+        let board = running_board();
+        board.consumed(&source(0), &Consumed { records: 5, next: 15, ..Consumed::default() });
+        board.bronze_at(&source(0), 15);
+        board.recounting(&source(0), true);
+        assert!(after(&board, 60).ready);
+        let behind = after(&board, 62).reasons.join("\n");
+        assert!(behind.contains("5 records that realtime has not taken for 62 s"), "{behind}");
+        assert!(behind.contains("counted again from Bronze for 62 s"), "{behind}");
+        board.recounting(&source(0), false);
+        assert!(after(&board, 62).reasons[0].ends_with("see whether ClickHouse answers"));
     }
 
     #[test]

@@ -119,6 +119,8 @@ pub struct PartitionState {
     pub mark: Option<i64>,
     /// Bytes that its window totals hold.
     pub windows_bytes: u64,
+    /// Since when its windows are being counted again from Bronze; none when they are not.
+    pub recounting_since: Option<Instant>,
     /// When the read position, Bronze's or realtime's last moved.
     pub last_progress: Instant,
     pub(super) bound: Duration,
@@ -139,6 +141,7 @@ impl PartitionState {
             end_offset: None,
             mark: acquired.mark,
             windows_bytes: 0,
+            recounting_since: None,
             last_progress: now,
             bound: acquired.bound,
             bronze_flush_interval: acquired.bronze_flush_interval,
