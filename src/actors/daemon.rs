@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::budget::Budget;
+use super::disks;
 use super::pipeline::{PipelineSupervisor, StopPipeline};
 use super::scheduler;
 use super::setup::Setup;
@@ -66,6 +67,7 @@ async fn serve(
     board.memory_budget(server.memory.budget.0);
     let recorder = Recorder::global().context("cannot install the metrics recorder")?;
     let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
+    disks::watch(&server, &board, &io);
     let clickhouse = {
         let _runtime = io.enter();
         serving::Client::new(&server.clickhouse)?

@@ -5,6 +5,7 @@ mod bronze;
 pub mod budget;
 mod consumer;
 mod daemon;
+mod disks;
 mod pipeline;
 mod realtime;
 mod recount;

@@ -8,6 +8,7 @@ use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
 use super::batch::BatchState;
+use super::disk::Space;
 use super::partition::{Acquired, Consumed, PartitionPhase, PartitionState};
 use crate::kafka::Source;
 
@@ -135,6 +136,8 @@ struct Inner {
     sinks: DashMap<String, SinkState>,
     /// By pipeline.
     batches: DashMap<String, BatchState>,
+    /// By place: `data`, `lakehouse`.
+    disks: DashMap<&'static str, Space>,
     /// Bytes that each pipeline's Bronze writer holds.
     bronze_bytes: DashMap<String, u64>,
     memory_budget: AtomicU64,
@@ -149,6 +152,7 @@ impl Default for Inner {
             actors: DashMap::new(),
             sinks: DashMap::new(),
             batches: DashMap::new(),
+            disks: DashMap::new(),
             bronze_bytes: DashMap::new(),
             memory_budget: AtomicU64::new(0),
         }
@@ -271,6 +275,11 @@ impl Board {
         write(&mut self.inner.batches.entry(pipeline.to_owned()).or_default());
     }
 
+    /// The room on the disk of a place.
+    pub fn disk(&self, place: &'static str, space: Space) {
+        self.inner.disks.insert(place, space);
+    }
+
     /// The whole memory budget, in bytes.
     pub fn memory_budget(&self, bytes: u64) {
         self.inner.memory_budget.store(bytes, Ordering::Relaxed);
@@ -335,6 +344,11 @@ impl Board {
     /// The batches of all pipelines, by name.
     pub fn batches(&self) -> Vec<(String, BatchState)> {
         sorted(self.inner.batches.iter().map(|e| (e.key().clone(), e.value().clone())))
+    }
+
+    /// The room on the disks of the daemon's places.
+    pub fn disks(&self) -> Vec<(&'static str, Space)> {
+        sorted(self.inner.disks.iter().map(|e| (*e.key(), *e.value())))
     }
 
     /// Bytes of the memory budget in use, and the whole.

@@ -38,6 +38,13 @@ pub fn render_board(board: &Board, limits: Limits) -> String {
     let (used, budget) = board.memory_bytes();
     text.line(&names::MEMORY_USED, &[], used as f64);
     text.line(&names::MEMORY_BUDGET, &[], budget as f64);
+    let disks = board.disks();
+    for (place, space) in &disks {
+        text.line(&names::DISK_FREE, &[place], space.free_bytes as f64);
+    }
+    for (place, space) in &disks {
+        text.line(&names::DISK_SIZE, &[place], space.size_bytes as f64);
+    }
     text.line(&names::UPTIME, &[], now.saturating_duration_since(board.started()).as_secs_f64());
     if let Some(bytes) = process::resident_bytes() {
         text.line(&names::PROCESS_RESIDENT, &[], bytes as f64);

@@ -5,6 +5,7 @@
 
 mod batch;
 mod board;
+mod disk;
 mod exposition;
 mod health;
 mod http;
@@ -17,6 +18,7 @@ mod status;
 
 pub use batch::{BatchEnded, BatchRunning, BatchState, BatchStatus, Freshness};
 pub use board::{ActorId, ActorPhase, ActorState, Board, DaemonPhase, SinkCondition, SinkState};
+pub use disk::{Space, space};
 pub use exposition::render_board;
 pub use health::{Limits, Readiness, readiness};
 pub use http::{ListenError, Listener};

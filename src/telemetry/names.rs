@@ -212,6 +212,14 @@ pub const MEMORY_USED: Definition = board(
 );
 pub const MEMORY_BUDGET: Definition =
     board("boathouse_memory_budget_bytes", Kind::Gauge, &[], "The memory budget (memory.budget).");
+pub const DISK_FREE: Definition = board(
+    "boathouse_disk_free_bytes",
+    Kind::Gauge,
+    &["place"],
+    "Room on the file system of a local place: data (data_dir), lakehouse.",
+);
+pub const DISK_SIZE: Definition =
+    board("boathouse_disk_size_bytes", Kind::Gauge, &["place"], "Size of the file system of a local place.");
 pub const UPTIME: Definition = board("boathouse_uptime_seconds", Kind::Gauge, &[], "Time since the daemon started.");
 pub const PROCESS_RESIDENT: Definition =
     board("process_resident_memory_bytes", Kind::Gauge, &[], "Resident memory of the daemon.");
@@ -336,6 +344,8 @@ pub const ALL: &[&Definition] = &[
     &SINK_UP,
     &MEMORY_USED,
     &MEMORY_BUDGET,
+    &DISK_FREE,
+    &DISK_SIZE,
     &UPTIME,
     &PROCESS_RESIDENT,
     &PROCESS_CPU,

@@ -22,6 +22,7 @@ mod mend;
 mod odd_state;
 mod poison;
 mod producer;
+mod prometheus;
 mod reference;
 mod scheduler;
 mod serving;

@@ -61,7 +61,7 @@ const ALL_DONE: [&str; 6] = [
 ];
 
 /// A daemon whose sinks hold some events, stopped or not.
-async fn filled(engine: &Engine, prefix: &str) -> (Site, crate::support::daemon::Daemon) {
+pub(crate) async fn filled(engine: &Engine, prefix: &str) -> (Site, crate::support::daemon::Daemon) {
     let kafka = broker().await;
     let topic = kafka.new_topic(prefix, 3).await;
     let site = Site::new(kafka.address(), &engine.url, &topic);

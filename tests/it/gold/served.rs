@@ -285,6 +285,7 @@ async fn every_panel_of_the_gold_dashboard_finds_rows() {
         assert!(panel["description"].as_str().is_some_and(|d| !d.is_empty()), "{}", panel["title"]);
         for target in panel["targets"].as_array().expect("targets") {
             let sql = target["rawSql"].as_str().expect("SQL");
+            let sql = crate::grafana::with_variables(sql, &dashboard, |v| crate::grafana::offered(&engine, v));
             let rows = engine.sql(&format!("{sql} FORMAT TSV"));
             assert!(!rows.is_empty(), "{} finds nothing: {sql}", panel["title"]);
             if target["queryType"] == "timeseries" {

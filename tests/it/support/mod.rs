@@ -6,5 +6,6 @@ pub mod broker;
 pub mod daemon;
 pub mod engine;
 pub mod mariadb;
+pub mod prometheus;
 pub mod python;
 pub mod soak;
