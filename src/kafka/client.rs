@@ -34,6 +34,9 @@ const ENDS: Duration = Duration::from_secs(2);
 /// How often the topic's id is asked for, and how long the broker may take to tell it.
 const TOPIC: Duration = Duration::from_secs(10);
 const TOPIC_ASK: Duration = Duration::from_secs(2);
+/// How long the broker may take to tell a partition's ends. A broker answers in order, so that the question waits behind a
+/// fetch under way.
+const END_ASK: Duration = Duration::from_secs(3);
 
 /// A partition as the broker has it at the moment of its assignment.
 #[derive(Debug, Clone)]
@@ -330,7 +333,7 @@ fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Send
     let partitions: Vec<i32> = consumer.context().lock().keys().copied().collect();
     let mut ends = Vec::with_capacity(partitions.len());
     for partition in partitions {
-        match consumer.fetch_watermarks(topic, partition, Duration::from_secs(1)) {
+        match consumer.fetch_watermarks(topic, partition, END_ASK) {
             Ok((low, high)) => ends.push((partition, low..high)),
             Err(error) => {
                 let _ = events.blocking_send(ClientEvent::Reachable(Err(error.to_string())));

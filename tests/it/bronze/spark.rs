@@ -1,12 +1,12 @@
 //! A table that the daemon wrote, read by Apache Spark: every value against what delta-rs reads.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::broker::{Record, broker};
 use crate::support::daemon::{Site, produce};
 use crate::support::engine::Engine;
+use crate::support::not_checked;
 use crate::support::python::{python, python_of};
 
 /// The folder of the jars that let Spark read Delta; none where no Java is, which is said past the test's capture.
@@ -15,8 +15,7 @@ fn jars() -> Option<PathBuf> {
     let check = Command::new(&script).arg("--check").output().unwrap();
     if !check.status.success() {
         let why = String::from_utf8_lossy(&check.stderr);
-        #[expect(clippy::explicit_write, reason = "eprintln! would be caught, and nobody would see it")]
-        writeln!(std::io::stderr(), "NOT CHECKED: that Spark reads Bronze ({})", why.trim()).unwrap();
+        not_checked(&format!("that Spark reads Bronze ({})", why.trim()));
         return None;
     }
     let made = Command::new(&script).output().unwrap();
