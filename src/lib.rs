@@ -12,7 +12,7 @@
 //! 8. [`batch`]: every hour Bronze's new rows become silver, silver's touched dates become gold, gold is served.
 //!
 //! [`config`] is the only room that reads files or the environment; [`telemetry`] names every metric;
-//! [`cli`] has one file per subcommand.
+//! [`console`] shows all of it in a browser; [`cli`] has one file per subcommand.
 
 // A panic is survived by supervision, but it is no way to report an error; an exception says why it cannot happen.
 #![warn(clippy::unwrap_used, clippy::expect_used)]
@@ -25,6 +25,7 @@ pub mod bench;
 pub mod bronze;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod engine;
 pub mod event;
 pub mod failpoint;

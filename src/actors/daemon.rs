@@ -18,7 +18,8 @@ use super::scheduler;
 use super::setup::Setup;
 use super::supervise::{Backoff, Ended, launch};
 use crate::batch;
-use crate::config::{Config, Pipeline, Server};
+use crate::config::{Config, Pipeline, Server, Setting};
+use crate::console::{Console, Given};
 use crate::kafka;
 use crate::serving;
 use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder, names};
@@ -34,7 +35,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 const PARTITIONS: usize = 8;
 
 /// Runs until a signal asks it to stop and everything in hand is durable, or the deadline has passed.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, settings: Vec<Setting>) -> anyhow::Result<()> {
     keep_freed_memory();
     let server = Arc::new(config.server);
     let _lock = lock(&server.data_dir)?;
@@ -47,7 +48,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot start the I/O runtime")?;
     let batch = batch::run::threads::runtime(server.batch.threads).context("cannot start the batch threads")?;
     let runtimes = (io.handle().clone(), batch.handle().clone());
-    let outcome = System::new().block_on(serve(server, config.pipelines, instance, runtimes));
+    let outcome = System::new().block_on(serve(server, config.pipelines, settings, instance, runtimes));
     // What a task still does is done again by the next start.
     batch.shutdown_background();
     io.shutdown_timeout(Duration::from_secs(1));
@@ -57,6 +58,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(
     server: Arc<Server>,
     pipelines: Vec<Arc<Pipeline>>,
+    settings: Vec<Setting>,
     instance: String,
     (io, batch_threads): (tokio::runtime::Handle, tokio::runtime::Handle),
 ) -> anyhow::Result<()> {
@@ -68,6 +70,12 @@ async fn serve(
     let recorder = Recorder::global().context("cannot install the metrics recorder")?;
     let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
     disks::watch(&server, &board, &io);
+    let console = if server.console.listen.is_empty() {
+        None
+    } else {
+        let (board, limits, pipelines) = (board.clone(), Limits::default(), pipelines.clone());
+        Some(Console::start(Given { board, limits, server: server.clone(), pipelines, settings })?)
+    };
     let clickhouse = {
         let _runtime = io.enter();
         serving::Client::new(&server.clickhouse)?
@@ -111,6 +119,7 @@ async fn serve(
         pipelines = pipelines.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
         kafka = server.kafka.brokers,
         metrics = %listener.address(),
+        console = console.as_ref().map(|console| console.address().to_string()),
         "boathouse runs"
     );
 
@@ -142,6 +151,9 @@ async fn serve(
         }
         _ = interrupt.recv() => tracing::warn!("stopped at once; what was not drained is read again at the next start"),
         _ = terminate.recv() => tracing::warn!("stopped at once; what was not drained is read again at the next start"),
+    }
+    if let Some(console) = console {
+        console.stop().await;
     }
     listener.stop().await;
     for arbiter in &arbiters {

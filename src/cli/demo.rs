@@ -44,6 +44,9 @@ pub struct DemoCommand {
     /// Port of the daemon's metrics and health checks.
     #[arg(long, default_value_t = 9464)]
     metrics_port: u16,
+    /// Port of the console.
+    #[arg(long, default_value_t = 8082)]
+    console_port: u16,
     /// Stop by itself after this time, such as 90s.
     #[arg(long = "for", value_parser = humantime::parse_duration, value_name = "DURATION")]
     duration: Option<Duration>,

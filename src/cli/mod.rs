@@ -12,7 +12,7 @@ pub mod demo;
 mod kafka;
 mod lake;
 mod mend;
-mod output;
+pub(crate) mod output;
 mod quality;
 mod reconcile;
 mod run;

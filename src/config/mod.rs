@@ -24,7 +24,7 @@ pub use pipeline::{
 };
 pub use schedule::{CatchUp, DatabaseUrl, History, Schedule};
 pub use server::{
-    Batch, ClickHouse, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown,
+    Batch, ClickHouse, Console, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown,
 };
 
 pub use validate::BRONZE_COLUMNS;

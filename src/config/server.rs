@@ -22,6 +22,7 @@ pub struct Server {
     pub lakehouse: Lakehouse,
     pub clickhouse: ClickHouse,
     pub metrics: Metrics,
+    pub console: Console,
     pub pipelines: Pipelines,
     pub memory: Memory,
     pub batch: Batch,
@@ -38,6 +39,7 @@ impl Default for Server {
             lakehouse: Lakehouse::default(),
             clickhouse: ClickHouse::default(),
             metrics: Metrics::default(),
+            console: Console::default(),
             pipelines: Pipelines::default(),
             memory: Memory::default(),
             batch: Batch::default(),
@@ -170,6 +172,33 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self { listen: "127.0.0.1:9464".into() }
+    }
+}
+
+/// The web console and the API.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Console {
+    /// Address of the console and of `/api/v1`; an empty text switches both off.
+    pub listen: String,
+    /// A session ends after this time without a request.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub session_idle: Duration,
+    /// File with the certificate chain (PEM); with it the console speaks HTTPS alone.
+    pub tls_certificate: Option<PathBuf>,
+    /// File with the certificate's private key (PEM).
+    pub tls_key: Option<PathBuf>,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8082".into(),
+            session_idle: Duration::from_secs(12 * 3600),
+            tls_certificate: None,
+            tls_key: None,
+        }
     }
 }
 

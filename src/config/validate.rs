@@ -140,6 +140,24 @@ pub(super) fn server(server: &Server, places: &Places, errors: &mut ConfigErrors
         let message = format!("`metrics.listen` \"{}\" is not an address and port", server.metrics.listen);
         add("metrics.listen", message, "as in \"127.0.0.1:9464\"");
     }
+    if !server.console.listen.is_empty() && !is_host_port(&server.console.listen) {
+        let message = format!("`console.listen` \"{}\" is not an address and port", server.console.listen);
+        add("console.listen", message, "as in \"127.0.0.1:8082\", or \"\" for no console");
+    }
+    let tls = [
+        ("console.tls_certificate", &server.console.tls_certificate, &server.console.tls_key),
+        ("console.tls_key", &server.console.tls_key, &server.console.tls_certificate),
+    ];
+    for (path, file, other) in tls {
+        let Some(file) = file else { continue };
+        if other.is_none() {
+            add(path, format!("`{path}` is set without its pair"), "set console.tls_certificate and console.tls_key");
+        }
+        if let Err(e) = readable(file) {
+            let message = format!("`{path}` {} cannot be read: {e}", file.display());
+            add(path, message, "is it mounted, and may this user read it?");
+        }
+    }
     if server.memory.budget.0 < 16 << 20 {
         add("memory.budget", format!("`memory.budget` is {}", server.memory.budget), "give it at least 16MiB");
     }

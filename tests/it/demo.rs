@@ -10,18 +10,20 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 struct Demo {
-    ports: [u16; 3],
+    ports: [u16; 4],
 }
 
 impl Demo {
     fn new() -> Self {
-        Self { ports: [ports::free(), ports::free(), ports::free()] }
+        Self { ports: [ports::free(), ports::free(), ports::free(), ports::free()] }
     }
 
     fn command(&self, data: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_boathouse"));
         command.arg("demo").arg("--data").arg(data).args(arguments);
-        for (name, port) in ["--kafka-port", "--clickhouse-port", "--metrics-port"].into_iter().zip(self.ports) {
+        for (name, port) in
+            ["--kafka-port", "--clickhouse-port", "--metrics-port", "--console-port"].into_iter().zip(self.ports)
+        {
             command.arg(name).arg(port.to_string());
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -69,7 +71,9 @@ async fn the_demo_runs_stops_in_order_and_goes_on_where_it_stopped() {
 #[tokio::test]
 async fn a_port_in_use_is_named_with_what_to_set() {
     let folder = tempfile::tempdir().unwrap();
-    for (index, option) in ["--kafka-port", "--clickhouse-port", "--metrics-port"].into_iter().enumerate() {
+    for (index, option) in
+        ["--kafka-port", "--clickhouse-port", "--metrics-port", "--console-port"].into_iter().enumerate()
+    {
         let demo = Demo::new();
         let taken = std::net::TcpListener::bind(("127.0.0.1", demo.ports[index])).unwrap();
         let output = demo.run(&folder.path().join("data"), &["--for", "1s"]).await;

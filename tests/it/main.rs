@@ -9,6 +9,7 @@ mod bronze;
 mod by_hand;
 mod cli;
 mod config;
+mod console;
 mod corpus;
 mod crash;
 mod demo;

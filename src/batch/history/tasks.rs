@@ -32,6 +32,20 @@ impl History {
         rows.iter().map(|row| self.read_attempt(row)).collect()
     }
 
+    /// The attempts of a run and of all that came after it, each with its run.
+    pub async fn attempts_since(&self, run_id: &str) -> Result<Vec<(String, Attempt)>, HistoryError> {
+        let fail = self.error("reading the tasks of runs");
+        let rows = sqlx::query(
+            "SELECT run_id, task, attempt, try_number, state, started_us, ended_us, rows_in, rows_out, rows_refused, summary, error \
+             FROM attempts WHERE run_id >= ? ORDER BY started_us, task, attempt",
+        )
+        .bind(run_id)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(&fail)?;
+        rows.iter().map(|row| Ok((row.try_get("run_id").map_err(&fail)?, self.read_attempt(row)?))).collect()
+    }
+
     /// Notes that an attempt begins.
     pub async fn begin_attempt(&self, new: &NewAttempt) -> Result<(), HistoryError> {
         sqlx::query(

@@ -70,6 +70,7 @@ impl Site {
             ("LAKEHOUSE__URI", folder.join("lakehouse").display().to_string()),
             ("CLICKHOUSE__URL", engine.url()),
             ("METRICS__LISTEN", format!("127.0.0.1:{metrics_port}")),
+            ("CONSOLE__LISTEN", format!("127.0.0.1:{}", ports::free())),
         ];
         let overrides: Vec<(String, String)> =
             overrides.into_iter().map(|(key, value)| (format!("BOATHOUSE__{key}"), value)).collect();

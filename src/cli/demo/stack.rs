@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use super::DemoCommand;
 use super::look;
 use crate::config::{Config, DEFAULT_PATHS, Loaded, Schedule, process_env};
+use crate::console::{FIRST_USER, Users};
 use crate::producer::sender::{self, Pace};
 use crate::producer::topic;
 use crate::servers::engine::program_beside_us;
@@ -38,6 +39,7 @@ pub(super) struct Settings {
     kafka_port: u16,
     clickhouse_port: u16,
     pub(super) metrics_port: u16,
+    console_port: u16,
     rate: f64,
     users: u32,
 }
@@ -62,6 +64,7 @@ impl Settings {
             kafka_port: command.kafka_port,
             clickhouse_port: command.clickhouse_port,
             metrics_port: command.metrics_port,
+            console_port: command.console_port,
             rate: command.rate,
             users: command.users,
             data,
@@ -92,6 +95,7 @@ impl Settings {
             ("LAKEHOUSE__URI", self.data.join("lakehouse").display().to_string()),
             ("CLICKHOUSE__URL", self.clickhouse_url()),
             ("METRICS__LISTEN", format!("127.0.0.1:{}", self.metrics_port)),
+            ("CONSOLE__LISTEN", format!("127.0.0.1:{}", self.console_port)),
         ];
         let addresses = addresses.into_iter().map(|(key, value)| (key.to_owned(), value));
         addresses.chain(schedules).map(|(key, value)| (format!("BOATHOUSE__{key}"), value)).collect()
@@ -141,6 +145,7 @@ impl Stack {
         Broker::require_port(&settings.choice, settings.kafka_port)?;
         Engine::require_port(settings.clickhouse_port)?;
         ports::require_free("the daemon", settings.metrics_port, "choose another one with --metrics-port")?;
+        ports::require_free("the console", settings.console_port, "choose another one with --console-port")?;
         say("Starting the Kafka broker and the ClickHouse engine …");
         // Both are waits; side by side they take as long as the longer one.
         let (broker, engine) = std::thread::scope(|scope| {
@@ -183,6 +188,11 @@ impl Stack {
         }
 
         self.start_daemon(settings, &brokers, stop)?;
+        let password = match Users::first_password(&settings.data) {
+            Some(password) => format!("sign in as {FIRST_USER}, password {password}"),
+            None => "your name and password as before".to_owned(),
+        };
+        say(&format!("  console           http://127.0.0.1:{}  ({password})", settings.console_port));
         say(&format!(
             "  daemon            http://127.0.0.1:{0}/status  (also /metrics, /healthz, /readyz)",
             settings.metrics_port

@@ -15,6 +15,7 @@ pub struct Site {
     pub folder: PathBuf,
     pub topic: String,
     pub metrics_port: u16,
+    pub console_port: u16,
     brokers: String,
     clickhouse: String,
     /// Further environment, such as `BOATHOUSE_FAIL_POINT`.
@@ -43,6 +44,7 @@ impl Site {
             folder,
             topic: topic.into(),
             metrics_port: free_port(),
+            console_port: free_port(),
             brokers: brokers.into(),
             clickhouse: clickhouse.into(),
             environment: Vec::new(),
@@ -64,6 +66,7 @@ impl Site {
             folder,
             topic: self.topic.clone(),
             metrics_port: free_port(),
+            console_port: free_port(),
             brokers: self.brokers.clone(),
             clickhouse: self.clickhouse.clone(),
             environment,
@@ -92,6 +95,7 @@ impl Site {
             .env("BOATHOUSE__LAKEHOUSE__URI", self.lakehouse())
             .env("BOATHOUSE__CLICKHOUSE__URL", &self.clickhouse)
             .env("BOATHOUSE__METRICS__LISTEN", format!("127.0.0.1:{}", self.metrics_port))
+            .env("BOATHOUSE__CONSOLE__LISTEN", format!("127.0.0.1:{}", self.console_port))
             .env("BOATHOUSE__LOG__FILTER", "info,boathouse=debug,buoyant_kernel=off")
             .envs(self.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         command

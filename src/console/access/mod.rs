@@ -1,0 +1,156 @@
+//! Who may come in: users, sessions, tokens, and the slowing down of those who guess.
+
+mod role;
+pub mod secret;
+mod sessions;
+mod throttle;
+mod users;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+pub use role::{Role, is_public, needed};
+pub use sessions::Sessions;
+use throttle::Throttle;
+pub use users::{FIRST_USER, Users};
+
+/// Who makes a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The user's name, or the token's.
+    pub name: String,
+    pub role: Role,
+    pub via: Via,
+}
+
+/// How a caller proved who they are.
+#[derive(Debug, Clone)]
+pub enum Via {
+    Session {
+        /// The session's id, as the cookie has it.
+        id: String,
+        csrf: String,
+    },
+    Token,
+}
+
+impl Caller {
+    /// What forms must bring along; empty for programs, which have no forms.
+    pub fn csrf(&self) -> &str {
+        match &self.via {
+            Via::Session { csrf, .. } => csrf,
+            Via::Token => "",
+        }
+    }
+
+    pub fn may(&self, role: Role) -> bool {
+        self.role >= role
+    }
+}
+
+/// How a try to sign in ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignIn {
+    /// The id of the new session.
+    Welcome(String),
+    Wrong,
+    /// Too many failures: not even looked at.
+    Wait(Duration),
+}
+
+/// Everything about access, shared by the console's threads.
+#[derive(Clone)]
+pub struct Access {
+    users: Arc<RwLock<Users>>,
+    pub sessions: Arc<Sessions>,
+    throttle: Arc<Mutex<Throttle>>,
+    /// One hash at a time: passwords that are guessed in parallel must not take the stream's cores and memory.
+    hashing: Arc<Semaphore>,
+}
+
+impl Access {
+    /// Reads the users, or makes the first one; true when it was made now.
+    pub fn open(data_dir: &Path, idle: Duration) -> anyhow::Result<(Self, bool)> {
+        let (users, first) = Users::open(data_dir)?;
+        let access = Self {
+            users: Arc::new(RwLock::new(users)),
+            sessions: Arc::new(Sessions::new(idle)),
+            throttle: Arc::default(),
+            hashing: Arc::new(Semaphore::new(1)),
+        };
+        Ok((access, first))
+    }
+
+    /// Reads the users.
+    pub fn users<T>(&self, read: impl FnOnce(&Users) -> T) -> T {
+        read(&self.users.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the users; takes the time of a hash, so that it belongs on a thread that may wait.
+    pub fn change<T>(&self, write: impl FnOnce(&mut Users) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        write(&mut self.users.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whoever a session's id belongs to.
+    pub fn by_session(&self, id: &str) -> Option<Caller> {
+        let session = self.sessions.find(id, Instant::now())?;
+        // The role as it is now, not as it was at the sign-in.
+        let role = self.users(|users| users.user(&session.user).map(|user| user.role))?;
+        Some(Caller { name: session.user, role, via: Via::Session { id: id.to_owned(), csrf: session.csrf } })
+    }
+
+    /// Whoever a token belongs to.
+    pub fn by_token(&self, text: &str) -> Option<Caller> {
+        self.users(|users| {
+            users.token(text).map(|token| Caller {
+                name: format!("token:{}", token.name),
+                role: token.role,
+                via: Via::Token,
+            })
+        })
+    }
+
+    /// Tries a password; a session begins when it is right, under a new id.
+    pub async fn sign_in(&self, name: &str, password: &str, from: Option<IpAddr>) -> SignIn {
+        let keys = [format!("user {name}"), format!("from {}", from.map(|ip| ip.to_string()).unwrap_or_default())];
+        let Ok(_one_at_a_time) = self.hashing.acquire().await else { return SignIn::Wrong };
+        // Behind the queue: what came at the same time has been counted.
+        if let Some(wait) = self.throttle(|t| keys.iter().filter_map(|key| t.wait(key, Instant::now())).max()) {
+            return SignIn::Wait(wait);
+        }
+        if !self.verify(name, password).await {
+            self.throttle(|t| keys.iter().for_each(|key| t.failed(key, Instant::now())));
+            return SignIn::Wrong;
+        }
+        self.throttle(|t| keys.iter().for_each(|key| t.succeeded(key)));
+        // It has been seen; whoever finds the file later finds nothing.
+        let file = self.users(Users::first_password_file);
+        if name == FIRST_USER && file.exists() && std::fs::remove_file(&file).is_err() {
+            tracing::warn!(file = %file.display(), "the first password could not be taken away; delete the file");
+        }
+        SignIn::Welcome(self.sessions.begin(name, Instant::now()))
+    }
+
+    /// Whether this is the user's password.
+    pub async fn fits(&self, name: &str, password: &str) -> bool {
+        let Ok(_one_at_a_time) = self.hashing.acquire().await else { return false };
+        self.verify(name, password).await
+    }
+
+    async fn verify(&self, name: &str, password: &str) -> bool {
+        if password.len() > secret::PASSWORD_BYTES_MAX {
+            return false;
+        }
+        let hash = self.users(|users| users.password_hash(name));
+        let password = password.to_owned();
+        tokio::task::spawn_blocking(move || secret::fits(&password, hash.as_deref())).await.unwrap_or(false)
+    }
+
+    fn throttle<T>(&self, work: impl FnOnce(&mut Throttle) -> T) -> T {
+        work(&mut self.throttle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

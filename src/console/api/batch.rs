@@ -1,0 +1,127 @@
+//! Runs and schedules.
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::history::{Attempt, Run};
+use crate::batch::run::graph::Task;
+use crate::console::pages::batch::{cancel_one, known, request, retry_one, set_paused};
+use crate::console::pages::run::find;
+use crate::console::problem::Problem;
+use crate::console::shared::Shared;
+
+/// Runs that one call answers at most.
+const RUNS_MAX: u32 = 1_000;
+
+fn json(problem: Problem) -> Problem {
+    Problem { json: true, ..problem }
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+pub struct Which {
+    /// Runs of this pipeline alone.
+    pipeline: Option<String>,
+    /// How many of the newest; 20 without it.
+    limit: Option<u32>,
+}
+
+pub async fn runs(which: web::Query<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let Which { pipeline, limit } = which.into_inner();
+    let limit = limit.unwrap_or(20).min(RUNS_MAX);
+    let work = move |history: crate::batch::history::History| async move {
+        Ok(history.runs(pipeline.as_deref(), limit).await?)
+    };
+    let runs: Vec<Run> = shared.desk.history(work).await.map_err(Problem::from).map_err(json)?;
+    Ok(HttpResponse::Ok().json(runs))
+}
+
+/// A run and every attempt at its tasks.
+#[derive(Serialize)]
+pub struct WholeRun {
+    #[serde(flatten)]
+    run: Run,
+    attempts: Vec<Attempt>,
+}
+
+pub async fn run(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let found = find(&shared, &id).await.map_err(json)?;
+    Ok(HttpResponse::Ok().json(WholeRun { run: found.run, attempts: found.attempts }))
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+pub struct Lines {
+    /// Lines of this task alone.
+    task: Option<String>,
+    /// Lines after this number, to follow a log.
+    after: Option<i64>,
+}
+
+pub async fn log(
+    id: web::Path<String>,
+    which: web::Query<Lines>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    let task: Option<Task> = which
+        .task
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|e: crate::batch::run::graph::NoTask| json(Problem::refused(e.to_string())))?;
+    let run = find(&shared, &id).await.map_err(json)?.run.run_id;
+    let after = which.after.unwrap_or(0);
+    let work =
+        move |history: crate::batch::history::History| async move { Ok(history.lines(&run, task, after).await?) };
+    let lines = shared.desk.history(work).await.map_err(Problem::from).map_err(json)?;
+    Ok(HttpResponse::Ok().json(lines))
+}
+
+/// A run to start.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRun {
+    /// The pipeline.
+    pipeline: String,
+}
+
+/// A run that was asked for.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Asked {
+    run_id: String,
+}
+
+pub async fn trigger(new: web::Json<NewRun>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let run_id = request(&shared, &new.pipeline).await.map_err(json)?;
+    Ok(HttpResponse::Accepted().json(Asked { run_id }))
+}
+
+pub async fn cancel(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    cancel_one(&shared, &id).await.map_err(json)?;
+    Ok(HttpResponse::Accepted().json(Asked { run_id: id.into_inner() }))
+}
+
+pub async fn retry(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    retry_one(&shared, &id).await.map_err(json)?;
+    Ok(HttpResponse::Accepted().json(Asked { run_id: id.into_inner() }))
+}
+
+/// A schedule after a change.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Schedule {
+    pipeline: String,
+    paused: bool,
+    /// False when it was so already.
+    changed: bool,
+}
+
+async fn set(shared: &Shared, pipeline: &str, paused: bool) -> Result<HttpResponse, Problem> {
+    let changed = set_paused(shared, pipeline, paused).await.map_err(json)?;
+    Ok(HttpResponse::Ok().json(Schedule { pipeline: known(shared, pipeline).map_err(json)?, paused, changed }))
+}
+
+pub async fn pause(pipeline: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    set(&shared, &pipeline, true).await
+}
+
+pub async fn resume(pipeline: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    set(&shared, &pipeline, false).await
+}

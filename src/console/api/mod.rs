@@ -1,0 +1,30 @@
+//! `/api/v1`: everything that the console does, for programs.
+
+mod admin;
+mod batch;
+mod status;
+
+use actix_web::web;
+
+/// All calls.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/api/v1/status", web::get().to(status::status))
+        .route("/api/v1/hour", web::get().to(status::hour))
+        .route("/api/v1/session", web::get().to(status::session))
+        .route("/api/v1/users", web::get().to(admin::users))
+        .route("/api/v1/users", web::post().to(admin::put_user))
+        .route("/api/v1/users/{name}", web::delete().to(admin::delete_user))
+        .route("/api/v1/tokens", web::post().to(admin::add_token))
+        .route("/api/v1/tokens/{name}", web::delete().to(admin::delete_token))
+        .route("/api/v1/audit", web::get().to(admin::audit))
+        .route("/api/v1/configuration", web::get().to(admin::configuration))
+        .route("/api/v1/runs", web::get().to(batch::runs))
+        .route("/api/v1/runs", web::post().to(batch::trigger))
+        .route("/api/v1/runs/{id}", web::get().to(batch::run))
+        .route("/api/v1/runs/{id}/log", web::get().to(batch::log))
+        .route("/api/v1/runs/{id}/cancel", web::post().to(batch::cancel))
+        .route("/api/v1/runs/{id}/retry", web::post().to(batch::retry))
+        .route("/api/v1/schedules/{pipeline}/pause", web::post().to(batch::pause))
+        .route("/api/v1/schedules/{pipeline}/resume", web::post().to(batch::resume));
+}

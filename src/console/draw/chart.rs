@@ -1,0 +1,117 @@
+//! A line over time: one measure, its unit, its greatest and its newest value.
+
+use chrono::{DateTime, Utc};
+use maud::{Markup, html};
+
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 150.0;
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 10.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 22.0;
+/// Points that lie further apart are not joined: nothing is known of the time between.
+const GAP_SECONDS: i64 = 30;
+
+/// What a chart shows.
+pub struct Chart<'a> {
+    pub title: &'a str,
+    /// How a value reads, with its unit.
+    pub shown: fn(f64) -> String,
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
+    /// Oldest first.
+    pub points: Vec<(DateTime<Utc>, f64)>,
+}
+
+/// The least round number that is not below `max`, so that the scale is calm while values move.
+fn top_of_scale(max: f64) -> f64 {
+    if max <= 0.0 {
+        return 1.0;
+    }
+    let power = 10f64.powf(max.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= max * 0.999).unwrap_or(max)
+}
+
+impl Chart<'_> {
+    pub fn draw(&self) -> Markup {
+        let newest = self.points.last().map(|point| point.1);
+        let max = self.points.iter().map(|point| point.1).fold(0.0, f64::max);
+        let top = top_of_scale(max);
+        let summary = match newest {
+            Some(now) => format!("now {}, greatest {}", (self.shown)(now), (self.shown)(max)),
+            None => "no value yet".to_owned(),
+        };
+        let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (value / top).clamp(0.0, 1.0));
+        html! {
+            figure.chart {
+                figcaption { span.title { (self.title) } span.now { (newest.map(self.shown).unwrap_or_else(|| "–".into())) } }
+                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (self.title) ": " (summary) } {
+                    @for part in [0.0, 0.5, 1.0] {
+                        line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(y(top * part)) y2=(y(top * part)) {}
+                        text.tick x=(LEFT - 6.0) y=(y(top * part) + 4.0) text-anchor="end" { ((self.shown)(top * part)) }
+                    }
+                    @for (x, label) in self.ticks() {
+                        text.tick x=(x) y=(HEIGHT - 6.0) text-anchor="middle" { (label) }
+                    }
+                    @for run in self.runs() {
+                        @let line = run.iter().map(|(at, value)| format!("{:.1},{:.1}", self.x(*at), y(*value))).collect::<Vec<_>>().join(" ");
+                        @if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                            polygon.area points={ (format!("{:.1}", self.x(first.0))) "," (y(0.0)) " " (line) " " (format!("{:.1}", self.x(last.0))) "," (y(0.0)) } {}
+                            polyline.line points=(line) {}
+                        }
+                    }
+                    @if self.points.len() < 2 {
+                        text.none x=(WIDTH / 2.0) y=(HEIGHT / 2.0) text-anchor="middle" { "The line begins in a few seconds" }
+                    }
+                }
+            }
+        }
+    }
+
+    fn x(&self, at: DateTime<Utc>) -> f64 {
+        let whole = (self.to - self.from).num_milliseconds().max(1) as f64;
+        let share = (at - self.from).num_milliseconds() as f64 / whole;
+        LEFT + (WIDTH - LEFT - RIGHT) * share.clamp(0.0, 1.0)
+    }
+
+    /// Every quarter of an hour of the range's own clock.
+    fn ticks(&self) -> Vec<(f64, String)> {
+        let step = 900;
+        let first = (self.from.timestamp() / step + 1) * step;
+        (first..=self.to.timestamp())
+            .step_by(step as usize)
+            .filter_map(|second| DateTime::from_timestamp(second, 0))
+            .map(|at| (self.x(at), at.format("%H:%M").to_string()))
+            .filter(|(x, _)| *x > LEFT + 14.0 && *x < WIDTH - RIGHT - 14.0)
+            .collect()
+    }
+
+    /// Points that belong together.
+    fn runs(&self) -> Vec<&[(DateTime<Utc>, f64)]> {
+        self.points.chunk_by(|a, b| (b.0 - a.0).num_seconds() <= GAP_SECONDS).filter(|run| run.len() > 1).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn scales_end_at_round_numbers() {
+        let tops = [0.0, 0.3, 1.0, 1.1, 5.2, 99.0, 12_345.0].map(top_of_scale);
+        assert_eq!(tops.map(|t| (t * 10.0).round() / 10.0), [1.0, 0.5, 1.0, 2.0, 10.0, 100.0, 20_000.0]);
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_drawn() {
+        let at = |s| DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::seconds(s);
+        let points = vec![(at(0), 1.0), (at(5), 2.0), (at(500), 3.0), (at(505), 4.0), (at(900), 1.0)];
+        let chart = Chart { title: "t", shown: |v| v.to_string(), from: at(0), to: at(3_600), points };
+        assert_eq!(chart.runs().iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 2]);
+        let text = chart.draw().into_string();
+        assert_eq!(text.matches("<polyline").count(), 2);
+        assert!(!text.contains("style="));
+    }
+}

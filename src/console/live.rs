@@ -1,0 +1,229 @@
+//! Server-sent events: the parts of a page that change, rendered once a second for everybody who looks at that page.
+//! A page that nobody looks at is not rendered.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::{HttpResponse, web};
+use bytes::Bytes;
+use maud::Markup;
+use tokio::sync::watch;
+
+use super::access::{Sessions, Via, secret};
+use super::pages;
+use super::problem::Problem;
+use super::shared::Shared;
+use super::view::View;
+
+/// Pages are rendered anew this often.
+const EVERY: Duration = Duration::from_secs(1);
+/// A word that keeps the connection known to be alive when nothing changes.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Readers at the same time.
+const READERS_MAX: usize = 1_000;
+/// Pages that are looked at at the same time: each run is one of its own.
+const TOPICS_MAX: usize = 200;
+
+/// A page whose parts change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Topic {
+    Overview,
+    Stream,
+    Batch,
+    Actors,
+    Run(String),
+}
+
+impl Topic {
+    fn parse(page: &str) -> Option<Self> {
+        Some(match page {
+            "overview" => Topic::Overview,
+            "stream" => Topic::Stream,
+            "batch" => Topic::Batch,
+            "actors" => Topic::Actors,
+            other => Topic::Run(pages::run_id(other.strip_prefix("run/")?)?.to_owned()),
+        })
+    }
+
+    async fn render(&self, shared: &Shared) -> anyhow::Result<Parts> {
+        Ok(match self {
+            Topic::Overview => pages::overview::parts(shared),
+            Topic::Stream => pages::stream::parts(&shared.look()),
+            Topic::Batch => pages::batch::parts(shared).await?,
+            Topic::Actors => pages::actors::parts(&shared.look()),
+            Topic::Run(id) => pages::run::parts(shared, id).await?,
+        })
+    }
+}
+
+/// The changing parts of a page: id and content.
+pub type Parts = Vec<(&'static str, Markup)>;
+
+/// One rendered part, as it goes over the wire.
+#[derive(Debug, Clone, PartialEq)]
+struct Sent {
+    id: &'static str,
+    digest: [u8; 32],
+    event: Bytes,
+}
+
+type Frame = Arc<[Sent]>;
+
+/// Who looks at what.
+#[derive(Debug, Clone, Default)]
+pub struct Hub {
+    topics: Arc<Mutex<HashMap<Topic, watch::Sender<Frame>>>>,
+    readers: Arc<AtomicUsize>,
+}
+
+impl Hub {
+    fn topics<T>(&self, work: impl FnOnce(&mut HashMap<Topic, watch::Sender<Frame>>) -> T) -> T {
+        work(&mut self.topics.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn join(&self, topic: Topic) -> Option<(watch::Receiver<Frame>, Reader)> {
+        let readers = self.readers.fetch_add(1, Ordering::Relaxed);
+        let reader = Reader(self.readers.clone());
+        let receiver = self.topics(|topics| {
+            if readers >= READERS_MAX || (topics.len() >= TOPICS_MAX && !topics.contains_key(&topic)) {
+                return None;
+            }
+            Some(topics.entry(topic).or_insert_with(|| watch::channel(Arc::from([])).0).subscribe())
+        })?;
+        Some((receiver, reader))
+    }
+
+    /// Ends every connection, so that the server can end.
+    pub fn close(&self) {
+        self.topics(HashMap::clear);
+    }
+
+    /// Looks at the board and renders what is looked at, until the server ends.
+    pub async fn keep(self, shared: Shared) {
+        let pipelines = shared.pipeline_names();
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let look = shared.look();
+            shared.meter(|meter| meter.look(&look.status, &pipelines, Instant::now(), look.now));
+            let wanted = self.topics(|topics| {
+                topics.retain(|_, sender| sender.receiver_count() > 0);
+                topics.keys().cloned().collect::<Vec<_>>()
+            });
+            for topic in wanted {
+                // A history that is away must not hold up the other pages for long.
+                let rendered = tokio::time::timeout(Duration::from_secs(5), topic.render(&shared)).await;
+                let Ok(Ok(parts)) = rendered else { continue };
+                let frame: Frame = parts.into_iter().map(|(id, content)| encode(id, content)).collect();
+                self.topics(|topics| {
+                    if let Some(sender) = topics.get(&topic) {
+                        sender.send_if_modified(|old| {
+                            let changed = *old != frame;
+                            *old = frame;
+                            changed
+                        });
+                    }
+                });
+            }
+        }
+    }
+}
+
+struct Reader(Arc<AtomicUsize>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn encode(id: &'static str, content: Markup) -> Sent {
+    let html = content.into_string();
+    let digest = secret::digest(&html);
+    // As JSON it is one line, as the protocol wants it.
+    let event = format!("event: part\ndata: {}\n\n", serde_json::json!({ "id": id, "html": html }));
+    Sent { id, digest, event: event.into() }
+}
+
+/// `/live/PAGE`: the parts of a page, now and whenever they change.
+pub async fn live(page: web::Path<String>, view: View, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let topic = Topic::parse(&page).ok_or_else(|| Problem::missing("there is no such live page"))?;
+    let (receiver, reader) = shared.hub.join(topic).ok_or_else(|| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open; close some, or reload by hand")
+    })?;
+    let session = match &view.caller.via {
+        Via::Session { id, .. } => Some(secret::digest(id)),
+        Via::Token => None,
+    };
+    let state = Stream {
+        receiver,
+        session,
+        sessions: shared.access.sessions.clone(),
+        sent: HashMap::new(),
+        fresh: true,
+        over: false,
+        _reader: reader,
+    };
+    let stream = futures::stream::unfold(state, |mut state| async move {
+        let bytes = state.next().await?;
+        Some((Ok::<_, Infallible>(bytes), state))
+    });
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .streaming(stream))
+}
+
+struct Stream {
+    receiver: watch::Receiver<Frame>,
+    session: Option<[u8; 32]>,
+    sessions: Arc<Sessions>,
+    /// What the reader has of each part.
+    sent: HashMap<&'static str, [u8; 32]>,
+    fresh: bool,
+    /// Its reader has signed out.
+    over: bool,
+    _reader: Reader,
+}
+
+impl Stream {
+    /// What to send next; none once the session or the server has ended.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        if std::mem::take(&mut self.fresh) {
+            // The page as the browser has it may be a second old: it gets all parts at once.
+            self.receiver.mark_changed();
+            return Some(Bytes::from_static(b"retry: 2000\n\n"));
+        }
+        loop {
+            let waited = tokio::time::timeout(KEEP_ALIVE, self.receiver.changed()).await;
+            if self.session.is_some_and(|key| !self.sessions.holds(&key, Instant::now())) {
+                self.over = true;
+                return Some(Bytes::from_static(b"event: ended\ndata: {}\n\n"));
+            }
+            match waited {
+                Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
+                Ok(Err(_)) => return None,
+                Ok(Ok(())) => {}
+            }
+            let frame = self.receiver.borrow_and_update().clone();
+            let mut out = Vec::new();
+            for part in frame.iter() {
+                if self.sent.insert(part.id, part.digest) != Some(part.digest) {
+                    out.extend_from_slice(&part.event);
+                }
+            }
+            if !out.is_empty() {
+                return Some(out.into());
+            }
+        }
+    }
+}

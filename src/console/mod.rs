@@ -1,0 +1,29 @@
+//! The console: web pages and the API under `/api/v1`, on `console.listen`.
+//!
+//! Pages are rendered on the server and readable without JavaScript; with it, the parts of a page that change are sent
+//! as server-sent events ([`live`]). What the stream does is read from the board, what the batch does from its history,
+//! what is stored from the tables. The console has threads of its own, of a lower priority, and asks no actor.
+//!
+//! *Architecture invariant*: every request but health, sign-in and assets passes [`gate`], which knows the caller, their
+//! role, and the token that a change must bring along. A page cannot forget to ask.
+
+mod access;
+mod api;
+mod assets;
+mod audit;
+mod desk;
+mod draw;
+mod gate;
+mod live;
+mod meter;
+mod notices;
+mod pages;
+mod problem;
+mod server;
+mod shared;
+mod tls;
+mod view;
+pub mod words;
+
+pub use access::{FIRST_USER, Role, Users};
+pub use server::{Console, ConsoleError, Given};

@@ -1,0 +1,97 @@
+//! The actors as their supervisors know them.
+
+use actix_web::{HttpResponse, web};
+use maud::{Markup, html};
+
+use crate::console::live::Parts;
+use crate::console::shared::{Look, Shared};
+use crate::console::view::{State, View, badge, empty, figure, part};
+use crate::console::words::{self, count};
+use crate::telemetry::{ActorPhase, ActorStatus};
+
+pub async fn page(view: View, shared: web::Data<Shared>) -> HttpResponse {
+    let body = html! {
+        h1 { "Actors" }
+        p.lead { "An actor that fails is dropped and made anew from what is durable, after a pause. Nothing is lost by it." }
+        @for (id, content) in &parts(&shared.look()) { (part(id, content)) }
+    };
+    view.page("Actors", Some("/live/actors"), body)
+}
+
+pub fn parts(look: &Look) -> Parts {
+    vec![("actors", tree(look)), ("memory", memory(look))]
+}
+
+/// Kinds in the order of the supervision tree, with how deep each stands.
+const KINDS: [(&str, usize); 6] = [
+    ("scheduler", 0),
+    ("pipeline", 0),
+    ("bronze_writer", 1),
+    ("realtime_writer", 1),
+    ("partition_consumer", 2),
+    ("window_aggregator", 2),
+];
+
+fn place(actor: &ActorStatus) -> (String, usize) {
+    let depth = KINDS.iter().find(|(kind, _)| *kind == actor.kind).map_or(1, |(_, depth)| *depth);
+    let order = KINDS.iter().position(|(kind, _)| *kind == actor.kind).unwrap_or(KINDS.len());
+    let pipeline = actor.name.split('/').next().unwrap_or_default();
+    (format!("{pipeline}/{order}/{}", actor.name), depth)
+}
+
+fn tree(look: &Look) -> Markup {
+    let mut actors: Vec<_> = look.status.actors.iter().map(|actor| (place(actor), actor)).collect();
+    actors.sort_by(|a, b| a.0.cmp(&b.0));
+    html! {
+        section aria-labelledby="tree-title" {
+            h2 #tree-title { "Supervision" }
+            @if actors.is_empty() {
+                (empty("No actor has started yet", html! { "This fills while the daemon starts." }))
+            } @else {
+                div.scroll tabindex="0" role="region" aria-label="Actors" {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Actor" } th scope="col" { "Name" } th scope="col" { "State" }
+                            th.n scope="col" { "Restarts" } th scope="col" { "Last failure" }
+                        } }
+                        tbody {
+                            @for ((_, depth), actor) in &actors {
+                                @let state = match actor.phase {
+                                    ActorPhase::Running => (State::Good, "running"),
+                                    ActorPhase::BackingOff => (State::Watch, "waits to be made anew"),
+                                    ActorPhase::GaveUp => (State::Wrong, "given up"),
+                                };
+                                tr {
+                                    th scope="row" class={ "depth-" (depth) } { (actor.kind.replace('_', " ")) }
+                                    td { (actor.name) } td { (badge(state.0, state.1)) } td.n { (count(actor.restarts)) }
+                                    td {
+                                        @match (&actor.last_failure, actor.last_failure_seconds_ago) {
+                                            (Some(error), Some(ago)) => { (error) span.note { " " (words::seconds(ago)) " ago" } }
+                                            _ => { "–" }
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn memory(look: &Look) -> Markup {
+    let memory = &look.status.memory;
+    html! {
+        section aria-labelledby="memory-title" {
+            h2 #memory-title { "Memory and time" }
+            dl.figures {
+                (figure("Buffers", &words::bytes(memory.used_bytes), "", Some("between Kafka and the sinks")))
+                (figure("Budget", &words::bytes(memory.budget_bytes), "", Some("memory.budget")))
+                (figure("Process", &memory.resident_bytes.map_or_else(|| "–".into(), words::bytes), "", Some("resident")))
+                (figure("CPU", &memory.cpu_seconds.map_or_else(|| "–".into(), words::seconds), "", Some("since the start")))
+                (figure("Up", &words::seconds(look.status.uptime_seconds), "", None))
+            }
+        }
+    }
+}

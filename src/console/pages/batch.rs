@@ -1,0 +1,334 @@
+//! The batch: the newest runs and their tasks as a grid; start, pause, cancel, retry.
+
+use std::collections::HashMap;
+
+use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::run_id;
+use crate::batch::history::{Attempt, AttemptState, Run, RunState};
+use crate::batch::run::graph::Task;
+use crate::console::live::Parts;
+use crate::console::problem::Problem;
+use crate::console::shared::Shared;
+use crate::console::view::{State, View, badge, empty, go, part};
+use crate::console::words;
+
+/// Runs in the grid.
+const RUNS: u32 = 25;
+/// The tasks of the grid; skipping is told by the run's state.
+const COLUMNS: [(Task, &str); 6] = [
+    (Task::CheckBronzeExists, "check bronze"),
+    (Task::RunBronzeToSilver, "silver"),
+    (Task::RunSilverToGold, "gold"),
+    (Task::GoldToClickhouse, "serve"),
+    (Task::DataQualityChecks, "quality"),
+    (Task::PipelineDone, "done"),
+];
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    said: String,
+}
+
+pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let parts = parts(&shared).await?;
+    let said = match asked.said.as_str() {
+        "paused" => Some("Paused: no slot starts a run until you resume. By hand the batch runs either way."),
+        "resumed" => Some("Resumed: slots that passed are caught up as schedule.catch_up says."),
+        "cancelled" => Some("Asked the chosen runs to stop: each stops at its next step."),
+        "retried" => Some("The chosen runs go on, each at the task that failed."),
+        _ => None,
+    };
+    let body = html! {
+        h1 { "Batch" }
+        p.lead { "Bronze to silver to gold, and gold in ClickHouse. What is recomputed is read from the tables' own logs." }
+        @if let Some(said) = said { p.said.good role="status" { (said) } }
+        @if view.operator() {
+            div.actions {
+                @for name in shared.pipeline_names() {
+                    @let pipeline = html! { input type="hidden" name="pipeline" value=(name); };
+                    (view.form("/batch/run", html! { (pipeline) button.primary type="submit" { "Run " (name) " now" } }))
+                    @let paused = shared.board.batches().iter().any(|(n, state)| *n == name && state.paused.is_some());
+                    @if paused {
+                        (view.form("/batch/resume", html! { (pipeline) button type="submit" { "Resume the schedule" } }))
+                    } @else {
+                        (view.form("/batch/pause", html! { (pipeline) button type="submit" { "Pause the schedule" } }))
+                    }
+                }
+            }
+        }
+        @for (id, content) in &parts { (part(id, content)) }
+        @if view.operator() { (many(&view)) }
+    };
+    Ok(view.page("Batch", Some("/live/batch"), body))
+}
+
+/// Several runs at once, by their ids: the grid is live, so that no boxes are lost under the pointer.
+fn many(view: &View) -> Markup {
+    let fields = |id: &str, verb: &str| {
+        html! {
+            div.stack {
+                label for=(id) { "Runs, separated by spaces or lines" }
+                textarea #(id) name="runs" rows="2" spellcheck="false" required {}
+                button type="submit" { (verb) }
+            }
+        }
+    };
+    html! {
+        details.more {
+            summary { "Cancel or retry several runs" }
+            div.two {
+                (view.form("/batch/cancel", fields("cancel-runs", "Cancel them")))
+                (view.form("/batch/retry", fields("retry-runs", "Retry them")))
+            }
+        }
+    }
+}
+
+/// Runs, newest first, each with its attempts.
+pub async fn newest(shared: &Shared) -> anyhow::Result<Vec<(Run, Vec<Attempt>)>> {
+    shared
+        .desk
+        .history(|history| async move {
+            let runs = history.runs(None, RUNS).await?;
+            let Some(oldest) = runs.last() else { return Ok(Vec::new()) };
+            let mut attempts: HashMap<String, Vec<Attempt>> = HashMap::new();
+            for (run, attempt) in history.attempts_since(&oldest.run_id).await? {
+                attempts.entry(run).or_default().push(attempt);
+            }
+            Ok(runs
+                .into_iter()
+                .map(|run| (attempts.remove(&run.run_id).unwrap_or_default(), run))
+                .map(|(a, r)| (r, a))
+                .collect())
+        })
+        .await
+}
+
+pub async fn parts(shared: &Shared) -> anyhow::Result<Parts> {
+    let runs = newest(shared).await?;
+    Ok(vec![("schedules", schedules(shared)), ("runs", grid(&runs, Utc::now()))])
+}
+
+fn schedules(shared: &Shared) -> Markup {
+    let now = Utc::now();
+    html! {
+        section aria-labelledby="schedules-title" {
+            h2 #schedules-title { "Schedules" }
+            div.scroll tabindex="0" role="region" aria-label="Schedules" {
+                table {
+                    thead { tr {
+                        th scope="col" { "Pipeline" } th scope="col" { "State" } th scope="col" { "Next run" } th scope="col" { "Last run" }
+                        th.n scope="col" { "Silver" } th.n scope="col" { "Gold" } th.n scope="col" { "Served" }
+                    } }
+                    tbody {
+                        @for (name, batch) in shared.board.batches() {
+                            tr {
+                                th scope="row" { (name) }
+                                td {
+                                    @match (&batch.running, batch.paused, batch.enabled) {
+                                        (Some(running), ..) => { (badge(State::Busy, running.task.as_deref().unwrap_or("running"))) }
+                                        (None, Some(since), _) => { (badge(State::Watch, &format!("paused for {}", words::age(since, now)))) }
+                                        (None, None, true) => { (badge(State::Good, "waits for its slot")) }
+                                        (None, None, false) => { (badge(State::Idle, "by hand only")) }
+                                    }
+                                }
+                                td { @match batch.next_slot {
+                                    Some(slot) => { (words::moment(slot)) span.note { " in " (words::age(now, slot)) } }
+                                    None => { "–" }
+                                } }
+                                td { @match &batch.last {
+                                    Some(last) => { a href={ "/batch/runs/" (last.run_id) } { (last.outcome) } span.note { " " (words::ago(last.ended, now)) } }
+                                    None => { "none yet" }
+                                } }
+                                @for (_, since) in batch.fresh.layers() {
+                                    td.n { (since.map_or_else(|| "–".into(), |since| format!("{} old", words::age(since, now)))) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A run's state as a badge.
+pub fn run_badge(state: RunState) -> Markup {
+    let shown = match state {
+        RunState::Waiting => State::Idle,
+        RunState::Running => State::Busy,
+        RunState::Succeeded | RunState::Skipped => State::Good,
+        RunState::Failed => State::Wrong,
+        RunState::Cancelled => State::Watch,
+    };
+    badge(shown, state.as_str())
+}
+
+/// An attempt's state, and its word.
+pub fn attempt_state(state: AttemptState) -> (State, &'static str) {
+    let shown = match state {
+        AttemptState::Running => State::Busy,
+        AttemptState::Succeeded => State::Good,
+        AttemptState::FailedForNow | AttemptState::FailedForGood => State::Wrong,
+        AttemptState::Cancelled | AttemptState::Interrupted => State::Watch,
+    };
+    (shown, state.as_str())
+}
+
+fn grid(runs: &[(Run, Vec<Attempt>)], now: DateTime<Utc>) -> Markup {
+    html! {
+        section aria-labelledby="runs-title" {
+            h2 #runs-title { "Runs" }
+            @if runs.is_empty() {
+                (empty("No run yet", html! { "The schedule starts one when its slot comes, or start one with the button above." }))
+            } @else {
+                div.scroll tabindex="0" role="region" aria-label="Runs and their tasks" {
+                    table.grid {
+                        thead { tr {
+                            th scope="col" { "Run" } th scope="col" { "State" } th scope="col" { "Started (UTC)" } th.n scope="col" { "Took" }
+                            @for (_, name) in COLUMNS { th.cell scope="col" { (name) } }
+                        } }
+                        tbody { @for (run, attempts) in runs { (row(run, attempts, now)) } }
+                    }
+                }
+                p.note { "Each cell is a task's last attempt; a number is how often it was tried. "
+                    span aria-hidden="true" { "● done  ◐ running  ■ failed  ▲ stopped  ○ not begun" } }
+            }
+        }
+    }
+}
+
+fn row(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
+    html! {
+        tr {
+            th scope="row" {
+                a href={ "/batch/runs/" (run.run_id) } { (run.run_id) }
+                span.note { " " (run.pipeline) ", " @match run.slot { Some(slot) => { "slot " (slot.format("%H:%M")) } None => { "by hand" } } }
+            }
+            td { (run_badge(run.state)) }
+            td { (run.started.map_or_else(|| "–".into(), words::moment)) }
+            td.n { (run.started.map_or_else(|| "–".into(), |started| words::took(started, run.ended.unwrap_or(now)))) }
+            @for (task, name) in COLUMNS {
+                @let tries = attempts.iter().filter(|a| a.task == task).count();
+                td.cell {
+                    @match attempts.iter().rev().find(|a| a.task == task) {
+                        Some(last) => {
+                            @let (state, word) = attempt_state(last.state);
+                            a class={ "dot " (state.class()) } href={ "/batch/runs/" (run.run_id) "?task=" (task.as_str()) }
+                                title={ (name) ": " (word) ", " (words::took(last.started, last.ended.unwrap_or(now))) } {
+                                span aria-hidden="true" { (state.sign()) @if tries > 1 { sub { (tries) } } }
+                                span.sr { (name) " " (word) }
+                            }
+                        }
+                        None => { span.dot.idle { span aria-hidden="true" { "○" } span.sr { (name) " not begun" } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub struct Which {
+    pipeline: String,
+}
+
+pub async fn trigger(form: web::Form<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let id = request(&shared, &form.pipeline).await?;
+    Ok(go(&format!("/batch/runs/{id}")))
+}
+
+/// Asks for a run of a pipeline that is known.
+pub async fn request(shared: &Shared, pipeline: &str) -> Result<String, Problem> {
+    let name = known(shared, pipeline)?;
+    Ok(shared.desk.history(|history| async move { Ok(history.request(&name).await?) }).await?)
+}
+
+/// The name of a pipeline that there is.
+pub fn known(shared: &Shared, pipeline: &str) -> Result<String, Problem> {
+    let found = shared.pipeline(pipeline).map(|pipeline| pipeline.name.clone());
+    found.ok_or_else(|| {
+        Problem::missing(format!("there is no pipeline `{pipeline}`; there is {}", shared.pipeline_names().join(", ")))
+    })
+}
+
+pub async fn pause(form: web::Form<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    set_paused(&shared, &form.pipeline, true).await?;
+    Ok(go("/batch?said=paused"))
+}
+
+pub async fn resume(form: web::Form<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    set_paused(&shared, &form.pipeline, false).await?;
+    Ok(go("/batch?said=resumed"))
+}
+
+/// Pauses a schedule or lets it go on, and tells the board at once, so that the next page shows it.
+pub async fn set_paused(shared: &Shared, pipeline: &str, pause: bool) -> Result<bool, Problem> {
+    let name = known(shared, pipeline)?;
+    let asked = name.clone();
+    let changed = shared.desk.history(move |history| async move { Ok(history.pause(&asked, pause).await?) }).await?;
+    shared.board.batch(&name, |batch| batch.paused = if pause { batch.paused.or(Some(Utc::now())) } else { None });
+    Ok(changed)
+}
+
+#[derive(Deserialize)]
+pub struct Runs {
+    runs: String,
+}
+
+pub async fn cancel_many(form: web::Form<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    each(&shared, &form.runs, false).await?;
+    Ok(go("/batch?said=cancelled"))
+}
+
+pub async fn retry_many(form: web::Form<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    each(&shared, &form.runs, true).await?;
+    Ok(go("/batch?said=retried"))
+}
+
+/// Does it to each run; tells of those that it could not be done to.
+async fn each(shared: &Shared, runs: &str, retry: bool) -> Result<(), Problem> {
+    let mut refused = Vec::new();
+    for run in runs.split([' ', ',', '\n', '\r', '\t']).filter(|run| !run.is_empty()).take(200) {
+        let done = if retry { retry_one(shared, run).await } else { cancel_one(shared, run).await };
+        if let Err(problem) = done {
+            refused.push(problem.text);
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { Err(Problem::refused(refused.join("; ") + "; the others were done")) }
+}
+
+async fn find(shared: &Shared, id: &str) -> Result<Run, Problem> {
+    let missing = || Problem::missing(format!("there is no run `{}`", id.chars().take(60).collect::<String>()));
+    let asked = run_id(id).ok_or_else(missing)?.to_owned();
+    shared.desk.history(|history| async move { Ok(history.run(&asked).await?) }).await?.ok_or_else(missing)
+}
+
+/// Asks a run to stop.
+pub async fn cancel_one(shared: &Shared, id: &str) -> Result<(), Problem> {
+    let run = find(shared, id).await?;
+    let asked = run.run_id.clone();
+    if shared.desk.history(|history| async move { Ok(history.cancel(&asked).await?) }).await? {
+        return Ok(());
+    }
+    Err(Problem::refused(format!("run {} is over: it is {}", run.run_id, run.state.as_str())))
+}
+
+/// Asks a run to go on.
+pub async fn retry_one(shared: &Shared, id: &str) -> Result<(), Problem> {
+    let run = find(shared, id).await?;
+    let asked = run.run_id.clone();
+    if shared.desk.history(|history| async move { Ok(history.retry(&asked).await?) }).await? {
+        return Ok(());
+    }
+    let state = run.state.as_str();
+    Err(Problem::refused(format!(
+        "run {} is {state}; only one that failed or was cancelled is gone on with",
+        run.run_id
+    )))
+}

@@ -1,0 +1,52 @@
+//! The pages, one file each. Each renders what it is given; nothing here decides anything about the data.
+
+pub mod account;
+pub mod actors;
+pub mod audit;
+pub mod batch;
+pub mod configuration;
+pub mod overview;
+pub mod run;
+pub mod stream;
+pub mod users;
+
+use actix_web::web;
+
+use super::live::live;
+
+/// The name of a run, if a text can be one.
+pub fn run_id(text: &str) -> Option<&str> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    (!text.is_empty() && text.len() <= 40 && text.chars().all(fine)).then_some(text)
+}
+
+/// All pages and their forms.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/", web::get().to(overview::page))
+        .route("/stream", web::get().to(stream::page))
+        .route("/batch", web::get().to(batch::page))
+        .route("/batch/run", web::post().to(batch::trigger))
+        .route("/batch/pause", web::post().to(batch::pause))
+        .route("/batch/resume", web::post().to(batch::resume))
+        .route("/batch/cancel", web::post().to(batch::cancel_many))
+        .route("/batch/retry", web::post().to(batch::retry_many))
+        .route("/batch/runs/{id}", web::get().to(run::page))
+        .route("/batch/runs/{id}/cancel", web::post().to(run::cancel))
+        .route("/batch/runs/{id}/retry", web::post().to(run::retry))
+        .route("/users", web::get().to(users::page))
+        .route("/users/put", web::post().to(users::put))
+        .route("/users/remove", web::post().to(users::remove))
+        .route("/users/tokens", web::post().to(users::token))
+        .route("/users/tokens/remove", web::post().to(users::remove_token))
+        .route("/audit", web::get().to(audit::page))
+        .route("/configuration", web::get().to(configuration::page))
+        .route("/actors", web::get().to(actors::page))
+        .route("/account", web::get().to(account::page))
+        .route("/login", web::get().to(account::login))
+        .route("/login", web::post().to(account::sign_in))
+        .route("/logout", web::post().to(account::sign_out))
+        .route("/theme", web::post().to(account::theme))
+        .route("/password", web::post().to(account::password))
+        .route("/live/{page:.*}", web::get().to(live));
+}

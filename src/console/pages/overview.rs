@@ -1,0 +1,113 @@
+//! The overview: the flow, what is wrong now, the last hour.
+
+use actix_web::{HttpResponse, web};
+use chrono::TimeDelta;
+use maud::{Markup, html};
+
+use crate::console::draw::chart::Chart;
+use crate::console::draw::flow;
+use crate::console::live::Parts;
+use crate::console::meter::Point;
+use crate::console::notices::{Level, Notice};
+use crate::console::shared::{Look, Shared};
+use crate::console::view::{State, View, badge, figure, part};
+use crate::console::words;
+
+pub async fn page(view: View, shared: web::Data<Shared>) -> HttpResponse {
+    let parts = parts(&shared);
+    let body = html! {
+        h1.sr { "Overview" }
+        @for (id, content) in &parts { (part(id, content)) }
+    };
+    view.page("Overview", Some("/live/overview"), body)
+}
+
+pub fn parts(shared: &Shared) -> Parts {
+    let look = shared.look();
+    vec![
+        ("now", now(&look)),
+        ("flows", flows(shared, &look)),
+        ("figures", figures(&look)),
+        ("charts", charts(shared, &look)),
+    ]
+}
+
+/// What is wrong now, in words.
+fn now(look: &Look) -> Markup {
+    html! {
+        section.now aria-labelledby="now-title" {
+            h2.sr #now-title { "What is wrong now" }
+            @if look.notices.is_empty() {
+                p.well role="status" { (badge(State::Good, "All is well")) span.note { "up " (words::seconds(look.status.uptime_seconds)) ", version " (look.status.version) } }
+            } @else {
+                ul.notices role="status" { @for notice in &look.notices { (one(notice)) } }
+            }
+        }
+    }
+}
+
+fn one(notice: &Notice) -> Markup {
+    let (state, word) = match notice.level {
+        Level::Wrong => (State::Wrong, "Act"),
+        Level::Watch => (State::Watch, "Watch"),
+    };
+    html! {
+        li class={ "notice " (state.class()) } {
+            (badge(state, word))
+            div { p.what { (notice.what) } p.todo { (notice.todo) } }
+            a href=(notice.page) { "Show" span.sr { " what this is about: " (notice.what) } }
+        }
+    }
+}
+
+fn flows(shared: &Shared, look: &Look) -> Markup {
+    html! {
+        @for (pipeline, (name, point)) in shared.pipelines.iter().zip(&look.points) {
+            section aria-label={ "Flow of " (name) } {
+                div.heading { h2 { (name) } p.note { "from topic to figures" } }
+                (flow::draw(&format!("Flow of {name}"), &flow::stages(&look.status, &pipeline.topic, name, point, look.now)))
+            }
+        }
+    }
+}
+
+fn figures(look: &Look) -> Markup {
+    let sum = |value: fn(&Point) -> f64| look.points.iter().map(|(_, point)| value(point)).sum::<f64>();
+    let memory = &look.status.memory;
+    let share = memory.used_bytes * 100 / memory.budget_bytes.max(1);
+    html! {
+        dl.figures {
+            (figure("Records", &words::rate(sum(|p| p.records_per_second)), "/s", None))
+            (figure("Bytes", &words::bytes(sum(|p| p.bytes_per_second) as u64), "/s", None))
+            (figure("Refused", &words::rate(sum(|p| p.refused_per_second)), "/s", None))
+            (figure("Lag", &words::count(sum(|p| p.lag_records as f64) as i64), "records", None))
+            (figure("Buffers", &words::bytes(memory.used_bytes), "", Some(&format!("{share} % of {}", words::bytes(memory.budget_bytes)))))
+            (figure("Memory", &memory.resident_bytes.map_or_else(|| "–".into(), words::bytes), "", Some("the whole process")))
+            (figure("CPU", &look.points.first().and_then(|(_, p)| p.cpu_cores).map_or_else(|| "–".into(), |c| format!("{c:.2}")), "cores", None))
+        }
+    }
+}
+
+fn charts(shared: &Shared, look: &Look) -> Markup {
+    let (to, from) = (look.now, look.now - TimeDelta::hours(1));
+    html! {
+        @for name in shared.pipeline_names() {
+            @let points = shared.meter(|meter| meter.hour(&name).cloned().collect::<Vec<_>>());
+            @let chart = |title, shown, value: fn(&Point) -> Option<f64>| {
+                let points = points.iter().filter_map(|p| Some((p.at, value(p)?))).collect();
+                Chart { title, shown, from, to, points }.draw()
+            };
+            section aria-label={ "Last hour of " (name) } {
+                div.heading { h2 { "The last hour" } p.note { (name) ", UTC" } }
+                div.charts {
+                    (chart("Records", |v| format!("{}/s", words::rate(v)), |p| Some(p.records_per_second)))
+                    (chart("Lag", |v| words::count(v as i64), |p| Some(p.lag_records as f64)))
+                    (chart("Watermark behind", words::seconds, |p| p.watermark_delay_seconds))
+                    (chart("Waiting for Bronze", |v| words::count(v as i64), |p| Some(p.bronze_waiting_records as f64)))
+                    (chart("Refused", |v| format!("{}/s", words::rate(v)), |p| Some(p.refused_per_second)))
+                    (chart("Memory", |v| words::bytes(v as u64), |p| p.resident_bytes.map(|b| b as f64)))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! One run: its tasks, each attempt, and the log while it is written.
+
+use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::batch::{attempt_state, cancel_one, retry_one, run_badge};
+use super::run_id;
+use crate::batch::history::{Attempt, Line, Run, RunState};
+use crate::batch::run::graph::Task;
+use crate::console::live::Parts;
+use crate::console::problem::Problem;
+use crate::console::shared::Shared;
+use crate::console::view::{State, View, badge, empty, go, part};
+use crate::console::words::{self, count};
+
+/// Log lines of a page: the newest.
+const LINES_MAX: usize = 2_000;
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    task: String,
+    #[serde(default)]
+    find: String,
+}
+
+/// A run with everything that is known of it.
+pub struct Found {
+    pub run: Run,
+    pub attempts: Vec<Attempt>,
+    pub lines: Vec<Line>,
+}
+
+pub async fn find(shared: &Shared, id: &str) -> Result<Found, Problem> {
+    let missing = || Problem::missing("there is no such run; the batch page lists the newest");
+    let asked = run_id(id).ok_or_else(missing)?.to_owned();
+    let found = shared
+        .desk
+        .history(|history| async move {
+            let Some(run) = history.run(&asked).await? else { return Ok(None) };
+            let attempts = history.attempts(&asked).await?;
+            let mut lines = history.lines(&asked, None, 0).await?;
+            lines.drain(..lines.len().saturating_sub(LINES_MAX));
+            Ok(Some(Found { run, attempts, lines }))
+        })
+        .await?;
+    found.ok_or_else(missing)
+}
+
+pub async fn page(
+    view: View,
+    id: web::Path<String>,
+    asked: web::Query<Asked>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    let found = find(&shared, &id).await?;
+    let (run, now) = (&found.run, Utc::now());
+    let filtered = !asked.task.is_empty() || !asked.find.is_empty();
+    let live = format!("/live/run/{}", run.run_id);
+    let body = html! {
+        p.crumbs { a href="/batch" { "Batch" } " / " (run.pipeline) }
+        h1 { "Run " (run.run_id) }
+        @if view.operator() {
+            div.actions {
+                (view.form(&format!("/batch/runs/{}/cancel", run.run_id), html! { button type="submit" { "Cancel" } }))
+                (view.form(&format!("/batch/runs/{}/retry", run.run_id), html! { button type="submit" { "Retry" } }))
+                p.note { "Cancel stops it at its next step. Retry goes on at the task that failed." }
+            }
+        }
+        (part("head", &head(run, now)))
+        (part("tasks", &tasks(run, &found.attempts, now)))
+        section aria-labelledby="log-title" {
+            h2 #log-title { "Log" }
+            form.filter method="get" {
+                label for="task" { "Task" }
+                select #task name="task" {
+                    option value="" { "all" }
+                    @for task in Task::ALL { option value=(task.as_str()) selected[task.as_str() == asked.task] { (task.as_str()) } }
+                }
+                label for="find" { "Contains" }
+                input #find name="find" value=(asked.find) spellcheck="false";
+                button type="submit" { "Filter" }
+                @if filtered { a href={ "/batch/runs/" (run.run_id) } { "All lines, live" } }
+            }
+            @if filtered { (log(&found.lines, &asked.task, &asked.find)) } @else { (part("log", &log(&found.lines, "", ""))) }
+        }
+    };
+    Ok(view.page(&format!("Run {}", run.run_id), Some(&live), body))
+}
+
+pub async fn parts(shared: &Shared, id: &str) -> anyhow::Result<Parts> {
+    let found = find(shared, id).await.map_err(|problem| anyhow::anyhow!(problem.text))?;
+    let now = Utc::now();
+    Ok(vec![
+        ("head", head(&found.run, now)),
+        ("tasks", tasks(&found.run, &found.attempts, now)),
+        ("log", log(&found.lines, "", "")),
+    ])
+}
+
+fn head(run: &Run, now: DateTime<Utc>) -> Markup {
+    html! {
+        dl.facts {
+            div { dt { "State" } dd { (run_badge(run.state)) @if run.cancel_asked && run.state == RunState::Running { span.note { " stops at its next step" } } } }
+            div { dt { "Started by" } dd { (run.cause.as_str()) @if let Some(slot) = run.slot { ", slot " (words::moment(slot)) } } }
+            div { dt { "Asked for" } dd { (words::moment(run.requested)) } }
+            div { dt { "Took" } dd { (run.started.map_or_else(|| "–".into(), |started| words::took(started, run.ended.unwrap_or(now)))) } }
+            div { dt { "Tries" } dd { (run.tries) } }
+            @if let Some(runner) = &run.runner { div { dt { "Runner" } dd { (runner) } } }
+        }
+        @if let Some(error) = &run.error { p.error role="status" { (error) } }
+    }
+}
+
+/// The graph with the state of each task, then every attempt.
+fn tasks(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
+    let skipped = run.state == RunState::Skipped;
+    let path = Task::ALL
+        .into_iter()
+        .filter(|task| skipped == (*task == Task::SkipPipeline) || *task == Task::CheckBronzeExists);
+    html! {
+        section aria-labelledby="tasks-title" {
+            h2 #tasks-title { "Tasks" }
+            ol.graph {
+                @for task in path {
+                    @let last = attempts.iter().rev().find(|a| a.task == task);
+                    @let (state, word) = last.map_or((State::Idle, "not begun"), |a| attempt_state(a.state));
+                    li class=(state.class()) {
+                        span.task { (task.as_str().replace('_', " ")) }
+                        (badge(state, word))
+                        @if let Some(last) = last { span.note { (words::took(last.started, last.ended.unwrap_or(now))) } }
+                    }
+                }
+            }
+            @if attempts.is_empty() {
+                (empty("No task has begun", html! { "A daemon takes the run up within a second; another run of the pipeline may be under way." }))
+            } @else {
+                div.scroll tabindex="0" role="region" aria-label="Attempts" {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Task" } th.n scope="col" { "Attempt" } th scope="col" { "State" } th scope="col" { "Started" }
+                            th.n scope="col" { "Took" } th.n scope="col" { "Rows in" } th.n scope="col" { "Rows out" } th.n scope="col" { "Refused" }
+                            th scope="col" { "What it did" }
+                        } }
+                        tbody {
+                            @for a in attempts {
+                                @let (state, word) = attempt_state(a.state);
+                                tr {
+                                    th scope="row" { (a.task.as_str().replace('_', " ")) } td.n { (a.attempt) } td { (badge(state, word)) }
+                                    td { (words::clock(a.started)) } td.n { (words::took(a.started, a.ended.unwrap_or(now))) }
+                                    td.n { (count(a.rows_in)) } td.n { (count(a.rows_out)) } td.n { (count(a.rows_refused)) }
+                                    td.wrap { @if let Some(error) = &a.error { span.error { (error) } } @else { (a.summary.as_deref().unwrap_or("")) } }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn log(lines: &[Line], task: &str, contains: &str) -> Markup {
+    let wanted: Vec<&Line> = lines
+        .iter()
+        .filter(|line| task.is_empty() || line.task == task)
+        .filter(|line| contains.is_empty() || line.message.contains(contains))
+        .collect();
+    html! {
+        @if wanted.is_empty() {
+            (empty("No line", html! { @if lines.is_empty() { "Tasks write here while they work." } @else { "No line fits this filter." } }))
+        } @else {
+            div.log tabindex="0" role="region" aria-label="Log lines" {
+                @for line in wanted {
+                    div class={ "line " (line.severity.to_lowercase()) } {
+                        span.at { (line.at.format("%H:%M:%S%.3f")) } span.of { (line.task) @if line.attempt > 1 { " (" (line.attempt) ")" } }
+                        span.text { (line.message) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub async fn cancel(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    cancel_one(&shared, &id).await?;
+    Ok(go(&format!("/batch/runs/{id}")))
+}
+
+pub async fn retry(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    retry_one(&shared, &id).await?;
+    Ok(go(&format!("/batch/runs/{id}")))
+}

@@ -1,0 +1,150 @@
+//! The stream: each partition with the positions of both sinks, its watermark and its verdicts.
+
+use actix_web::{HttpResponse, web};
+use maud::{Markup, html};
+
+use crate::console::live::Parts;
+use crate::console::shared::{Look, Shared};
+use crate::console::view::{State, View, badge, empty, part};
+use crate::console::words::{self, count};
+use crate::telemetry::{PartitionPhase, PartitionStatus, SinkCondition};
+
+pub async fn page(view: View, shared: web::Data<Shared>) -> HttpResponse {
+    let body = html! {
+        h1 { "Stream" }
+        p.lead { "Every record is read once per partition and handed to both sinks. Positions are next offsets." }
+        @for (id, content) in &parts(&shared.look()) { (part(id, content)) }
+    };
+    view.page("Stream", Some("/live/stream"), body)
+}
+
+pub fn parts(look: &Look) -> Parts {
+    vec![("sinks", sinks(look)), ("partitions", partitions(look)), ("verdicts", verdicts(look))]
+}
+
+fn phase(p: &PartitionStatus) -> Markup {
+    let state = match p.phase {
+        PartitionPhase::Running => State::Good,
+        PartitionPhase::Starting | PartitionPhase::Recovering => State::Busy,
+        PartitionPhase::Paused => State::Watch,
+        PartitionPhase::Stopped { .. } => State::Wrong,
+    };
+    badge(state, p.phase.as_str())
+}
+
+fn name(p: &PartitionStatus) -> String {
+    if p.generation == 0 {
+        format!("{}/{}", p.topic, p.partition)
+    } else {
+        format!("{}/{}/{}", p.topic, p.generation, p.partition)
+    }
+}
+
+fn sinks(look: &Look) -> Markup {
+    html! {
+        section aria-labelledby="sinks-title" {
+            h2 #sinks-title { "Where it comes from and goes to" }
+            @if look.status.sinks.is_empty() {
+                (empty("No server has been asked yet", html! { "The daemon is starting; this fills by itself." }))
+            } @else {
+                ul.sinks {
+                    @for sink in &look.status.sinks {
+                        @let state = match sink.condition {
+                            SinkCondition::Healthy => State::Good,
+                            SinkCondition::Retrying { .. } => State::Watch,
+                            SinkCondition::Refused { .. } => State::Wrong,
+                        };
+                        li {
+                            strong { (sink.name) } (badge(state, sink.condition.as_str()))
+                            span.note { "for " (words::seconds(sink.since_seconds_ago)) }
+                            @if let Some(error) = sink.condition.error() { p.error { (error) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn partitions(look: &Look) -> Markup {
+    html! {
+        section aria-labelledby="partitions-title" {
+            h2 #partitions-title { "Partitions of this instance" }
+            @if look.status.partitions.is_empty() {
+                (empty("This instance holds no partition", html! {
+                    "It stands by, or the topic does not exist yet. Send an event, as with " code { "boathouse-producer" } ", and it appears here."
+                }))
+            } @else {
+                div.scroll tabindex="0" role="region" aria-label="Partitions" {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Partition" } th scope="col" { "State" }
+                            th.n scope="col" { "Records/s" } th.n scope="col" { "End of log" } th.n scope="col" { "Lag" }
+                            th.n scope="col" { "Read to" } th.n scope="col" { "Bronze" } th.n scope="col" { "Realtime" }
+                            th.n scope="col" { "Watermark behind" } th.n scope="col" { "Last moved" }
+                        } }
+                        tbody {
+                            @for (p, per_second) in look.status.partitions.iter().zip(&look.partition_rates) {
+                                tr {
+                                    th scope="row" { (name(p)) }
+                                    td { (phase(p)) }
+                                    td.n { (words::rate(*per_second)) }
+                                    td.n { (p.end_offset.map_or_else(|| "–".into(), count)) }
+                                    td.n { (p.lag_records.map_or_else(|| "–".into(), count)) }
+                                    td.n { (count(p.position)) }
+                                    td.n { (position(p.position, p.bronze_position)) }
+                                    td.n { (position(p.position, p.realtime_position)) }
+                                    td.n { (p.watermark_delay_seconds.map_or_else(|| "–".into(), words::seconds)) }
+                                    td.n { (words::seconds(p.last_progress_seconds_ago)) " ago" }
+                                }
+                                @if let PartitionPhase::Stopped { what, command } = &p.phase {
+                                    tr.below { td colspan="10" { p.error { (what) } p { "To resolve it: " (command) } } }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A sink's position, with what it has yet to take.
+fn position(read: i64, at: i64) -> Markup {
+    html! { (count(at)) @if read > at { span.note { " −" (count(read - at)) } } }
+}
+
+fn verdicts(look: &Look) -> Markup {
+    let status = &look.status;
+    html! {
+        section aria-labelledby="verdicts-title" {
+            h2 #verdicts-title { "Verdicts since this instance took the partition up" }
+            @if !status.partitions.is_empty() {
+                div.scroll tabindex="0" role="region" aria-label="Verdicts" {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Partition" } th.n scope="col" { "Records" } th.n scope="col" { "Size" }
+                            th.n scope="col" { "ok" } th.n scope="col" { "late" } th.n scope="col" { "future" } th.n scope="col" { "unparsed" }
+                        } }
+                        tbody {
+                            @for p in &status.partitions {
+                                tr {
+                                    th scope="row" { (name(p)) }
+                                    td.n { (count(p.records)) } td.n { (words::bytes(p.bytes)) }
+                                    @for n in [p.ok_records, p.late_records, p.future_records, p.unparsed_records] {
+                                        td.n { (count(n)) span.note { " " (share(n, p.records)) } }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                p.note { "Late and refused records are in Bronze like all others. " code { "boathouse dead-letters list" } " shows why." }
+            }
+        }
+    }
+}
+
+fn share(n: u64, of: u64) -> String {
+    if of == 0 || n == 0 { String::new() } else { format!("{:.1} %", n as f64 * 100.0 / of as f64) }
+}

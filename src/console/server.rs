@@ -1,0 +1,221 @@
+//! The server: its threads, its routes, its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::StatusCode;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
+
+use super::access::{Access, Users};
+use super::audit::Audit;
+use super::desk::{self, Desk};
+use super::gate::{self, BODY_BYTES_MAX};
+use super::live::Hub;
+use super::problem::Problem;
+use super::shared::Shared;
+use super::{api, assets, pages, tls};
+use crate::config::{Pipeline, Server, Setting};
+use crate::telemetry::{Board, Limits};
+
+/// Threads that answer requests.
+const WORKERS: usize = 2;
+/// How much nicer the console's threads are than the stream's.
+const NICE: i32 = 10;
+/// A connection that has not sent a whole request head by then is closed.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Connections per worker.
+const CONNECTIONS: usize = 1_000;
+
+/// Why the console could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    #[error(
+        "cannot listen on {listen} for the console: {source}; set console.listen in boathouse.toml \
+         (or BOATHOUSE__CONSOLE__LISTEN) to a free host:port, or to \"\" for no console"
+    )]
+    Listen { listen: String, source: std::io::Error },
+    #[error("the console cannot start: {0:#}")]
+    Setup(anyhow::Error),
+}
+
+/// What the console is given.
+pub struct Given {
+    pub board: Board,
+    pub limits: Limits,
+    pub server: Arc<Server>,
+    pub pipelines: Vec<Arc<Pipeline>>,
+    pub settings: Vec<Setting>,
+}
+
+/// The running console.
+#[derive(Debug)]
+pub struct Console {
+    address: SocketAddr,
+    server: ServerHandle,
+    hub: Hub,
+    thread: Option<JoinHandle<()>>,
+    desk: Option<tokio::runtime::Runtime>,
+}
+
+impl Console {
+    /// Binds `console.listen` and serves until [`Console::stop`]. The first start makes the first user.
+    pub fn start(given: Given) -> Result<Self, ConsoleError> {
+        let listen = given.server.console.listen.clone();
+        let fail = |source| ConsoleError::Listen { listen: listen.clone(), source };
+        // Bound here, before the thread, so that a port in use is the caller's error.
+        let socket = std::net::TcpListener::bind(&listen).map_err(fail)?;
+        let address = socket.local_addr().map_err(fail)?;
+        let console = &given.server.console;
+        let tls =
+            tls::load(console.tls_certificate.as_deref(), console.tls_key.as_deref()).map_err(ConsoleError::Setup)?;
+        let (access, first) =
+            Access::open(&given.server.data_dir, console.session_idle).map_err(ConsoleError::Setup)?;
+        if first {
+            let file = access.users(|users| users.first_password_file());
+            tracing::info!(file = %file.display(), user = super::FIRST_USER, "the console's first password is in this file until it is used");
+        }
+        let runtime = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
+        let hub = Hub::default();
+        let shared = Shared {
+            audit: Audit::open(&Users::folder(&given.server.data_dir)),
+            board: given.board,
+            limits: given.limits,
+            desk: Desk::new(runtime.handle().clone(), given.server.clone()),
+            server: given.server,
+            pipelines: given.pipelines.into(),
+            settings: given.settings.into(),
+            access,
+            hub: hub.clone(),
+            meter: Arc::default(),
+        };
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || {
+            be_nice();
+            actix_web::rt::System::new().block_on(async move {
+                let looking = actix_web::rt::spawn(shared.hub.clone().keep(shared.clone()));
+                let server = HttpServer::new(move || {
+                    // Made once on each worker's own thread.
+                    be_nice();
+                    let shared = shared.clone();
+                    App::new()
+                        .configure(move |config| routes(config, shared))
+                        .default_service(web::to(nowhere))
+                        .wrap(from_fn(gate::gate))
+                        .wrap(from_fn(gate::headers))
+                })
+                .workers(WORKERS)
+                .max_connections(CONNECTIONS)
+                .client_request_timeout(REQUEST_LIMIT)
+                .disable_signals()
+                .shutdown_timeout(1);
+                let server = match tls {
+                    Some(tls) => server.listen_rustls_0_23(socket, tls),
+                    None => server.listen(socket),
+                };
+                match server.map(HttpServer::run) {
+                    Ok(server) => {
+                        // The other end waits for exactly this; if it is gone, nobody needs the handle.
+                        let _ = tell.send(Ok(server.handle()));
+                        if let Err(error) = server.await {
+                            tracing::error!(%error, "the console ended; restart the daemon to have it back");
+                        }
+                    }
+                    Err(error) => {
+                        let _ = tell.send(Err(error));
+                    }
+                }
+                looking.abort();
+            });
+        });
+        let thread = thread.map_err(|source| ConsoleError::Listen { listen: listen.clone(), source })?;
+        let server = told
+            .recv()
+            .unwrap_or_else(|_| Err(std::io::Error::other("the console's thread died")))
+            .map_err(|source| ConsoleError::Listen { listen, source })?;
+        Ok(Self { address, server, hub, thread: Some(thread), desk: Some(runtime) })
+    }
+
+    /// The address it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends every live connection, stops serving and joins the thread.
+    pub async fn stop(mut self) {
+        self.hub.close();
+        self.server.stop(true).await;
+        if let Some(desk) = self.desk.take() {
+            // A query that somebody waits for is nobody's any more.
+            desk.shutdown_background();
+        }
+        if let Some(thread) = self.thread.take()
+            && tokio::task::spawn_blocking(move || thread.join()).await.is_err()
+        {
+            tracing::warn!("the console's thread could not be joined");
+        }
+    }
+}
+
+fn routes(config: &mut web::ServiceConfig, shared: Shared) {
+    let json = web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, request| {
+        unreadable(&error, format!("the body is not the JSON that this call takes: {error}")).at(request.path()).into()
+    });
+    let form = web::FormConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, request| {
+        unreadable(&error, format!("the form is not as this page takes it: {error}")).at(request.path()).into()
+    });
+    let query = web::QueryConfig::default().error_handler(|error, request| {
+        Problem::refused(format!("the address holds something that this page does not take: {error}"))
+            .at(request.path())
+            .into()
+    });
+    config
+        .app_data(web::Data::new(shared))
+        .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+        .app_data(json)
+        .app_data(form)
+        .app_data(query)
+        .route("/healthz", web::get().to(|| async { HttpResponse::Ok().content_type("text/plain").body("ok\n") }))
+        .route("/assets/{name}", web::get().to(assets::serve))
+        .configure(api::routes)
+        .configure(pages::routes);
+}
+
+/// A body that cannot be taken: too large, or not what it should be.
+fn unreadable(error: &impl ResponseError, text: String) -> Problem {
+    match error.status_code() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request is at most {BODY_BYTES_MAX} bytes"))
+        }
+        _ => Problem::refused(text),
+    }
+}
+
+async fn nowhere(request: actix_web::HttpRequest) -> Result<HttpResponse, Problem> {
+    Err(Problem::missing("there is nothing at this address").at(request.path()))
+}
+
+fn desk_threads() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(desk::THREADS)
+        .max_blocking_threads(8)
+        .thread_name("console-desk")
+        .on_thread_start(be_nice)
+        .enable_all()
+        .build()
+}
+
+/// The stream comes first where both want a core.
+fn be_nice() {
+    // SAFETY: both calls take and return integers; on Linux a thread's id stands for the thread alone.
+    let refused = unsafe {
+        let thread = libc::syscall(libc::SYS_gettid) as libc::id_t;
+        libc::setpriority(libc::PRIO_PROCESS, thread, NICE)
+    };
+    if refused != 0 {
+        tracing::debug!(error = %std::io::Error::last_os_error(), "a console thread keeps the stream's priority");
+    }
+}

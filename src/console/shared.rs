@@ -1,0 +1,71 @@
+//! What every request is given.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use super::access::Access;
+use super::audit::Audit;
+use super::desk::Desk;
+use super::live::Hub;
+use super::meter::{Meter, Point};
+use super::notices::{Notice, notices};
+use crate::config::{Pipeline, Server, Setting};
+use crate::telemetry::{Board, Limits, Status};
+
+/// Clones share one state.
+#[derive(Clone)]
+pub struct Shared {
+    pub board: Board,
+    pub limits: Limits,
+    pub server: Arc<Server>,
+    pub pipelines: Arc<[Arc<Pipeline>]>,
+    /// The values in force and where each comes from.
+    pub settings: Arc<[Setting]>,
+    pub access: Access,
+    pub audit: Audit,
+    pub desk: Desk,
+    pub hub: Hub,
+    pub meter: Arc<Mutex<Meter>>,
+}
+
+/// One look at everything that costs nothing to know.
+pub struct Look {
+    pub now: DateTime<Utc>,
+    pub status: Status,
+    pub notices: Vec<Notice>,
+    /// Per pipeline, in their order: name and figures now.
+    pub points: Vec<(String, Point)>,
+    /// Records a second, by place in `status.partitions`.
+    pub partition_rates: Vec<f64>,
+}
+
+impl Shared {
+    pub fn look(&self) -> Look {
+        let now = Utc::now();
+        let status = Status::of(&self.board, self.limits);
+        let (points, partition_rates) = self.meter(|meter| {
+            let point = |p: &Arc<Pipeline>| (p.name.clone(), meter.point(&status, &p.name, now));
+            let points = self.pipelines.iter().map(point).collect();
+            (points, status.partitions.iter().map(|p| meter.partition_rate(p)).collect())
+        });
+        Look { now, notices: notices(&status, now), status, points, partition_rates }
+    }
+
+    pub fn meter<T>(&self, work: impl FnOnce(&mut Meter) -> T) -> T {
+        work(&mut self.meter.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn pipeline(&self, name: &str) -> Option<&Arc<Pipeline>> {
+        self.pipelines.iter().find(|pipeline| pipeline.name == name)
+    }
+
+    pub fn pipeline_names(&self) -> Vec<String> {
+        self.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect()
+    }
+
+    /// Whether cookies go over HTTPS alone.
+    pub fn secure(&self) -> bool {
+        self.server.console.tls_certificate.is_some()
+    }
+}

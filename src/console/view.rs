@@ -1,0 +1,309 @@
+//! What all pages have in common: the frame, the navigation, small parts.
+
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{self, ContentType, HeaderMap};
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, HttpResponse};
+use maud::{DOCTYPE, Markup, html};
+
+use super::access::{Caller, Role};
+use super::assets;
+use super::problem::Problem;
+
+/// The cookie that keeps the theme.
+pub const THEME: &str = "boathouse_theme";
+
+/// A cookie's value.
+pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get_all(header::COOKIE)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+}
+
+/// Light, dark, or as the system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Theme {
+    System,
+    Light,
+    Dark,
+}
+
+impl Theme {
+    pub fn of(headers: &HeaderMap) -> Self {
+        match cookie(headers, THEME).as_deref() {
+            Some("light") => Theme::Light,
+            Some("dark") => Theme::Dark,
+            _ => Theme::System,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Theme::System => "system",
+            Theme::Light => "light",
+            Theme::Dark => "dark",
+        }
+    }
+
+    fn next(self) -> Self {
+        match self {
+            Theme::System => Theme::Light,
+            Theme::Light => Theme::Dark,
+            Theme::Dark => Theme::System,
+        }
+    }
+}
+
+/// Who looks, at which page, in which theme.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub caller: Caller,
+    theme: Theme,
+    /// Path and query, to come back to.
+    here: String,
+    path: String,
+}
+
+impl FromRequest for View {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+            // The gate lets nobody through without one.
+            return ready(Err(Problem::new(actix_web::http::StatusCode::UNAUTHORIZED, "sign in first").into()));
+        };
+        ready(Ok(Self {
+            caller,
+            theme: Theme::of(request.headers()),
+            here: request.uri().path_and_query().map_or("/", |here| here.as_str()).to_owned(),
+            path: request.path().to_owned(),
+        }))
+    }
+}
+
+/// The pages in the navigation.
+const PAGES: [(&str, &str, Role); 7] = [
+    ("/", "Overview", Role::Viewer),
+    ("/stream", "Stream", Role::Viewer),
+    ("/batch", "Batch", Role::Viewer),
+    ("/actors", "Actors", Role::Viewer),
+    ("/configuration", "Configuration", Role::Admin),
+    ("/users", "Users", Role::Admin),
+    ("/audit", "Audit", Role::Admin),
+];
+
+impl View {
+    /// A whole page. `live` is the path that its parts are sent on while they change.
+    pub fn page(&self, title: &str, live: Option<&str>, body: Markup) -> HttpResponse {
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" data-theme=(self.theme.as_str()) {
+                (head(title))
+                body data-live=[live] data-csrf=(self.caller.csrf()) {
+                    a.skip href="#main" { "Skip to the content" }
+                    (self.bar(live.is_some()))
+                    main #main tabindex="-1" { (body) }
+                }
+            }
+        };
+        HttpResponse::Ok().content_type(ContentType::html()).body(page.into_string())
+    }
+
+    fn bar(&self, live: bool) -> Markup {
+        let here = |path: &str| if path == "/" { self.path == "/" } else { self.path.starts_with(path) };
+        html! {
+            header.bar {
+                a.brand href="/" { (mark()) span { "Boathouse" } }
+                nav aria-label="Pages" {
+                    ul {
+                        @for (path, name, role) in PAGES {
+                            @if self.caller.may(role) {
+                                li { a href=(path) aria-current=[here(path).then_some("page")] { (name) } }
+                            }
+                        }
+                    }
+                }
+                div.tools {
+                    @if live {
+                        button.quiet.live-toggle type="button" hidden aria-pressed="false" { "Live" }
+                    }
+                    (self.form("/theme", html! {
+                        input type="hidden" name="theme" value=(self.theme.next().as_str());
+                        input type="hidden" name="back" value=(self.here);
+                        button.quiet type="submit" title={ "Theme: " (self.theme.as_str()) ". Change it" } {
+                            "Theme: " (self.theme.as_str())
+                        }
+                    }))
+                    a.quiet href="/account" { (self.caller.name) }
+                }
+            }
+        }
+    }
+
+    /// A form that changes something: it brings the session's token along.
+    pub fn form(&self, action: &str, fields: Markup) -> Markup {
+        html! {
+            form.act method="post" action=(action) {
+                input type="hidden" name="csrf" value=(self.caller.csrf());
+                (fields)
+            }
+        }
+    }
+
+    /// Shown to operators alone.
+    pub fn operator(&self) -> bool {
+        self.caller.may(Role::Operator)
+    }
+}
+
+fn head(title: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) " · Boathouse" }
+            link rel="icon" type="image/svg+xml" href=(assets::url("icon.svg"));
+            link rel="stylesheet" href=(assets::url("console.css"));
+            script src=(assets::url("console.js")) defer {}
+        }
+    }
+}
+
+/// A boat on two waves.
+fn mark() -> Markup {
+    html! {
+        svg.mark viewBox="0 0 32 32" aria-hidden="true" focusable="false" {
+            path d="M16 3v15M16 4l9 13H16" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linejoin="round" {}
+            path d="M4 20h24l-4 6H8z" fill="currentColor" {}
+            path d="M2 29.5c3 0 3-1.6 6-1.6s3 1.6 6 1.6 3-1.6 6-1.6 3 1.6 6 1.6 3-1.6 5-1.6" fill="none" stroke="currentColor" stroke-width="1.8" {}
+        }
+    }
+}
+
+/// A page for somebody who is not signed in.
+pub fn bare(theme: Theme, title: &str, body: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" data-theme=(theme.as_str()) {
+            (head(title))
+            body.bare { main #main { div.brand { (mark()) span { "Boathouse" } } (body) } }
+        }
+    }
+}
+
+/// The page of something that did not work.
+pub fn problem_page(problem: &Problem) -> Markup {
+    let title = match problem.status.as_u16() {
+        401 | 403 => "Not allowed",
+        404 => "Not there",
+        503 => "Something does not answer",
+        _ => "Not done",
+    };
+    bare(
+        Theme::System,
+        title,
+        html! {
+            h1 { (title) }
+            p.said { (problem.text) }
+            p { a href="/" { "Back to the overview" } }
+        },
+    )
+}
+
+/// How something is: by colour, by shape and by word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Good,
+    Busy,
+    Watch,
+    Wrong,
+    Idle,
+}
+
+impl State {
+    pub fn class(self) -> &'static str {
+        match self {
+            State::Good => "good",
+            State::Busy => "busy",
+            State::Watch => "watch",
+            State::Wrong => "wrong",
+            State::Idle => "idle",
+        }
+    }
+
+    pub fn sign(self) -> &'static str {
+        match self {
+            State::Good => "●",
+            State::Busy => "◐",
+            State::Watch => "▲",
+            State::Wrong => "■",
+            State::Idle => "○",
+        }
+    }
+}
+
+/// A state with its word.
+pub fn badge(state: State, word: &str) -> Markup {
+    html! { span class={ "badge " (state.class()) } { span.sign aria-hidden="true" { (state.sign()) } (word) } }
+}
+
+/// A part of a page that is sent again while it changes.
+pub fn part(id: &str, content: &Markup) -> Markup {
+    html! { div.part id=(id) data-part { (content) } }
+}
+
+/// What to show where there is nothing yet: why, and what to do.
+pub fn empty(what: &str, todo: Markup) -> Markup {
+    html! { div.empty { p.what { (what) } p { (todo) } } }
+}
+
+/// One figure with its name.
+pub fn figure(name: &str, value: &str, unit: &str, note: Option<&str>) -> Markup {
+    html! {
+        div.figure {
+            dt { (name) }
+            dd { span.value { (value) } @if !unit.is_empty() { span.unit { " " (unit) } }
+                @if let Some(note) = note { span.note { (note) } } }
+        }
+    }
+}
+
+/// Sends the browser elsewhere after a change.
+pub fn go(to: &str) -> HttpResponse {
+    HttpResponse::SeeOther().insert_header((header::LOCATION, to)).finish()
+}
+
+/// A path of this server, from what somebody sent; anything else is the overview.
+pub fn own_path(sent: &str) -> &str {
+    let inside = sent.starts_with('/') && !sent.starts_with("//") && !sent.starts_with("/\\");
+    if inside && !sent.chars().any(char::is_control) { sent } else { "/" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_another_server() {
+        assert_eq!(own_path("/batch?x=1"), "/batch?x=1");
+        for bad in ["", "http://evil", "//evil", "/\\evil", "javascript:alert(1)", "/a\r\nset-cookie: x"] {
+            assert_eq!(own_path(bad), "/", "{bad}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, header::HeaderValue::from_static("xboathouse_theme=a; boathouse_theme=dark"));
+        assert_eq!(cookie(&headers, THEME).as_deref(), Some("dark"));
+        assert_eq!(Theme::of(&headers), Theme::Dark);
+        assert_eq!(cookie(&headers, "theme"), None);
+    }
+}

@@ -1,0 +1,405 @@
+//! The console of a real daemon, spoken to as a browser or a program does.
+
+mod browser;
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use self::browser::{Browser, Fields, header};
+use crate::scheduler::filled;
+use crate::support::daemon::{PATIENCE, Site};
+use crate::support::engine::Engine;
+
+/// A site whose servers are away: the console is there all the same.
+fn alone() -> Site {
+    Site::new("127.0.0.1:1", "http://127.0.0.1:1", "console")
+}
+
+/// Everything that there is to read, and everything that changes something.
+const READS: &[&str] = &[
+    "/",
+    "/stream",
+    "/batch",
+    "/batch/runs/x",
+    "/actors",
+    "/account",
+    "/users",
+    "/audit",
+    "/configuration",
+    "/api/v1/users",
+    "/api/v1/audit",
+    "/api/v1/configuration",
+    "/live/overview",
+    "/live/run/x",
+    "/nowhere",
+    "/api/v1/status",
+    "/api/v1/hour",
+    "/api/v1/session",
+    "/api/v1/runs",
+    "/api/v1/runs/x",
+    "/api/v1/runs/x/log",
+    "/api/v1/nowhere",
+    "/assets",
+    "/healthz/",
+    "//",
+    "/login/",
+    "/assets%2f..%2fbatch",
+];
+const CHANGES: &[&str] = &[
+    "/batch/run",
+    "/batch/pause",
+    "/batch/resume",
+    "/batch/cancel",
+    "/batch/retry",
+    "/batch/runs/x/cancel",
+    "/batch/runs/x/retry",
+    "/logout",
+    "/theme",
+    "/password",
+    "/users/put",
+    "/users/remove",
+    "/users/tokens",
+    "/users/tokens/remove",
+    "/api/v1/users",
+    "/api/v1/users/admin",
+    "/api/v1/tokens",
+    "/api/v1/tokens/x",
+    "/api/v1/runs",
+    "/api/v1/runs/x/cancel",
+    "/api/v1/runs/x/retry",
+    "/api/v1/schedules/user_events/pause",
+    "/api/v1/schedules/user_events/resume",
+    "/nowhere",
+];
+
+#[tokio::test]
+async fn without_a_session_nothing_is_told_and_nothing_done() {
+    let site = alone();
+    let _daemon = site.start();
+    let nobody = Browser::of(&site).await;
+    for path in ["/healthz", "/login"] {
+        let answer = nobody.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        let policy = header(&answer, "content-security-policy");
+        assert!(policy.starts_with("default-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(header(&answer, "x-content-type-options"), "nosniff");
+        assert_eq!(header(&answer, "x-frame-options"), "DENY");
+        assert_eq!(header(&answer, "cache-control"), "no-store");
+    }
+    let strangers = [None, Some("boathouse_session=made-up"), Some("boathouse_session=")];
+    for cookie in strangers {
+        for path in READS {
+            let mut request = nobody.request(Method::GET, path);
+            if let Some(cookie) = cookie {
+                request = request.header("cookie", cookie);
+            }
+            let answer = request.send().await.expect("an answer");
+            let refused = answer.status() == 401
+                || (answer.status() == 303 && header(&answer, "location").starts_with("/login?next="));
+            assert!(refused, "{path}: {}", answer.status());
+            assert!(!header(&answer, "content-security-policy").is_empty(), "{path}");
+        }
+        for path in CHANGES {
+            for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+                let mut request = nobody.request(method.clone(), path).fields(&[("pipeline", "user_events")]);
+                if let Some(cookie) = cookie {
+                    request = request.header("cookie", cookie);
+                }
+                let status = request.send().await.expect("an answer").status();
+                assert_eq!(status, 401, "{method} {path}");
+            }
+        }
+    }
+    let token = nobody.request(Method::GET, "/api/v1/status").bearer_auth("bh_made-up");
+    assert_eq!(token.send().await.expect("an answer").status(), 401);
+    // No page of elsewhere signs anybody in, whatever its password.
+    let elsewhere = nobody.request(Method::POST, "/login").header("origin", "http://evil.example");
+    let password = site.first_password();
+    let form = [("name", "admin"), ("password", password.as_str())];
+    assert_eq!(elsewhere.fields(&form).send().await.expect("an answer").status(), 403);
+}
+
+#[tokio::test]
+async fn signing_in_makes_a_session_of_its_own() {
+    let site = alone();
+    let _daemon = site.start();
+    let mut browser = Browser::of(&site).await;
+    let file = site.folder.join("data/console/first-password");
+    assert_eq!(std::fs::metadata(&file).expect("the first password").permissions().mode() & 0o777, 0o600);
+    let password = site.first_password();
+    assert!(!site.log().contains(&password), "the log holds the password");
+    // Somebody has put an id of theirs into the browser before.
+    let planted = "0123456789012345678901234567890123456789012";
+    let form = [("name", "admin"), ("password", password.as_str()), ("next", "//evil.example/")];
+    let request = browser.request(Method::POST, "/login").header("cookie", format!("boathouse_session={planted}"));
+    let answer = request.fields(&form).send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), header(&answer, "location")), (303, "/".into()));
+    let cookie = header(&answer, "set-cookie");
+    for part in ["boathouse_session=", "; HttpOnly", "; SameSite=Strict", "; Path=/"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains(planted), "{cookie}");
+    browser.take_cookie(&answer);
+    assert_eq!(browser.get("/").await.status(), 200);
+    let planted = browser.request(Method::GET, "/").header("cookie", format!("boathouse_session={planted}"));
+    assert_eq!(planted.send().await.expect("an answer").status(), 303);
+    assert!(!file.exists(), "the first password waits no longer");
+
+    // A second sign-in ends the session that the browser came with.
+    let old = browser.cookie().to_owned();
+    let form = [("name", "admin"), ("password", password.as_str())];
+    let answer =
+        browser.request(Method::POST, "/login").header("cookie", &old).fields(&form).send().await.expect("an answer");
+    browser.take_cookie(&answer);
+    assert_ne!(browser.cookie(), old);
+    let request = browser.request(Method::GET, "/").header("cookie", &old);
+    assert_eq!(request.send().await.expect("an answer").status(), 303);
+
+    // What a page shows is there without a script, and no style or script is inside it.
+    for path in ["/", "/stream", "/batch", "/actors", "/account"] {
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        let text = answer.text().await.expect("a page");
+        for bad in ["style=\"", "onclick", "<script>", "=\"http", "=\"//"] {
+            assert!(!text.contains(bad), "{path} holds {bad}");
+        }
+        assert!(text.contains("<h1"), "{path}");
+    }
+    let answer = browser.post("/logout", &[]).await;
+    assert_eq!(header(&answer, "location"), "/login");
+    assert_eq!(browser.get("/").await.status(), 303, "the session has ended on the server, too");
+}
+
+#[tokio::test]
+async fn a_change_needs_the_sessions_own_token() {
+    let site = alone();
+    let _daemon = site.start();
+    let browser = Browser::signed_in(&site).await;
+    let cookie = browser.cookie().to_owned();
+    let send = async |csrf: Option<&str>, headers: &[(&'static str, &'static str)]| {
+        let mut form = vec![("pipeline", "user_events")];
+        form.extend(csrf.map(|csrf| ("csrf", csrf)));
+        let mut request = browser.request(Method::POST, "/batch/pause").header("cookie", &cookie).fields(&form);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let csrf = browser.csrf().to_owned();
+    assert_eq!(send(None, &[]).await, 403);
+    assert_eq!(send(Some(""), &[]).await, 403);
+    assert_eq!(send(Some("made-up"), &[]).await, 403);
+    assert_eq!(send(None, &[("x-csrf-token", "made-up")]).await, 403);
+    let other = Browser::again(&site, &browser).await;
+    assert_eq!(send(Some(other.csrf()), &[]).await, 403, "another session's token");
+    assert_eq!(send(Some(&csrf), &[("origin", "http://evil.example")]).await, 403);
+    assert_eq!(send(Some(&csrf), &[("sec-fetch-site", "cross-site")]).await, 403);
+    assert_eq!(send(Some(&csrf), &[]).await, 303);
+    let text = browser.get("/batch").await.text().await.expect("a page");
+    assert!(text.contains("Resume the schedule"), "the pause is seen");
+}
+
+#[tokio::test]
+async fn guessing_becomes_slow_and_says_so() {
+    let site = alone();
+    let _daemon = site.start();
+    let nobody = Browser::of(&site).await;
+    let right = site.first_password();
+    let attempt = async |password: &str| {
+        let form = [("name", "admin"), ("password", password)];
+        nobody.request(Method::POST, "/login").fields(&form).send().await.expect("an answer")
+    };
+    for _ in 0..5 {
+        assert_eq!(attempt("guess").await.status(), 401);
+    }
+    let mut longest = 0;
+    let begin = Instant::now();
+    while longest < 8 {
+        assert!(begin.elapsed() < PATIENCE, "the waits do not grow: {longest} s");
+        let answer = attempt("guess").await;
+        if answer.status() == 429 {
+            longest = longest.max(header(&answer, "retry-after").parse().expect("seconds"));
+            // Not even the right password is looked at.
+            assert_eq!(attempt(&right).await.status(), 429);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // What is asked at the same time is counted one by one.
+    let answers = futures::future::join_all((0..20).map(|_| attempt("guess"))).await;
+    assert!(answers.iter().filter(|answer| answer.status() == 401).count() <= 1);
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_paths_lead_nowhere_else() {
+    let site = alone();
+    let _daemon = site.start();
+    let browser = Browser::signed_in(&site).await;
+    let large = "x".repeat(2 << 20);
+    for path in ["/batch/run", "/api/v1/runs", "/login"] {
+        let request = browser.request(Method::POST, path).header("cookie", browser.cookie());
+        let answer = request.header("x-csrf-token", browser.csrf()).fields(&[("name", large.as_str())]).send().await;
+        // Refused by its length, or cut off while it is sent.
+        if let Ok(answer) = answer {
+            assert_eq!(answer.status(), 413, "{path}");
+        }
+    }
+    for path in [
+        "/assets/../Cargo.toml",
+        "/assets/..%2f..%2f..%2fCargo.toml",
+        "/assets/%2e%2e%2fconsole.css",
+        "/assets//etc/passwd",
+        "/assets/..%5cx",
+        "/batch/runs/..%2f..%2fetc%2fpasswd",
+        "/batch/runs/%00",
+        "/batch/runs/'%20or%201=1",
+    ] {
+        // As it stands: a client would take the dots out.
+        let status = browser.raw(path).await;
+        assert!([400, 404].contains(&status), "{path}: {status}");
+    }
+    assert_eq!(browser.get("/assets/console.css").await.status(), 200);
+}
+
+#[tokio::test]
+async fn parts_of_a_page_are_sent_while_they_change() {
+    let site = alone();
+    let _daemon = site.start();
+    let browser = Browser::signed_in(&site).await;
+    let answer = browser.get("/live/overview").await;
+    assert_eq!(header(&answer, "content-type"), "text/event-stream");
+    let mut stream = answer.bytes_stream();
+    let mut text = String::new();
+    let begin = Instant::now();
+    let parts = |text: &str| text.matches("event: part\ndata: {").count();
+    // All four at once, then those that change.
+    while parts(&text) < 8 {
+        assert!(begin.elapsed() < PATIENCE, "{text}");
+        let chunk = tokio::time::timeout(PATIENCE, stream.next()).await.expect("in time").expect("goes on");
+        text.push_str(&String::from_utf8_lossy(&chunk.expect("a chunk")));
+    }
+    for id in ["now", "flows", "figures", "charts"] {
+        assert!(text.contains(&format!("\"id\":\"{id}\"")), "{id}: {text}");
+    }
+    // Who signs out is told nothing more.
+    browser.post("/logout", &[]).await;
+    let mut rest = String::new();
+    while let Ok(Some(Ok(chunk))) = tokio::time::timeout(PATIENCE, stream.next()).await {
+        rest.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(rest.ends_with("event: ended\ndata: {}\n\n"), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_asked_for_succeeds_and_shows_its_log() {
+    let engine = Engine::start();
+    let (site, mut daemon) = filled(&engine, "console-run").await;
+    let browser = Browser::signed_in(&site).await;
+    let (status, asked) = browser.api(Method::POST, "/api/v1/runs", Some(json!({"pipeline": "user_events"}))).await;
+    assert_eq!(status, 202, "{asked}");
+    let run = asked["run_id"].as_str().expect("its id").to_owned();
+    let begin = Instant::now();
+    let over = loop {
+        let (_, run) = browser.api(Method::GET, &format!("/api/v1/runs/{run}"), None).await;
+        if ["succeeded", "failed", "skipped"].contains(&run["state"].as_str().unwrap_or_default()) {
+            break run;
+        }
+        assert!(begin.elapsed() < PATIENCE * 2, "{run:#}\n{}", site.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!(over["state"], "succeeded", "{over:#}");
+    assert_eq!(over["attempts"].as_array().map(Vec::len), Some(6));
+    let (_, lines) = browser.api(Method::GET, &format!("/api/v1/runs/{run}/log"), None).await;
+    assert!(lines.as_array().is_some_and(|lines| !lines.is_empty()), "{lines}");
+    let page = browser.get(&format!("/batch/runs/{run}")).await.text().await.expect("a page");
+    assert!(page.contains("gold to clickhouse") && page.contains("succeeded"), "{page}");
+    let grid = browser.get("/batch").await.text().await.expect("a page");
+    assert!(grid.contains(&run) && grid.matches("dot good").count() >= 6, "{grid}");
+    // What is over cannot be cancelled, and it says why.
+    let (status, answer) = browser.api(Method::POST, &format!("/api/v1/runs/{run}/cancel"), None).await;
+    assert_eq!(status, 422, "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|e| e.contains("is over")), "{answer}");
+    let (status, answer) = browser.api(Method::POST, "/api/v1/runs", Some(json!({"pipeline": "none"}))).await;
+    assert_eq!((status, answer["error"].as_str().is_some_and(|e| e.contains("user_events"))), (404, true), "{answer}");
+    let (_, status): (_, Value) = browser.api(Method::GET, "/api/v1/status", None).await;
+    assert_eq!(status["partitions"].as_array().map(Vec::len), Some(3));
+    assert_eq!(status["notices"], json!([]));
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[]);
+}
+
+/// What a viewer and an operator may not do.
+#[tokio::test]
+async fn roles_bound_what_a_caller_may() {
+    let site = alone();
+    let _daemon = site.start();
+    let admin = Browser::signed_in(&site).await;
+    let password = "several unrelated words";
+    for (name, role) in [("viki", "viewer"), ("otto", "operator")] {
+        let new = json!({"name": name, "role": role, "password": password});
+        assert_eq!(admin.api(Method::POST, "/api/v1/users", Some(new)).await.0, 204);
+    }
+    let mut viewer = Browser::of(&site).await;
+    viewer.sign_in("viki", password).await;
+    let mut operator = Browser::of(&site).await;
+    operator.sign_in("otto", password).await;
+    let admins = ["/users", "/audit", "/configuration", "/api/v1/users", "/api/v1/audit", "/api/v1/configuration"];
+    for (browser, name) in [(&viewer, "viewer"), (&operator, "operator")] {
+        assert_eq!(browser.get("/").await.status(), 200);
+        for path in admins {
+            assert_eq!(browser.get(path).await.status(), 403, "{name}: {path}");
+        }
+    }
+    for path in CHANGES {
+        if ["/logout", "/theme", "/password"].contains(path) {
+            continue;
+        }
+        assert_eq!(viewer.post(path, &[("pipeline", "user_events")]).await.status(), 403, "{path}");
+        let (status, answer) = viewer.api(Method::POST, path, Some(json!({"pipeline": "user_events"}))).await;
+        assert_eq!(status, 403, "{path}: {answer}");
+    }
+    let page = viewer.get("/batch").await.text().await.expect("a page");
+    assert!(!page.contains("Pause the schedule") && !page.contains("Configuration"), "a viewer is offered nothing");
+    assert_eq!(operator.post("/batch/pause", &[("pipeline", "user_events")]).await.status(), 303);
+    assert_eq!(operator.post("/users/put", &[("name", "x")]).await.status(), 403);
+
+    // A token has its own role, needs no CSRF token, and ends when it is removed.
+    let (status, made) =
+        admin.api(Method::POST, "/api/v1/tokens", Some(json!({"name": "ci", "role": "operator"}))).await;
+    assert_eq!(status, 201, "{made}");
+    let token = made["token"].as_str().expect("a token").to_owned();
+    let call = async |path: &str| {
+        let request = admin.request(Method::POST, path).bearer_auth(&token).json(&json!({}));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(call("/api/v1/schedules/user_events/resume").await, 200);
+    assert_eq!(call("/api/v1/users").await, 403);
+    assert_eq!(admin.api(Method::DELETE, "/api/v1/tokens/ci", None).await.0, 204);
+    assert_eq!(call("/api/v1/schedules/user_events/resume").await, 401);
+
+    // Who is removed is out at once, and a role counts from now on.
+    let changed = json!({"name": "otto", "role": "viewer"});
+    assert_eq!(admin.api(Method::POST, "/api/v1/users", Some(changed)).await.0, 204);
+    assert_eq!(operator.post("/batch/pause", &[("pipeline", "user_events")]).await.status(), 403);
+    assert_eq!(admin.api(Method::DELETE, "/api/v1/users/viki", None).await.0, 204);
+    assert_eq!(viewer.get("/").await.status(), 303);
+    let (status, answer) = admin.api(Method::DELETE, "/api/v1/users/admin", None).await;
+    assert_eq!(status, 422, "the last admin stays: {answer}");
+
+    // All of it is in the audit log, without a password or token.
+    let (_, entries) = admin.api(Method::GET, "/api/v1/audit?limit=1000", None).await;
+    let text = entries.to_string();
+    for part in ["\"otto\"", "POST /batch/pause", "sign in", "token:ci", "DELETE /api/v1/users/viki"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    for secret in [password, &token, admin.csrf()] {
+        assert!(!text.contains(secret), "the audit log holds a secret");
+    }
+    let kept = std::fs::read_to_string(site.folder.join("data/console/users.json")).expect("the users");
+    assert!(kept.contains("$argon2id$") && !kept.contains(password) && !kept.contains(&token), "{kept}");
+    let (_, values) = admin.api(Method::GET, "/api/v1/configuration", None).await;
+    assert!(values.to_string().contains("kafka.brokers"), "{values}");
+}
