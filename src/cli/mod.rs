@@ -9,6 +9,7 @@ mod bronze;
 mod clickhouse;
 mod dead_letters;
 pub mod demo;
+mod doctor;
 mod kafka;
 mod lake;
 mod mend;
@@ -16,9 +17,12 @@ pub(crate) mod output;
 mod quality;
 mod reconcile;
 mod run;
+mod shell;
 mod sql;
 mod status;
 mod tables;
+mod tap;
+mod top;
 pub mod topic;
 mod validate;
 
@@ -38,6 +42,8 @@ Examples:
   boathouse validate --show                     check the configuration; every value and where it comes from
   boathouse run --config config/boathouse.toml  the daemon
   boathouse status                              is it healthy, how far behind is it
+  boathouse top                                 the same, live; boathouse tap shows the events themselves
+  boathouse doctor                              servers, rights, disks, clocks and settings, and what to do
   boathouse reconcile                           is it right: Kafka, Bronze and realtime compared
   boathouse sql \"select time_status, count(*) from bronze.user_events group by 1\"
   boathouse sql --on clickhouse                 an interactive shell on ClickHouse
@@ -77,6 +83,9 @@ enum Command {
     Sql(sql::Args),
     Reconcile(reconcile::Args),
     Status(status::Args),
+    Top(top::Args),
+    Doctor(doctor::Args),
+    Tap(tap::Args),
     Quality(quality::Args),
     DeadLetters(dead_letters::Args),
     Bronze(mend::Args),
@@ -85,6 +94,8 @@ enum Command {
     Tables(tables::Args),
     Demo(demo::DemoCommand),
     Bench(bench::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
     #[command(hide = true)]
     BenchConsume(bench::consume::Args),
 }
@@ -177,6 +188,11 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Bench(args) => args.run(context),
         Command::BenchConsume(args) => args.run(context),
         Command::Status(args) => args.run(context),
+        Command::Top(args) => args.run(context),
+        Command::Doctor(args) => args.run(context),
+        Command::Tap(args) => args.run(context),
+        Command::Completions(args) => args.run(),
+        Command::Man(args) => args.run(),
         Command::Quality(args) => args.run(context),
         Command::DeadLetters(args) => args.run(context),
         Command::Bronze(args) => args.run(context),

@@ -58,7 +58,7 @@ impl Args {
 }
 
 /// The daemon's own account; none where nothing listens.
-async fn ask(listen: &str) -> anyhow::Result<Option<Status>> {
+pub(crate) async fn ask(listen: &str) -> anyhow::Result<Option<Status>> {
     // What listens everywhere is reached here.
     let address = listen.replacen("0.0.0.0:", "127.0.0.1:", 1).replacen("[::]:", "[::1]:", 1);
     let client = reqwest::Client::builder().timeout(LIMIT).build()?;
