@@ -21,15 +21,25 @@ done
 for tool in apt-get apt-cache dpkg; do
     command -v "$tool" > /dev/null || missing "$tool is missing: Prometheus comes from Debian's packages (Debian, Ubuntu)"
 done
-version=$(apt-cache policy prometheus | sed -n 's/^ *Candidate: //p')
-[[ -n $version && $version != "(none)" ]] || missing "apt knows no package prometheus; run apt-get update"
-
+candidate() { apt-cache "${options[@]}" policy prometheus | sed -n 's/^ *Candidate: //p'; }
 mkdir -p "$cache"
+options=()
+version=$(candidate)
+if [[ -z $version || $version == "(none)" ]]; then
+    # The machine has no lists of packages yet: lists of our own, which need no root either.
+    echo "tools/prometheus.sh: fetching the lists of packages" >&2
+    mkdir -p "$cache/lists/partial" "$cache/archives/partial"
+    options=(-o "Dir::State::Lists=$cache/lists" -o "Dir::Cache=$cache")
+    apt-get "${options[@]}" update > /dev/null 2>&1 || missing "apt-get update failed; is its mirror reachable?"
+    version=$(candidate)
+fi
+[[ -n $version && $version != "(none)" ]] || missing "apt knows no package prometheus"
+
 # Beside the target, so that the last step is a rename: nobody ever sees half a program.
 work="$(mktemp -d "$cache/fetch.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 echo "tools/prometheus.sh: fetching prometheus $version (19 MB)" >&2
-(cd "$work" && apt-get download prometheus > apt.log 2>&1) ||
+(cd "$work" && apt-get "${options[@]}" download prometheus > apt.log 2>&1) ||
     missing "apt could not fetch prometheus: $(tail -n 1 "$work/apt.log"); is its mirror reachable?"
 dpkg -x "$work"/*.deb "$work/root"
 chmod 755 "$work/root"

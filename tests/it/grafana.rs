@@ -139,6 +139,14 @@ fn dashboards_refresh_every_ten_seconds_and_lead_to_each_other_and_to_the_consol
 }
 
 #[test]
+fn dashboards_are_as_grafanas_own_model_wants_them() {
+    let files: Vec<_> = DASHBOARDS.iter().map(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).collect();
+    let files: Vec<_> = files.iter().map(|file| file.as_path()).collect();
+    let said = crate::support::node::node("dashboards.mjs", &files);
+    assert_eq!(said, "3 dashboards are as Grafana's model wants them\n");
+}
+
+#[test]
 fn data_sources_are_the_provisioned_ones() {
     let path = "grafana/provisioning/datasources/boathouse.yaml";
     let provisioned = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path);

@@ -4,7 +4,9 @@
     reason = "tests read variables for the number of seeds, and wait on other processes"
 )]
 
+mod at_hand;
 mod bench;
+mod bi;
 mod bronze;
 mod by_hand;
 mod cli;
@@ -13,6 +15,7 @@ mod console;
 mod corpus;
 mod crash;
 mod demo;
+mod deploy;
 mod engine;
 mod event;
 mod gold;

@@ -6,6 +6,7 @@ pub mod broker;
 pub mod daemon;
 pub mod engine;
 pub mod mariadb;
+pub mod node;
 pub mod prometheus;
 pub mod python;
 pub mod soak;
