@@ -66,7 +66,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let board = Board::new();
-    board.memory_budget(server.memory.budget.0);
+    board.memory_budget(server.memory_total());
     let recorder = Recorder::global().context("cannot install the metrics recorder")?;
     let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
     disks::watch(&server, &board, &io);
@@ -102,12 +102,17 @@ async fn serve(
         kept.push(actix_rt::spawn(keep(setup, stopping.clone())));
         arbiters.extend([bronze, stream]);
     }
+    let lake = batch::Lake::new(&server);
+    if let Err(error) = &lake {
+        tracing::error!(%error, "no batch run of this daemon will succeed");
+    }
     let batches = actix_rt::spawn(scheduler::keep(Arc::new(scheduler::Setup {
         pipelines: pipelines
             .iter()
-            .map(|pipeline| (pipeline.clone(), batch::tasks::work(&server, pipeline, &clickhouse)))
+            .map(|pipeline| (pipeline.clone(), batch::tasks::work_on(lake.clone(), &server, pipeline, &clickhouse)))
             .collect(),
         server: server.clone(),
+        lake: lake.ok(),
         board: board.clone(),
         io: io.clone(),
         batch: batch_threads,

@@ -15,13 +15,15 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::supervise::{Backoff, Ended, launch};
+use crate::batch::Lake;
 use crate::batch::history::{AttemptState, History, HistoryError, LeaseWatch, Run, RunState};
-use crate::batch::run::graph::Task;
+use crate::batch::run::graph::{Kind, Task};
 use crate::batch::run::{Event, Observer, Runner, Work};
 use crate::batch::slots::Slots;
-use crate::config::{Pipeline, Server};
+use crate::batch::upkeep;
+use crate::config::{CatchUp, Pipeline, Schedule, Server};
 use crate::failpoint;
-use crate::telemetry::{ActorId, BatchEnded, BatchRunning, Board, names};
+use crate::telemetry::{ActorId, BatchEnded, BatchRunning, Board, TableState, names};
 
 /// How often the history is looked at, and how often when it is away.
 const LOOK: Duration = Duration::from_millis(500);
@@ -33,9 +35,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
+/// How often old runs are removed from the history.
+const PRUNE: Duration = Duration::from_secs(3600);
+/// How often the tables are looked at while no run changes them.
+const MEASURE: Duration = Duration::from_secs(600);
+
 /// What the scheduler is given.
 pub struct Setup {
     pub server: Arc<Server>,
+    /// The lakehouse that the tasks work on; none where it could not be set up, which each task says.
+    pub lake: Option<Lake>,
     /// Each with what its tasks do.
     pub pipelines: Vec<(Arc<Pipeline>, Work)>,
     pub board: Board,
@@ -167,6 +176,7 @@ struct Desk {
     pipelines: Vec<Line>,
     watch: LeaseWatch,
     next_beat: Instant,
+    next_prune: Instant,
     away: bool,
 }
 
@@ -174,12 +184,19 @@ struct Desk {
 struct Line {
     pipeline: Arc<Pipeline>,
     slots: Option<Slots>,
+    /// Slots of the upkeep of its tables.
+    upkeep: Option<Slots>,
+    /// Since when upkeep's slots count where none was ever run.
+    upkeep_since: DateTime<Utc>,
     work: Work,
     run: Option<JoinHandle<Result<RunState, HistoryError>>>,
     /// Whether the board knows what the history tells of earlier times.
     remembered: bool,
     /// The slot whose deadline was found missed.
     late: Option<DateTime<Utc>>,
+    /// A look at the tables that is under way, and when the next one is due.
+    measuring: Option<JoinHandle<()>>,
+    next_measure: Instant,
 }
 
 impl Desk {
@@ -190,17 +207,25 @@ impl Desk {
                     |error| tracing::error!(pipeline = pipeline.name, %error, "no slot of this pipeline comes"),
                 )
                 .ok(),
+            upkeep: Some(&setup.server.upkeep).filter(|upkeep| upkeep.enabled).and_then(|upkeep| {
+                let (cron, timezone) = (upkeep.cron.clone(), upkeep.timezone.clone());
+                Slots::new(&Schedule { cron, timezone, catch_up: CatchUp::Latest, ..Schedule::default() }).ok()
+            }),
+            upkeep_since: Utc::now(),
             pipeline: pipeline.clone(),
             work: work.clone(),
             run: None,
             remembered: false,
             late: None,
+            measuring: None,
+            next_measure: Instant::now(),
         };
         Self {
             history: None,
             pipelines: setup.pipelines.iter().map(line).collect(),
             watch: LeaseWatch::default(),
             next_beat: Instant::now(),
+            next_prune: Instant::now(),
             away: false,
             setup: setup.clone(),
         }
@@ -243,8 +268,29 @@ impl Desk {
             self.next_beat = Instant::now() + BEAT;
             history.daemon_beat(&self.setup.instance).await?;
         }
+        if let Some(lake) = &self.setup.lake {
+            self.setup.board.memory_batch(lake.memory_used() as u64);
+        }
         for line in &mut self.pipelines {
             line.look(&self.setup, &history, &mut self.watch).await?;
+        }
+        self.prune(&history).await
+    }
+
+    /// Removes old runs, now and then.
+    async fn prune(&mut self, history: &History) -> Result<(), HistoryError> {
+        let Some(kept) = self.setup.server.batch.history_retention else { return Ok(()) };
+        if Instant::now() < self.next_prune {
+            return Ok(());
+        }
+        self.next_prune = Instant::now() + PRUNE;
+        let Some(before) = chrono::TimeDelta::from_std(kept).ok().and_then(|kept| Utc::now().checked_sub_signed(kept))
+        else {
+            return Ok(());
+        };
+        let removed = history.prune(before).await?;
+        if removed > 0 {
+            tracing::info!(runs = removed, %before, "old runs are removed from the history");
         }
         Ok(())
     }
@@ -277,7 +323,9 @@ impl Line {
             remember(&setup.board, history, &pipeline).await?;
             self.remembered = true;
         }
+        self.measure(setup);
         if let Some(run) = self.run.take_if(|run| run.is_finished()) {
+            self.next_measure = Instant::now();
             let ended = run.await;
             if !matches!(ended, Ok(Ok(_))) {
                 setup.board.batch(name, |batch| batch.running = None);
@@ -289,6 +337,7 @@ impl Line {
             }
         }
         self.claim(setup, history).await?;
+        self.claim_upkeep(setup, history).await?;
         if self.run.is_none()
             && !*setup.leaving.borrow()
             && let Some((run, lease)) = history.take_up(name, &setup.instance, watch).await?
@@ -306,6 +355,40 @@ impl Line {
             self.run = Some(tokio::spawn(async move { runner.execute(&run, &lease, leaving).await }));
         }
         Ok(())
+    }
+
+    /// Asks for upkeep whose slot is due. It waits in the same line as the pipeline's batch, so that neither gets into
+    /// the other's commits, and one of several daemons does it.
+    async fn claim_upkeep(&self, setup: &Setup, history: &History) -> Result<(), HistoryError> {
+        let Some(slots) = &self.upkeep else { return Ok(()) };
+        let name = &self.pipeline.name;
+        let (now, newest) = (Utc::now(), history.newest_slot(Kind::Upkeep, name).await?);
+        let last = newest.unwrap_or(self.upkeep_since);
+        if let Some(slot) = slots.due(last, now)
+            && let Some(run_id) = history.claim_slot_of(Kind::Upkeep, name, slot).await?
+        {
+            tracing::debug!(pipeline = name, %slot, run_id, "upkeep of the tables is due");
+        }
+        setup.board.batch(name, |batch| batch.upkeep.next_slot = slots.after(now));
+        Ok(())
+    }
+
+    /// Looks what the tables hold, for the board: after each run, and now and then.
+    fn measure(&mut self, setup: &Arc<Setup>) {
+        if self.measuring.as_ref().is_some_and(|look| !look.is_finished()) || Instant::now() < self.next_measure {
+            return;
+        }
+        self.next_measure = Instant::now() + MEASURE;
+        let Some(lake) = setup.lake.clone() else { return };
+        let (pipeline, board) = (self.pipeline.clone(), setup.board.clone());
+        self.measuring = Some(setup.batch.spawn(async move {
+            match upkeep::tables(&lake, &pipeline).await {
+                Ok(tables) => board.batch(&pipeline.name, |batch| {
+                    batch.upkeep.tables = tables.into_iter().map(|(table, summary)| state(table, &summary)).collect();
+                }),
+                Err(error) => tracing::debug!(pipeline = pipeline.name, %error, "the tables are looked at later"),
+            }
+        }));
     }
 
     /// Asks for the run of a slot that is due, and looks whether the newest one is late.
@@ -338,25 +421,47 @@ impl Line {
     }
 }
 
+fn state(table: String, summary: &upkeep::TableSummary) -> TableState {
+    TableState {
+        table,
+        version: summary.version,
+        files: summary.files as u64,
+        files_small: summary.files_small as u64,
+        bytes: summary.bytes,
+        rows: summary.rows,
+        log_entries: summary.log_entries as u64,
+    }
+}
+
 /// Tells the board what happened before this daemon started.
 async fn remember(board: &Board, history: &History, pipeline: &Pipeline) -> Result<(), HistoryError> {
-    let newest = history.runs(Some(&pipeline.name), 20).await?.into_iter().find(|run| run.state.is_over());
+    let runs = history.runs(Some(&pipeline.name), 50).await?;
+    let newest = |of: &dyn Fn(&Run) -> bool| runs.iter().find(|run| run.state.is_over() && of(run)).map(ended_run);
+    let is_upkeep = |run: &Run| run.graph == Kind::Upkeep.as_str();
+    let (batch_last, upkeep_last) = (newest(&|run| !is_upkeep(run)), newest(&is_upkeep));
     let success = history.last_success(&pipeline.name).await?;
+    let upkeep_success = history.last_success_of(Kind::Upkeep, &pipeline.name).await?;
     for task in Task::ALL {
         if let Some(since) = history.fresh_since(&pipeline.name, task).await? {
             freshen(board, &pipeline.name, task, since);
         }
     }
     board.batch(&pipeline.name, |batch| {
-        batch.last = newest.map(|run| BatchEnded {
-            ended: run.ended.unwrap_or(run.requested),
-            outcome: run.state.as_str().into(),
-            run_id: run.run_id,
-            error: run.error,
-        });
+        batch.last = batch_last;
         batch.last_success = success.and_then(|run| run.ended);
+        batch.upkeep.last = upkeep_last;
+        batch.upkeep.last_success = upkeep_success.and_then(|run| run.ended);
     });
     Ok(())
+}
+
+fn ended_run(run: &Run) -> BatchEnded {
+    BatchEnded {
+        ended: run.ended.unwrap_or(run.requested),
+        outcome: run.state.as_str().into(),
+        run_id: run.run_id.clone(),
+        error: run.error.clone(),
+    }
 }
 
 /// Notes that a layer holds what its source had at a moment, if the task is one that brings a layer up to date.
@@ -365,7 +470,7 @@ fn freshen(board: &Board, pipeline: &str, task: Task, since: DateTime<Utc>) {
         Task::RunBronzeToSilver => batch.fresh.silver = Some(since),
         Task::RunSilverToGold => batch.fresh.gold = Some(since),
         Task::GoldToClickhouse => batch.fresh.clickhouse = Some(since),
-        Task::CheckBronzeExists | Task::SkipPipeline | Task::DataQualityChecks | Task::PipelineDone => {}
+        _ => {}
     });
 }
 
@@ -402,8 +507,10 @@ fn observer(board: Board) -> Observer {
             }
             Event::Ended { state, error } => {
                 let ended = Utc::now();
+                let is_upkeep = run.graph == Kind::Upkeep.as_str();
                 if state.is_over() {
-                    names::BATCH_RUNS.add(1, &[pipeline, state.as_str()]);
+                    let runs = if is_upkeep { &names::UPKEEP_RUNS } else { &names::BATCH_RUNS };
+                    runs.add(1, &[pipeline, state.as_str()]);
                 }
                 match error {
                     Some(error) => tracing::warn!(pipeline, run_id, outcome = state.as_str(), error, "batch run ended"),
@@ -414,12 +521,17 @@ fn observer(board: Board) -> Observer {
                     if !state.is_over() {
                         return;
                     }
-                    if state == RunState::Succeeded {
-                        batch.last_success = Some(ended);
-                    }
                     let error = error.map(str::to_owned);
                     let outcome = state.as_str().to_owned();
-                    batch.last = Some(BatchEnded { run_id: run_id.clone(), outcome, ended, error });
+                    let last = Some(BatchEnded { run_id: run_id.clone(), outcome, ended, error });
+                    let success = (state == RunState::Succeeded).then_some(ended);
+                    if is_upkeep {
+                        batch.upkeep.last = last;
+                        batch.upkeep.last_success = success.or(batch.upkeep.last_success);
+                    } else {
+                        batch.last = last;
+                        batch.last_success = success.or(batch.last_success);
+                    }
                 });
             }
         }

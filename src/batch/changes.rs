@@ -116,7 +116,7 @@ impl File {
 }
 
 /// Paths stand in the log as parts of a URL.
-fn decoded(path: &str) -> String {
+pub(super) fn decoded(path: &str) -> String {
     let mut out = Vec::with_capacity(path.len());
     let bytes = path.as_bytes();
     let mut at = 0;

@@ -8,6 +8,7 @@ mod plan;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use chrono::NaiveDate;
@@ -22,10 +23,11 @@ pub use plan::Work;
 pub(crate) use plan::{Standing, Touched, plan, reached};
 use table::{GoldTable, Landed, Replace};
 
-use super::changes::{ChangedFile, LogRange};
+use super::changes::{ChangedFile, LogRange, decoded};
 use super::graph::{Graph, Node, silver_columns, table_type};
 use super::model::Kind;
 use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
+use crate::bronze::{fsync, local_path};
 use crate::config::Pipeline;
 use crate::event::EVENT_TIME_COLUMN;
 use crate::failpoint;
@@ -290,6 +292,8 @@ fn span(dates: &BTreeSet<NaiveDate>) -> String {
 struct Files<'a> {
     node: &'a Node,
     writer: RecordBatchWriter,
+    /// The table's folder, on a local disk.
+    root: Option<PathBuf>,
     adds: Vec<Add>,
     rows: u64,
     /// Whether a file is open.
@@ -305,7 +309,7 @@ impl<'a> Files<'a> {
         let writer = RecordBatchWriter::try_new(url.as_str(), schema, partition, None)
             .map_err(|e| unwritable(node, e))?
             .with_target_file_size(FILE_BYTES);
-        Ok(Self { node, writer, adds: Vec::new(), rows: 0, dirty: false })
+        Ok(Self { node, writer, root: local_path(&url), adds: Vec::new(), rows: 0, dirty: false })
     }
 
     async fn write(&mut self, batch: RecordBatch) -> Result<(), BatchError> {
@@ -317,7 +321,16 @@ impl<'a> Files<'a> {
     /// Closes the files of a date, so that only one date's are in memory.
     async fn next_date(&mut self) -> Result<(), BatchError> {
         if self.dirty {
-            self.adds.extend(self.writer.flush().await.map_err(|e| unwritable(self.node, e))?);
+            let adds = self.writer.flush().await.map_err(|e| unwritable(self.node, e))?;
+            if let Some(root) = &self.root {
+                // Each file, then the names on the way to it.
+                let files = adds.iter().map(|add| root.join(decoded(&add.path)));
+                let paths = files.flat_map(|file| file.ancestors().take(3).map(Path::to_path_buf).collect::<Vec<_>>());
+                fsync(paths.filter(|path| path.starts_with(root)).collect())
+                    .await
+                    .map_err(|e| unwritable(self.node, e))?;
+            }
+            self.adds.extend(adds);
             self.dirty = false;
         }
         Ok(())

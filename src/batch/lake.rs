@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -11,11 +12,18 @@ use deltalake::delta_datafusion::{DeltaSessionConfig, DeltaSessionContext};
 use deltalake::logstore::LogStoreRef;
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::BatchError;
 use crate::config::Server;
 
 /// Parts into which DataFusion splits a plan: batch has its own few threads, the stream has the others.
 const PARTS: usize = 2;
+
+/// What was spilled by a process that was killed is taken away once it is this old.
+const SPILL_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How the folders begin that DataFusion spills into.
+const SPILL_PREFIX: &str = "datafusion-";
 
 /// A layer of the lakehouse: a folder of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,33 +60,60 @@ pub struct Lake {
     uri: String,
     memory: usize,
     runtime: Arc<RuntimeEnv>,
+    /// Work that may use the whole memory: one at a time.
+    turns: Arc<Semaphore>,
+}
+
+/// The right to use the lakehouse's memory, given back when it is dropped.
+pub struct Turn {
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Lake {
-    /// The lakehouse of a configuration: `lakehouse.uri`, within `batch.memory`, spilling below `data_dir`.
+    /// The lakehouse of a configuration: `lakehouse.uri`, within `batch.memory`, spilling to `batch.spill_dir`.
     pub fn new(server: &Server) -> Result<Self, BatchError> {
-        Self::at(&server.lakehouse.uri, server.batch.memory.0 as usize, server.data_dir.join("spill"))
+        let (memory, spill) = (server.batch.memory.0 as usize, server.spill_dir());
+        Self::within(&server.lakehouse.uri, memory, spill, server.batch.spill_max.0)
     }
 
     /// The lakehouse at `uri`, within `memory` bytes; what does not fit is spilled to the folder `spill`, or where that
     /// cannot be made (a command run by somebody else than the daemon) to the system's temporary folder.
     pub fn at(uri: &str, memory: usize, spill: PathBuf) -> Result<Self, BatchError> {
+        Self::within(uri, memory, spill, Server::default().batch.spill_max.0)
+    }
+
+    /// As [`Self::at`], with at most `spill_max` bytes spilled.
+    pub fn within(uri: &str, memory: usize, spill: PathBuf, spill_max: u64) -> Result<Self, BatchError> {
         let mode = match std::fs::create_dir_all(&spill) {
+            Ok(()) if clear(&spill).is_err() => DiskManagerMode::OsTmpDirectory,
             Ok(()) => DiskManagerMode::Directories(vec![spill]),
             Err(_) => DiskManagerMode::OsTmpDirectory,
         };
-        let disk = DiskManagerBuilder::default().with_mode(mode);
+        let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(spill_max);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(|e| BatchError::unavailable("the batch engine cannot be set up", e))?;
-        Ok(Self { uri: uri.trim_end_matches('/').into(), memory, runtime })
+        let turns = Arc::new(Semaphore::new(1));
+        Ok(Self { uri: uri.trim_end_matches('/').into(), memory, runtime, turns })
     }
 
     /// Bytes that a run may hold.
     pub fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// Bytes that queries under way hold of it.
+    pub fn memory_used(&self) -> usize {
+        self.runtime.memory_pool.reserved()
+    }
+
+    /// Waits until no other work uses the whole memory. The pipelines of a process take turns, so that the limit holds
+    /// for all of them together.
+    pub async fn turn(&self) -> Turn {
+        // The semaphore is never closed.
+        Turn { _permit: self.turns.clone().acquire_owned().await.ok() }
     }
 
     /// The address of a table, whether it exists or not.
@@ -130,4 +165,17 @@ impl Lake {
             datafusion::execution::SessionStateBuilder::new_from_existing(base.state()).with_config(config).build();
         SessionContext::new_with_state(state)
     }
+}
+
+/// Takes away what killed processes have left of their spilling; an error means that nothing can be done in the folder.
+fn clear(spill: &std::path::Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(spill)? {
+        let entry = entry?;
+        let old = entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age > SPILL_AGE_MAX);
+        if old && entry.file_name().to_string_lossy().starts_with(SPILL_PREFIX) {
+            // Another process may be quicker.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }

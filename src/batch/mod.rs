@@ -33,8 +33,8 @@ pub use lake::{Lake, Layer, refused_table};
 pub use model::{ColumnDoc, Header, Kind, Model};
 pub use publish::publish_gold;
 pub use quality::{
-    ExpectationResult, KeptResult, check_expectations, check_served, data_quality_checks, kept_results, quarantine,
-    verdict,
+    ExpectationResult, KeptResult, RESULTS, check_expectations, check_served, data_quality_checks, kept_results,
+    quarantine, verdict,
 };
 pub use silver::run_silver;
 pub use task::{LogLine, TaskContext, TaskReport};

@@ -1,5 +1,6 @@
 //! Writing the data files of one partition of a table: Parquet, rolled at a size, with the `add` actions for the log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -31,8 +32,16 @@ pub struct Layout {
 /// Writes the files of one partition.
 pub struct PartitionWriter {
     layout: Layout,
-    /// Partition columns and their values, in order.
-    partition: Vec<(&'static str, String)>,
+    /// Where its files lie below the table's root, with a slash at the end unless that is empty.
+    folder: String,
+    /// Partition columns and their values, as they stand in the log.
+    values: Map<String, Value>,
+    /// How the files' names begin.
+    prefix: &'static str,
+    /// False where the rows come from files that leave the table in the same commit.
+    data_change: bool,
+    /// Encoded bytes at which a file is closed and the next one begun.
+    file_bytes: usize,
     writer: Option<ArrowWriter<Chunks>>,
     stats: Vec<ColumnStats>,
     rows_in_file: u64,
@@ -46,7 +55,37 @@ pub struct PartitionWriter {
 impl PartitionWriter {
     pub fn new(layout: Layout, partition: Vec<(&'static str, String)>) -> Self {
         let stats = Self::fresh_stats(&layout.schema);
-        Self { layout, partition, writer: None, stats, rows_in_file: 0, rows: 0, bytes: 0, adds: Vec::new() }
+        Self {
+            folder: partition.iter().map(|(name, value)| format!("{name}={value}/")).collect(),
+            values: partition.into_iter().map(|(name, value)| (name.to_string(), json!(value))).collect(),
+            prefix: "part-",
+            data_change: true,
+            file_bytes: FILE_BYTES,
+            layout,
+            writer: None,
+            stats,
+            rows_in_file: 0,
+            rows: 0,
+            bytes: 0,
+            adds: Vec::new(),
+        }
+    }
+
+    /// Writes one file of rows that come from others of the partition, beside `path`, one of those.
+    pub fn moving(
+        layout: Layout,
+        path: &str,
+        partition: &BTreeMap<String, Option<String>>,
+        prefix: &'static str,
+    ) -> Self {
+        Self {
+            folder: path.rfind('/').map_or_else(String::new, |end| path[..=end].into()),
+            values: partition.iter().map(|(name, value)| (name.clone(), json!(value))).collect(),
+            prefix,
+            data_change: false,
+            file_bytes: usize::MAX,
+            ..Self::new(layout, Vec::new())
+        }
     }
 
     fn fresh_stats(schema: &SchemaRef) -> Vec<ColumnStats> {
@@ -72,7 +111,7 @@ impl PartitionWriter {
         }
         self.rows += batch.num_rows() as u64;
         self.rows_in_file += batch.num_rows() as u64;
-        if writer.bytes_written() + writer.in_progress_size() >= FILE_BYTES {
+        if writer.bytes_written() + writer.in_progress_size() >= self.file_bytes {
             self.close().await?;
         }
         Ok(())
@@ -85,26 +124,24 @@ impl PartitionWriter {
         let failed = |e: &dyn std::fmt::Display| BatchError::unavailable("a data file cannot be written", e);
         let chunks = writer.into_inner().map_err(|e| failed(&e))?.into_bytes();
         let size: usize = chunks.iter().map(bytes::Bytes::len).sum();
-        let folder: String = self.partition.iter().map(|(name, value)| format!("{name}={value}/")).collect();
-        let path = format!("{folder}part-{}.parquet", Uuid::new_v4());
+        let path = format!("{}{}{}.parquet", self.folder, self.prefix, Uuid::new_v4());
         let payload: PutPayload = chunks.into_iter().collect();
         let store = self.layout.store.object_store(None);
         store.put(&Path::from_iter(path.split('/')), payload).await.map_err(|e| failed(&e))?;
         if let Some(root) = local_path(self.layout.store.root_url()) {
             let file = root.join(&path);
             // The file, then the names on the way to it.
-            let paths = file.ancestors().take(self.partition.len() + 2).map(std::path::Path::to_path_buf).collect();
+            let paths =
+                file.ancestors().take(self.folder.matches('/').count() + 2).map(std::path::Path::to_path_buf).collect();
             fsync(paths).await.map_err(|e| failed(&e))?;
         }
         let stats = std::mem::replace(&mut self.stats, Self::fresh_stats(&self.layout.schema));
-        let values: Map<String, Value> =
-            self.partition.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
         self.adds.push(json!({"add": {
             "path": path,
-            "partitionValues": values,
+            "partitionValues": self.values,
             "size": size,
             "modificationTime": chrono::Utc::now().timestamp_millis(),
-            "dataChange": true,
+            "dataChange": self.data_change,
             "stats": stats_json(std::mem::take(&mut self.rows_in_file), &stats),
         }}));
         self.bytes += size as u64;

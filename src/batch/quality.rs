@@ -12,7 +12,7 @@ use chrono::NaiveDate;
 use datafusion::common::DataFusionError;
 use serde::Serialize;
 
-pub use results::{KeptResult, kept_results};
+pub use results::{KeptResult, RESULTS, kept_results};
 pub use served::check_served;
 
 use super::gold::{self, Inputs, PinnedSilver};
@@ -49,9 +49,8 @@ struct Placed<'a> {
 }
 
 fn all<'a>(pipeline: &'a Pipeline, graph: &'a Graph) -> Vec<Placed<'a>> {
-    // The lines of pipeline.toml are the configuration's business; models know their own.
     let ours =
-        pipeline.expectations.iter().map(|e| Placed { expectation: e, on: e.on.clone(), origin: Origin::Default });
+        pipeline.expectations.iter().map(|e| Placed { expectation: e, on: e.on.clone(), origin: e.origin.clone() });
     let models = graph.nodes.iter().flat_map(|n| {
         n.model.header.expectations.iter().map(|(e, line)| Placed {
             expectation: e,

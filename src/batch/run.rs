@@ -4,6 +4,7 @@
 pub mod graph;
 pub mod threads;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::graph::{Bronze, Ended, Graph, Policy, Step, Task};
+use self::graph::{Bronze, Ended, Graph, Kind, Policy, Step, Task};
 use super::history::{AttemptState, BEAT, History, HistoryError, Lease, NewAttempt, Run, RunState, TAKE_OVER_AFTER};
 use super::{BatchError, LogLine, TaskContext, TaskReport};
 use crate::config::Schedule;
@@ -24,6 +25,8 @@ use crate::failpoint;
 pub struct Job {
     pub task: Task,
     pub run_id: String,
+    /// What the run was asked with, by name: the dates of a backfill.
+    pub parameters: BTreeMap<String, String>,
     pub context: TaskContext,
 }
 
@@ -101,6 +104,7 @@ struct Under<'a> {
     told: watch::Receiver<Option<Halt>>,
     deadline: Instant,
     next_line: i64,
+    parameters: BTreeMap<String, String>,
 }
 
 impl Runner {
@@ -120,7 +124,8 @@ impl Runner {
         let history = &self.history;
         insist(|| history.begin_run(&run.run_id, lease)).await?;
         insist(|| history.interrupt_attempts(&run.run_id)).await?;
-        let mut graph = Graph::new(self.policy);
+        let kind = Kind::read(&run.graph).unwrap_or_default();
+        let mut graph = Graph::of(kind, self.policy);
         for attempt in insist(|| history.attempts(&run.run_id)).await? {
             if attempt.task == Task::CheckBronzeExists && attempt.state == AttemptState::Succeeded {
                 graph.found(found(attempt.rows_out));
@@ -137,6 +142,7 @@ impl Runner {
             told,
             deadline: Instant::now() + self.time_limit,
             next_line: insist(|| history.last_line(&run.run_id)).await? + 1,
+            parameters: insist(|| history.parameters(&run.run_id)).await?,
         };
         let (state, error) = under.drive(&mut graph).await?;
         drop(keeper);
@@ -212,7 +218,7 @@ impl Under<'_> {
         #[allow(clippy::disallowed_methods, reason = "a task must not wait for its log; lines are few, and counted")]
         let (lines, written) = mpsc::unbounded_channel();
         let context = TaskContext::new(lines, cancelled);
-        let job = Job { task, run_id: run.run_id.clone(), context };
+        let job = Job { task, run_id: run.run_id.clone(), parameters: self.parameters.clone(), context };
         let mut work = runner.batch.spawn((runner.work)(job));
         let done = Arc::new(Notify::new());
         let scribe = Scribe { history: runner.history.clone(), of: new.clone(), next: self.next_line, left: LINES_MAX };
@@ -284,7 +290,7 @@ fn judge(
     let stopped = || match halt {
         Some(Halt::Cancelled) => (Ended::Cancelled, None),
         Some(Halt::OutOfTime) => (Ended::FailedForGood, Some("stopped at schedule.time_limit".to_owned())),
-        Some(Halt::Leaving) => (Ended::Interrupted, Some("the process was asked to leave".to_owned())),
+        Some(Halt::Leaving) => (Ended::Stopped, Some("the process was asked to leave".to_owned())),
         Some(Halt::Lost) => (Ended::Interrupted, Some("another process has taken the run over".to_owned())),
         None => (Ended::FailedForNow, Some("it gave up although nobody had asked".to_owned())),
     };

@@ -68,6 +68,11 @@ impl DataFile {
 }
 
 impl OpenFile {
+    /// The names of its columns.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.builder.parquet_schema().root_schema().get_fields().iter().map(|field| field.name())
+    }
+
     /// Batches of the columns of `wanted`, in file order; a column that the file is too old to have is null. With a
     /// selection only those rows.
     pub fn batches(

@@ -96,6 +96,10 @@ impl Target {
     /// Looks at a table: its version, its files, and what it says about how it was made from `source_id`.
     pub async fn look(store: LogStoreRef, name: &str, source_id: Option<&str>) -> Result<Self, BatchError> {
         let failed = |e: DeltaTableError| BatchError::unavailable(format!("table {name} cannot be loaded"), e);
+        // Looked at before it is opened: an absent log is an error to the kernel, which says so in the log.
+        if local_path(store.root_url()).is_some_and(|root| !root.join("_delta_log").is_dir()) {
+            return Ok(Self { store, found: None });
+        }
         let mut table = DeltaTable::new(store.clone());
         match table.load().await {
             Ok(()) => {}
@@ -213,20 +217,20 @@ impl Target {
                     }
                 }
             }
-            self.sync(version).await.map_err(|e| failed(&e))?;
+            sync_entry(&self.store, version).await.map_err(|e| failed(&e))?;
             return Ok(Landing::Landed(version));
         }
         Err(failed(&last))
     }
+}
 
-    /// Makes the entry survive a power cut, on a local disk.
-    async fn sync(&self, version: u64) -> std::io::Result<()> {
-        let Some(root) = local_path(self.store.root_url()) else { return Ok(()) };
-        let log = root.join("_delta_log");
-        let mut paths = vec![log.join(format!("{version:020}.json")), log];
-        if version == 0 {
-            paths.extend(root.ancestors().take(3).map(std::path::Path::to_path_buf));
-        }
-        fsync(paths).await
+/// Makes an entry survive a power cut, on a local disk; the first one with the folders that lead to it.
+pub(super) async fn sync_entry(store: &LogStoreRef, version: u64) -> std::io::Result<()> {
+    let Some(root) = local_path(store.root_url()) else { return Ok(()) };
+    let log = root.join("_delta_log");
+    let mut paths = vec![log.join(format!("{version:020}.json")), log];
+    if version == 0 {
+        paths.extend(root.ancestors().take(3).map(std::path::Path::to_path_buf));
     }
+    fsync(paths).await
 }

@@ -7,36 +7,92 @@ use futures::{FutureExt, TryStreamExt};
 use super::run::graph::Task;
 use super::run::{Job, Work};
 use super::silver::{Quarantine, run_silver_with};
+use super::upkeep::Clock;
+use super::upkeep::tasks::{clean_logs, compact_tables, vacuum_tables};
 use super::{
     BatchError, Lake, Layer, TaskContext, TaskReport, data_quality_checks, publish_gold, quarantine, run_gold,
 };
-use crate::config::{Pipeline, Server};
+use crate::config::{self, Pipeline, Server};
 use crate::serving;
 
-/// The tasks of a pipeline on this lakehouse and ClickHouse.
+/// The tasks of a pipeline on this lakehouse and ClickHouse. A lakehouse that cannot be set up fails each task.
 pub fn work(server: &Arc<Server>, pipeline: &Arc<Pipeline>, clickhouse: &serving::Client) -> Work {
-    let (server, pipeline, clickhouse) = (server.clone(), pipeline.clone(), clickhouse.clone());
+    work_on(Lake::new(server), server, pipeline, clickhouse)
+}
+
+/// As [`work`], on a lakehouse whose memory others share.
+pub fn work_on(
+    lake: Result<Lake, BatchError>,
+    server: &Arc<Server>,
+    pipeline: &Arc<Pipeline>,
+    clickhouse: &serving::Client,
+) -> Work {
+    let upkeep = UpkeepOf { settings: server.upkeep.clone(), clock: Clock::now() };
+    let all = Arc::new((lake, pipeline.clone(), clickhouse.clone(), upkeep));
     Arc::new(move |job| {
-        let (server, pipeline, clickhouse) = (server.clone(), pipeline.clone(), clickhouse.clone());
+        let all = all.clone();
         async move {
-            let lake = Lake::new(&server)?;
-            let Job { task, run_id, context } = job;
-            match task {
-                Task::CheckBronzeExists => check_bronze_exists(&lake, &pipeline, &context).await,
-                Task::SkipPipeline => Ok(note(&context, "Bronze holds nothing: nothing to do")),
-                Task::RunBronzeToSilver => {
-                    let refusing = quarantine(&pipeline)?.into_iter().map(|(name, holds)| Quarantine { name, holds });
-                    let refusing: Vec<Quarantine> = refusing.collect();
-                    Ok(run_silver_with(&lake, &pipeline, &refusing, &context).await?.1)
-                }
-                Task::RunSilverToGold => Ok(run_gold(&lake, &pipeline, &context).await?.1),
-                Task::GoldToClickhouse => publish_gold(&lake, &pipeline, &clickhouse, &run_id, &context).await,
-                Task::DataQualityChecks => data_quality_checks(&lake, &pipeline, &clickhouse, &run_id, &context).await,
-                Task::PipelineDone => Ok(note(&context, "silver, gold and what is served are up to date")),
-            }
+            let (lake, pipeline, clickhouse, upkeep) = &*all;
+            let lake = lake.as_ref().map_err(Clone::clone)?;
+            run(lake, pipeline, clickhouse, upkeep, job).await
         }
         .boxed()
     })
+}
+
+async fn run(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    clickhouse: &serving::Client,
+    upkeep: &UpkeepOf,
+    job: Job,
+) -> Result<TaskReport, BatchError> {
+    let Job { task, run_id, context, .. } = job;
+    let _turn = match task {
+        Task::RunBronzeToSilver
+        | Task::RunSilverToGold
+        | Task::BackfillSilver
+        | Task::CompactTables
+        | Task::GoldToClickhouse
+        | Task::DataQualityChecks => Some(tokio::select! {
+            turn = lake.turn() => turn,
+            () = context.cancelled() => return Err(BatchError::Cancelled),
+        }),
+        Task::CheckBronzeExists
+        | Task::SkipPipeline
+        | Task::PipelineDone
+        | Task::ApplyRetention
+        | Task::CleanLogs
+        | Task::VacuumTables => None,
+    };
+    match task {
+        Task::CheckBronzeExists => check_bronze_exists(lake, pipeline, &context).await,
+        Task::SkipPipeline => Ok(note(&context, "Bronze holds nothing: nothing to do")),
+        Task::RunBronzeToSilver => {
+            let refusing = quarantine(pipeline)?.into_iter().map(|(name, holds)| Quarantine { name, holds });
+            let refusing: Vec<Quarantine> = refusing.collect();
+            Ok(run_silver_with(lake, pipeline, &refusing, &context).await?.1)
+        }
+        Task::RunSilverToGold => Ok(run_gold(lake, pipeline, &context).await?.1),
+        Task::GoldToClickhouse => publish_gold(lake, pipeline, clickhouse, &run_id, &context).await,
+        Task::DataQualityChecks => data_quality_checks(lake, pipeline, clickhouse, &run_id, &context).await,
+        Task::PipelineDone => Ok(note(&context, "silver, gold and what is served are up to date")),
+        Task::BackfillSilver => Err(BatchError::refused(
+            "a backfill",
+            "this run was asked for without its dates",
+            "ask for it with `boathouse batch backfill --from DATE --to DATE`",
+        )),
+        Task::ApplyRetention => Ok(note(&context, "every layer is kept for ever")),
+        Task::CompactTables => compact_tables(lake, pipeline, &upkeep.settings, &context).await,
+        Task::CleanLogs => clean_logs(lake, pipeline, &upkeep.clock, &context).await,
+        Task::VacuumTables => vacuum_tables(lake, pipeline, &upkeep.settings, &upkeep.clock, &context).await,
+    }
+}
+
+/// What the tasks of upkeep go by.
+struct UpkeepOf {
+    settings: config::Upkeep,
+    clock: Clock,
 }
 
 fn note(context: &TaskContext, summary: &str) -> TaskReport {

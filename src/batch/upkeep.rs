@@ -1,24 +1,38 @@
-//! Upkeep of the lakehouse's tables: what they hold, merging small files, taking files away that nobody needs.
+//! Upkeep of the lakehouse's tables: what they hold, merging small files, checkpoints and old log entries, taking files
+//! away that nobody needs.
 //!
 //! Merging moves rows and changes none, so that neither Bronze's writer nor a batch run mistakes it for something else.
-//! It commits through delta-rs's conflict check; where it meets another commit it is the one that tries again later.
+//! Where upkeep meets another's commit it is the one that yields.
 
-use chrono::{DateTime, NaiveDate, Utc};
-use deltalake::operations::optimize::OptimizeType;
-use deltalake::operations::vacuum::VacuumMode;
+mod clock;
+mod commit;
+mod merge;
+mod plan;
+pub mod tasks;
+mod vacuum;
 
-use deltalake::{DeltaTable, DeltaTableError, FilterOp, FilterValue};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use deltalake::{DeltaTable, DeltaTableError};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use clock::Clock;
+pub use merge::{Merged, Merging, merge};
+pub use vacuum::{Unneeded, vacuum};
+
 use super::{BatchError, Lake, Layer};
-use crate::bronze::PARTITION_COLUMN;
+use crate::config::Pipeline;
 
 /// Files below this are small: a reader's cost is in opening them.
 pub const SMALL_FILE_BYTES: u64 = 8 << 20;
 
-/// Days for which a file that left a table stays in storage, for readers that still have it open.
-pub const VACUUM_DAYS: i64 = 7;
+/// How long a file that left a table stays in storage at least, for readers that still have it open.
+pub const VACUUM_AFTER_MIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a table holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +43,8 @@ pub struct TableSummary {
     pub files_small: usize,
     pub bytes: u64,
     pub rows: u64,
+    /// Entries that its log holds: a reader goes through those since the last checkpoint, cleanup takes old ones.
+    pub log_entries: usize,
 }
 
 /// One entry of a table's log.
@@ -43,18 +59,12 @@ pub struct Commit {
     pub rows_added: u64,
 }
 
-/// What merging has done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Merged {
-    pub files_before: u64,
-    pub files_after: u64,
-}
-
 /// Looks at a table; none where there is none.
 pub async fn summary(lake: &Lake, layer: Layer, name: &str) -> Result<Option<TableSummary>, BatchError> {
     let Some(table) = lake.open(layer, name).await? else { return Ok(None) };
     let state = table.snapshot().map_err(|e| failed(layer, name, e))?;
-    let mut summary = TableSummary { version: state.version(), files: 0, files_small: 0, bytes: 0, rows: 0 };
+    let mut summary =
+        TableSummary { version: state.version(), files: 0, files_small: 0, bytes: 0, rows: 0, log_entries: 0 };
     for file in state.log_data().iter() {
         let size = file.size() as u64;
         summary.files += 1;
@@ -62,7 +72,23 @@ pub async fn summary(lake: &Lake, layer: Layer, name: &str) -> Result<Option<Tab
         summary.bytes += size;
         summary.rows += file.num_records().unwrap_or_default() as u64;
     }
+    let store = table.log_store().object_store(None);
+    let mut log = store.list(Some(&Path::from("_delta_log")));
+    while let Some(file) = log.try_next().await.map_err(|e| failed(layer, name, e.into()))? {
+        summary.log_entries += usize::from(file.location.as_ref().ends_with(".json"));
+    }
     Ok(Some(summary))
+}
+
+/// What the tables of a pipeline hold, those that are there, by their names such as `bronze.user_events`.
+pub async fn tables(lake: &Lake, pipeline: &Pipeline) -> Result<Vec<(String, TableSummary)>, BatchError> {
+    let mut found = Vec::new();
+    for (layer, name) in tasks::tables_of(pipeline) {
+        if let Some(summary) = summary(lake, layer, &name).await? {
+            found.push((format!("{layer}.{name}"), summary));
+        }
+    }
+    Ok(found)
 }
 
 /// The newest entries of a table's log, newest first, as far as the log is there.
@@ -96,30 +122,6 @@ fn commit(version: u64, entry: &[u8]) -> Commit {
         commit.files_removed += usize::from(line.get("remove").is_some());
     }
     commit
-}
-
-/// Merges a table's small files. Of Bronze only dates before `today`: the stream still writes to that one.
-pub async fn optimize(lake: &Lake, layer: Layer, name: &str, today: NaiveDate) -> Result<Merged, BatchError> {
-    let table = existing(lake, layer, name).await?;
-    let today = today.to_string();
-    let closed = [(PARTITION_COLUMN, FilterOp::Lt, FilterValue::Scalar(today.as_str()))];
-    let filters = if layer == Layer::Bronze { &closed[..] } else { &[] };
-    let done = table.optimize().with_type(OptimizeType::Compact).with_filters(filters).await;
-    let (_, metrics) = done.map_err(|e| failed(layer, name, e))?;
-    Ok(Merged { files_before: metrics.num_files_removed, files_after: metrics.num_files_added })
-}
-
-/// Takes the files out of storage that left the table more than [`VACUUM_DAYS`] ago; with `dry_run` only names them.
-/// Files that the log does not name are left alone: one may be on the way into the table.
-pub async fn vacuum(lake: &Lake, layer: Layer, name: &str, dry_run: bool) -> Result<Vec<String>, BatchError> {
-    let table = existing(lake, layer, name).await?;
-    let vacuum = table
-        .vacuum()
-        .with_mode(VacuumMode::Lite)
-        .with_retention_period(chrono::Duration::days(VACUUM_DAYS))
-        .with_dry_run(dry_run);
-    let (_, metrics) = vacuum.await.map_err(|e| failed(layer, name, e))?;
-    Ok(metrics.files_deleted)
 }
 
 async fn existing(lake: &Lake, layer: Layer, name: &str) -> Result<DeltaTable, BatchError> {

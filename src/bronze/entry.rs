@@ -8,6 +8,11 @@ use serde_json::{Value, json};
 
 use super::schema::PARTITION_COLUMN;
 
+/// What follows the pipeline's name in the application id under which retention takes old dates out of Bronze. Its
+/// version is the first day, counted from 1970, that is there whole. (A topic of this name would stand between two more
+/// slashes.)
+pub(crate) const RETENTION: &str = "/retention";
+
 /// A data file in the table's storage, ready to be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddFile {
@@ -94,6 +99,13 @@ impl EntryEffects {
     /// Whether it is a commit of a pipeline's own: it moves one of its application ids, which others do not know.
     pub fn is_of(&self, pipeline: &str) -> bool {
         self.txns.iter().any(|(id, _)| id.strip_prefix(pipeline).is_some_and(|rest| rest.starts_with('/')))
+    }
+
+    /// Whether it moves a position or a mark of the pipeline: whoever does so has read every entry below. Retention,
+    /// which takes old rows out under an application id of the pipeline, has not.
+    pub fn is_of_stream(&self, pipeline: &str) -> bool {
+        let of = |id: &str| id.strip_prefix(pipeline).is_some_and(|rest| rest.starts_with('/') && rest != RETENTION);
+        self.txns.iter().any(|(id, _)| of(id))
     }
 }
 
@@ -184,6 +196,7 @@ mod tests {
         let effects = read_entry(&entry.finish()).unwrap();
         assert_eq!(effects.txns, [("p/t/0/1".into(), 7), ("p/t/0/1/mark".into(), -5)]);
         assert!(!effects.removes_rows && effects.configuration.is_none() && effects.protocol.is_none());
+        assert!(effects.is_of_stream("p") && !effects.is_of_stream("pp"));
         assert!(effects.adds_rows && effects.is_of("p") && !effects.is_of("p/t/0/12") && !effects.is_of("pp"));
     }
 
@@ -199,6 +212,15 @@ mod tests {
         assert_eq!(effects.configuration.unwrap()["boathouse.epoch"], "e");
         assert!(read_entry(br#"{"remove":{"path":"a"}}"#).unwrap().removes_rows);
         assert!(read_entry(br#"{"remove":{"path":"a","dataChange":true}}"#).unwrap().removes_rows);
+    }
+
+    #[test]
+    fn retention_is_ours_and_vouches_for_nothing_below_it() {
+        let entry = b"{\"txn\":{\"appId\":\"p/retention\",\"version\":20000}}\n{\"remove\":{\"path\":\"a\"}}\n";
+        let effects = read_entry(entry).unwrap();
+        assert!(effects.removes_rows && effects.is_of("p") && !effects.is_of_stream("p"));
+        let entry = b"{\"txn\":{\"appId\":\"p/retention/0/1\",\"version\":7}}\n";
+        assert!(read_entry(entry).unwrap().is_of_stream("p"), "a topic named retention");
     }
 
     #[test]

@@ -347,7 +347,7 @@ impl<L: CommitLog> Ledger<L> {
             // Whoever commits has read everything below against the same rules. Log cleanup takes entries of weeks ago.
             let Some(entry) = self.log.read(version).await? else { break };
             let effects = self.effects(version, &entry)?;
-            if effects.is_of(&self.pipeline) {
+            if effects.is_of_stream(&self.pipeline) {
                 break;
             }
             self.check_rows(version, &effects)?;

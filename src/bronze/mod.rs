@@ -34,7 +34,7 @@ pub mod upkeep;
 
 pub(crate) use chunks::Chunks;
 pub use delta_log::DeltaLog;
-pub(crate) use durable::{fsync, local_path};
+pub(crate) use durable::{fsync, local_path, put_new};
 pub use encode::{Encoder, SealedFile, ingestion_date};
 pub use entry::AddFile;
 pub(crate) use entry::EntryWriter;
@@ -48,6 +48,7 @@ pub use repair::{DamagedTail, damaged_tail, repair_log};
 pub(crate) use schema::own_fields;
 pub use schema::{PARTITION_COLUMN, file_schema, reserved_columns};
 pub use settings::{key as table_key, settings, settings_hash};
+pub(crate) use table::SINGLE_SOURCE_PREFIX;
 pub use table::Table;
 #[cfg(test)]
 pub(crate) use {

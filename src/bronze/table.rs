@@ -20,7 +20,7 @@ use crate::kafka::Source;
 
 /// How the name of a data file begins whose rows are all of one partition, in offset order. No other writer's file has
 /// such a name, whatever it merges.
-pub(super) const SINGLE_SOURCE_PREFIX: &str = "partition-";
+pub(crate) const SINGLE_SOURCE_PREFIX: &str = "partition-";
 
 /// A pipeline's Bronze table, with this configuration's settings in force.
 #[derive(Debug, Clone)]

@@ -4,11 +4,13 @@
 use std::time::{Duration, Instant};
 
 use deltalake::checkpoints::{cleanup_metadata, create_checkpoint};
+use deltalake::logstore::LogStoreRef;
+use deltalake::{DeltaTable, DeltaTableError};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 
-use super::durable::fsync;
+use super::durable::{fsync, local_path};
 use super::{BronzeError, Table};
 use crate::failpoint;
 
@@ -45,22 +47,31 @@ pub struct Done {
 
 /// Looks after the table once: a checkpoint if one is due, and then the log. Costs one listing where nothing is due.
 pub async fn run_once(table: &Table, upkeep: &Upkeep) -> Result<Done, BronzeError> {
+    look_after(table.log().store(), upkeep).await
+}
+
+/// As [`run_once`], of any table.
+pub(crate) async fn look_after(log: &LogStoreRef, upkeep: &Upkeep) -> Result<Done, BronzeError> {
     let begun = Instant::now();
-    let log = table.log();
-    let store = log.store().object_store(None);
+    let store = log.object_store(None);
     let before = last_checkpoint(store.as_ref()).await?;
-    let failed = |e| BronzeError::io(format!("upkeep of {} failed", table.url()), e);
-    let newest = log.store().get_latest_version(before.unwrap_or(0)).await.map_err(failed)?;
+    let failed = |e| BronzeError::io(format!("upkeep of {} failed", log.root_url()), e);
+    let newest = log.get_latest_version(before.unwrap_or(0)).await.map_err(failed)?;
     let done = |checkpoint, cleaned| Done { version: newest, checkpoint, cleaned, elapsed: begun.elapsed() };
     if newest + 1 - before.map_or(0, |v| v + 1) < upkeep.checkpoint_every.max(1) {
         return Ok(done(None, 0));
     }
-    let Some(loaded) = log.table().await? else { return Ok(done(None, 0)) };
+    let mut loaded = DeltaTable::new(log.clone());
+    match loaded.load().await {
+        Ok(()) => {}
+        Err(DeltaTableError::NotATable(_)) => return Ok(done(None, 0)),
+        Err(e) => return Err(failed(e)),
+    }
     let version = loaded.version().unwrap_or(newest);
     failpoint::hit("bronze.before_checkpoint");
     create_checkpoint(&loaded, None).await.map_err(failed)?;
     failpoint::hit("bronze.after_checkpoint");
-    if let Some(root) = log.local() {
+    if let Some(root) = local_path(log.root_url()) {
         // Before any entry that the checkpoint stands for may go.
         let folder = root.join("_delta_log");
         let checkpoint = folder.join(format!("{version:020}.checkpoint.parquet"));

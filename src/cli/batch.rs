@@ -6,6 +6,7 @@ mod gaps;
 mod plan;
 mod show;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use clap::Subcommand;
 use super::output;
 use super::{Context, Outcome};
 use crate::batch::history::{History, Run, RunState};
-use crate::batch::run::graph::{GRAPH, GRAPH_ALIAS, Task};
+use crate::batch::run::graph::{GRAPH, GRAPH_ALIAS, Kind, Task};
 use crate::config::{Config, Pipeline};
 
 /// The batch: bronze to silver to gold, and gold in ClickHouse. Start runs, look at them, stop them.
@@ -188,6 +189,25 @@ impl Runs {
             }
         })
     }
+}
+
+/// Asks for a run through a graph, of one pipeline or of all, and does it or leaves it to the daemon.
+pub(super) fn start(
+    context: &Context,
+    kind: Kind,
+    pipeline: Option<&str>,
+    parameters: &BTreeMap<String, String>,
+    wait: bool,
+) -> anyhow::Result<Outcome> {
+    let config = context.config()?;
+    context.block_on(async {
+        let history = History::open(&config.server).await?;
+        let mut ids = Vec::new();
+        for pipeline in pipelines(&config, pipeline)? {
+            ids.push((pipeline.clone(), history.request_of(kind, &pipeline.name, parameters).await?));
+        }
+        follow::runs(&config, &history, ids, wait, context.json).await
+    })
 }
 
 /// A run by its id, or an error that says how to find one.

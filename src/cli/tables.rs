@@ -1,5 +1,6 @@
 //! `boathouse tables`: the Delta tables, their history and their upkeep.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use anyhow::{Context as _, bail};
@@ -10,14 +11,16 @@ use serde_json::json;
 use super::lake::Lake as Catalog;
 use super::output::{self, Grid, count};
 use super::{Context, Outcome};
-use crate::batch::upkeep::{history, optimize, summary, vacuum};
-use crate::batch::{Lake, Layer};
+use crate::batch::run::graph::Kind;
+use crate::batch::upkeep::tasks::tables_of;
+use crate::batch::upkeep::{Merging, history, merge, summary, vacuum};
+use crate::batch::{Lake, Layer, TaskContext};
 
 /// The Delta tables: what they hold, their history, merging small files, taking away files that nobody needs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  boathouse tables                               every table: version, files, bytes, rows
+  boathouse tables                               every table: version, files, small files, bytes, rows, log entries
   boathouse tables history silver.user_events    its newest commits
   boathouse tables optimize bronze.user_events   merge small files of closed dates
   boathouse tables vacuum silver.user_events --dry-run")]
@@ -36,18 +39,28 @@ enum Action {
         #[arg(long, default_value_t = 20)]
         limit: u64,
     },
-    /// Merge a table's small files; of Bronze those of closed dates (UTC). Safe beside the daemon.
+    /// Merge a table's small files, those of hours and dates that are over (UTC). Safe beside the daemon.
     Optimize {
         /// The table, such as bronze.user_events.
         table: String,
     },
-    /// Delete files that left a table more than seven days ago.
+    /// Delete files that no table has needed for `upkeep.vacuum_after`, seven days by default.
     Vacuum {
         /// The table, such as silver.user_events.
         table: String,
         /// Only say which.
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Do now what the schedule of upkeep does: retention, merging, checkpoints, old log entries, vacuum. A run in the
+    /// history, by the daemon where one runs.
+    Upkeep {
+        /// The pipeline whose tables; without it, those of all.
+        #[arg(long)]
+        pipeline: Option<String>,
+        /// Follow the run to its end, also where a daemon does the work.
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -83,23 +96,41 @@ impl Args {
             }
             Some(Action::Optimize { table }) => {
                 let (layer, name) = parts(&table)?;
-                let today = Utc::now().date_naive();
-                let merged = context.block_on(async { Ok(optimize(&lake, layer, name, today).await?) })?;
-                match context.json {
-                    true => output::json(&merged)?,
-                    false => println!("{table}: {} files merged into {}", merged.files_before, merged.files_after),
+                let upkeep = &config.server.upkeep;
+                let merging = Merging { target: upkeep.file_size.0, now: Utc::now(), time: upkeep.merge_time };
+                let pipeline = config
+                    .pipelines
+                    .iter()
+                    .find(|p| tables_of(p).iter().any(|(l, n)| (*l, n.as_str()) == (layer, name)));
+                let task = TaskContext::detached();
+                let pipeline = pipeline.map(|p| &**p);
+                let merged =
+                    context.block_on(async { Ok(merge(&lake, layer, name, pipeline, merging, &task).await?) })?;
+                if context.json {
+                    output::json(&merged)?;
+                } else {
+                    println!("{table}: {} files merged into {}", merged.files_before, merged.files_after);
+                    if let Some(left) = &merged.left {
+                        println!("{table}: {}", output::safe_text(left));
+                    }
                 }
             }
             Some(Action::Vacuum { table, dry_run }) => {
                 let (layer, name) = parts(&table)?;
-                let files = context.block_on(async { Ok(vacuum(&lake, layer, name, dry_run).await?) })?;
+                let keep = config.server.upkeep.vacuum_after;
+                let task = TaskContext::detached();
+                let files = context.block_on(async { Ok(vacuum(&lake, layer, name, keep, dry_run, &task).await?) })?;
                 if context.json {
                     output::json(&json!({"table": table, "dry_run": dry_run, "files": files}))?;
                 } else {
-                    files.iter().for_each(|file| println!("{}", output::safe_text(file)));
+                    files.iter().for_each(|file| println!("{} {}", count(file.size), output::safe_text(&file.path)));
                     let done = if dry_run { "would be deleted" } else { "deleted" };
-                    println!("{table}: {} files {done}", files.len());
+                    let bytes: u64 = files.iter().map(|file| file.size).sum();
+                    println!("{table}: {} files of {} bytes {done}", files.len(), count(bytes));
                 }
+            }
+            Some(Action::Upkeep { pipeline, wait }) => {
+                return super::batch::start(context, Kind::Upkeep, pipeline.as_deref(), &BTreeMap::new(), wait);
             }
         }
         Ok(Outcome::Right)
@@ -122,9 +153,9 @@ fn list(context: &Context, lake: &Lake, tables: &[String]) -> anyhow::Result<()>
         });
         return output::json(&tables.collect::<Vec<_>>());
     }
-    let mut grid = Grid::new(&["table", "version", "files", "small files", "bytes", "rows"]);
+    let mut grid = Grid::new(&["table", "version", "files", "small files", "bytes", "rows", "log entries"]);
     for (table, s) in found {
-        let numbers = [s.version, s.files as u64, s.files_small as u64, s.bytes, s.rows];
+        let numbers = [s.version, s.files as u64, s.files_small as u64, s.bytes, s.rows, s.log_entries as u64];
         grid.row(std::iter::once(table.clone()).chain(numbers.map(count)));
     }
     print(&grid)

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::AllowedValue;
+use super::error::Origin;
 use super::pipeline::optional_window;
 use super::units::duration;
 
@@ -13,6 +14,9 @@ use super::units::duration;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expectation {
+    /// Where it stands, for messages.
+    #[serde(skip)]
+    pub origin: Origin,
     /// Its name, unique in the pipeline; also the reason of rows that it refuses, `expectation:<name>`.
     pub name: String,
     /// What is checked.

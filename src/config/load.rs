@@ -167,6 +167,10 @@ fn read(path: &Path, overrides: &[Override], errors: &mut ConfigErrors) -> (Conf
         let (pipeline, places) = typed::<Pipeline>(&tree, &shape, errors);
         if let Some(pipeline) = pipeline {
             let models = model_files(file, errors);
+            let mut pipeline = pipeline;
+            for (number, expectation) in pipeline.expectations.iter_mut().enumerate() {
+                expectation.origin = places.near(&format!("expectation[{number}]"));
+            }
             pipelines.push(Arc::new(Pipeline { name: name.clone(), models, ..pipeline }));
             pipeline_places.push(places);
         }

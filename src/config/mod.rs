@@ -25,6 +25,7 @@ pub use pipeline::{
 pub use schedule::{CatchUp, DatabaseUrl, History, Schedule};
 pub use server::{
     Batch, ClickHouse, Console, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown,
+    Upkeep,
 };
 
 pub use validate::BRONZE_COLUMNS;

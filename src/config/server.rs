@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::History;
-use super::units::{ByteSize, duration};
+use super::units::{ByteSize, duration, optional_duration};
 
 /// The server's configuration, `boathouse.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,7 @@ pub struct Server {
     pub pipelines: Pipelines,
     pub memory: Memory,
     pub batch: Batch,
+    pub upkeep: Upkeep,
     pub history: History,
     pub log: Log,
     pub shutdown: Shutdown,
@@ -43,6 +44,7 @@ impl Default for Server {
             pipelines: Pipelines::default(),
             memory: Memory::default(),
             batch: Batch::default(),
+            upkeep: Upkeep::default(),
             history: History::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
@@ -217,18 +219,21 @@ impl Default for Pipelines {
     }
 }
 
-/// The one memory budget that every buffer is cut from.
+/// The one memory budget that everything is cut from: the stream's buffers, and what the batch may hold.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// Bytes that records may hold between Kafka and the sinks: librdkafka's queues, batches in hand, Bronze files
     /// being written, window totals not yet served.
     pub budget: ByteSize,
+    /// The whole: `memory.budget` for the stream and `batch.memory` for the batch must fit into it. Left out, it is what
+    /// these two add up to.
+    pub total: Option<ByteSize>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { budget: ByteSize::mib(64) }
+        Self { budget: ByteSize::mib(64), total: None }
     }
 }
 
@@ -236,15 +241,77 @@ impl Default for Memory {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
-    /// Bytes that a batch run may hold before it spills to `data_dir` or goes over its input in more passes.
+    /// Bytes that batch work may hold, of all pipelines together, before it spills to `batch.spill_dir` or goes over its
+    /// input in more passes.
     pub memory: ByteSize,
     /// Threads that batch work runs on, at a lower priority than the stream's.
     pub threads: u32,
+    /// Folder for what does not fit into `batch.memory`; `{data_dir}` stands for the data folder.
+    pub spill_dir: String,
+    /// Bytes that may lie there; work that needs more fails.
+    pub spill_max: ByteSize,
+    /// How long the history keeps runs with their tasks and log lines; `forever` for no limit.
+    #[serde(with = "optional_duration")]
+    #[schemars(schema_with = "optional_duration::schema")]
+    pub history_retention: Option<Duration>,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { memory: ByteSize::mib(512), threads: 2 }
+        Self {
+            memory: ByteSize::mib(512),
+            threads: 2,
+            spill_dir: "{data_dir}/spill".into(),
+            spill_max: ByteSize::mib(50 << 10),
+            history_retention: Some(Duration::from_secs(90 * 24 * 3600)),
+        }
+    }
+}
+
+impl Server {
+    /// The folder for what does not fit into memory.
+    pub fn spill_dir(&self) -> PathBuf {
+        self.batch.spill_dir.replace("{data_dir}", &self.data_dir.to_string_lossy()).into()
+    }
+
+    /// The whole memory budget, in bytes.
+    pub fn memory_total(&self) -> u64 {
+        self.memory.total.map_or(self.memory.budget.0.saturating_add(self.batch.memory.0), |total| total.0)
+    }
+}
+
+/// Upkeep of the tables: retention, merging small files, checkpoints and old log entries, deleting what nobody needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upkeep {
+    /// Whether slots start upkeep by themselves; by hand (`boathouse tables upkeep`) it runs either way.
+    pub enabled: bool,
+    /// The slots: minute, hour, day of month, month, day of week. With a sixth field the first one is seconds.
+    pub cron: String,
+    /// The time zone that `cron` is meant in, as in `Europe/Berlin`.
+    pub timezone: String,
+    /// Bytes of a merged file, about. Files of closed hours and dates that are smaller than half of it are merged.
+    pub file_size: ByteSize,
+    /// How long merging one table may take at a time; the next slot goes on.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub merge_time: Duration,
+    /// How long a file that has left its table is kept for whoever still reads it; at least 7 days.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub vacuum_after: Duration,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            cron: "35 * * * *".into(),
+            timezone: "UTC".into(),
+            file_size: ByteSize::mib(128),
+            merge_time: Duration::from_secs(600),
+            vacuum_after: Duration::from_secs(7 * 24 * 3600),
+        }
     }
 }
 

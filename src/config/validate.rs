@@ -164,6 +164,41 @@ pub(super) fn server(server: &Server, places: &Places, errors: &mut ConfigErrors
     if server.batch.memory.0 < 64 << 20 {
         add("batch.memory", format!("`batch.memory` is {}", server.batch.memory), "give it at least 64MiB");
     }
+    if let Some(total) = server.memory.total {
+        let (stream, batch) = (server.memory.budget, server.batch.memory);
+        if stream.0.saturating_add(batch.0) > total.0 {
+            let message =
+                format!("`memory.total` {total} is less than memory.budget {stream} and batch.memory {batch} together");
+            add("memory.total", message, "raise it, or lower the two; left out, it is what they add up to");
+        }
+    }
+    if server.batch.spill_max.0 < server.batch.memory.0 {
+        let message = format!("`batch.spill_max` {} is less than batch.memory", server.batch.spill_max);
+        add("batch.spill_max", message, "what is spilled is a multiple of what is held: at least as much");
+    }
+    if server.batch.spill_dir.is_empty() {
+        add("batch.spill_dir", "`batch.spill_dir` is empty".into(), "as in \"{data_dir}/spill\"");
+    }
+    if server.batch.history_retention.is_some_and(|kept| kept < DAY) {
+        add("batch.history_retention", "`batch.history_retention` is less than a day".into(), "as in \"90d\"");
+    }
+    let upkeep = &server.upkeep;
+    if let Some((message, hint)) = bad_cron("upkeep.cron", &upkeep.cron) {
+        add("upkeep.cron", message, hint);
+    }
+    if let Some((message, hint)) = bad_zone("upkeep.timezone", &upkeep.timezone) {
+        add("upkeep.timezone", message, &hint);
+    }
+    if upkeep.vacuum_after < 7 * DAY || upkeep.vacuum_after > LONGEST {
+        let message = format!("`upkeep.vacuum_after` is {}", humantime::format_duration(upkeep.vacuum_after));
+        add("upkeep.vacuum_after", message, "readers hold files open for days: 7d to a year");
+    }
+    if upkeep.merge_time.is_zero() || upkeep.merge_time > DAY {
+        add("upkeep.merge_time", "`upkeep.merge_time` is not within a day".into(), "10m is a good value");
+    }
+    if upkeep.file_size.0 < 1 << 20 {
+        add("upkeep.file_size", format!("`upkeep.file_size` is {}", upkeep.file_size), "give it at least 1MiB");
+    }
     if !(1..=1024).contains(&server.batch.threads) {
         add("batch.threads", format!("`batch.threads` is {}", server.batch.threads), "give it 1 to 1024; 2 by default");
     }
@@ -454,16 +489,10 @@ impl Rules<'_> {
     fn schedule(&mut self) {
         let pipeline = self.pipeline;
         let schedule = &pipeline.schedule;
-        if let Err(e) = croner::Cron::from_str(&schedule.cron) {
-            let message = format!("`schedule.cron` \"{}\" is no schedule: {e}", schedule.cron);
-            self.add("schedule.cron", message, "minute, hour, day of month, month, day of week, as in \"5 * * * *\"");
+        if let Some((message, hint)) = bad_cron("schedule.cron", &schedule.cron) {
+            self.add("schedule.cron", message, hint);
         }
-        if chrono_tz::Tz::from_str(&schedule.timezone).is_err() {
-            let hint = match did_you_mean(&schedule.timezone, chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name())) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => "as in \"UTC\" or \"Europe/Berlin\"".into(),
-            };
-            let message = format!("`schedule.timezone` \"{}\" is no time zone", schedule.timezone);
+        if let Some((message, hint)) = bad_zone("schedule.timezone", &schedule.timezone) {
             self.add("schedule.timezone", message, &hint);
         }
         if schedule.retries > 100 {
@@ -473,6 +502,23 @@ impl Rules<'_> {
         self.positive("schedule.time_limit", schedule.time_limit);
         self.positive("schedule.deadline", schedule.deadline);
     }
+}
+
+/// What is wrong with a pattern of slots, and a hint.
+fn bad_cron(key: &str, cron: &str) -> Option<(String, &'static str)> {
+    let error = croner::Cron::from_str(cron).err()?;
+    let message = format!("`{key}` \"{cron}\" is no schedule: {error}");
+    Some((message, "minute, hour, day of month, month, day of week, as in \"5 * * * *\""))
+}
+
+/// What is wrong with a time zone, and a hint.
+fn bad_zone(key: &str, zone: &str) -> Option<(String, String)> {
+    chrono_tz::Tz::from_str(zone).err()?;
+    let hint = match did_you_mean(zone, chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name())) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => "as in \"UTC\" or \"Europe/Berlin\"".into(),
+    };
+    Some((format!("`{key}` \"{zone}\" is no time zone"), hint))
 }
 
 fn is_multiple(of: Duration, unit: Duration) -> bool {

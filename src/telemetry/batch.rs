@@ -22,6 +22,34 @@ pub struct BatchState {
     pub fresh: Freshness,
     /// Why the history cannot be read; none while it can.
     pub history_error: Option<String>,
+    #[serde(default)]
+    pub upkeep: UpkeepState,
+}
+
+/// The upkeep of a pipeline's tables.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UpkeepState {
+    pub next_slot: Option<DateTime<Utc>>,
+    /// The newest upkeep that came to its end, on this instance or before it started.
+    pub last: Option<BatchEnded>,
+    pub last_success: Option<DateTime<Utc>>,
+    /// What the tables hold, as of the last look, some minutes ago at most.
+    pub tables: Vec<TableState>,
+}
+
+/// What a table holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableState {
+    /// As `bronze.user_events`.
+    pub table: String,
+    pub version: u64,
+    pub files: u64,
+    /// Files below 8 MiB.
+    pub files_small: u64,
+    pub bytes: u64,
+    pub rows: u64,
+    /// Entries that its log holds.
+    pub log_entries: u64,
 }
 
 /// A run under way.

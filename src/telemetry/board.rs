@@ -141,6 +141,7 @@ struct Inner {
     /// Bytes that each pipeline's Bronze writer holds.
     bronze_bytes: DashMap<String, u64>,
     memory_budget: AtomicU64,
+    memory_batch: AtomicU64,
 }
 
 impl Default for Inner {
@@ -155,6 +156,7 @@ impl Default for Inner {
             disks: DashMap::new(),
             bronze_bytes: DashMap::new(),
             memory_budget: AtomicU64::new(0),
+            memory_batch: AtomicU64::new(0),
         }
     }
 }
@@ -280,6 +282,11 @@ impl Board {
         self.inner.disks.insert(place, space);
     }
 
+    /// What batch queries hold, in bytes.
+    pub fn memory_batch(&self, bytes: u64) {
+        self.inner.memory_batch.store(bytes, Ordering::Relaxed);
+    }
+
     /// The whole memory budget, in bytes.
     pub fn memory_budget(&self, bytes: u64) {
         self.inner.memory_budget.store(bytes, Ordering::Relaxed);
@@ -355,7 +362,8 @@ impl Board {
     pub fn memory_bytes(&self) -> (u64, u64) {
         let bronze: u64 = self.inner.bronze_bytes.iter().map(|held| *held.value()).sum();
         let windows: u64 = self.inner.partitions.iter().map(|p| p.windows_bytes).sum();
-        (bronze + windows, self.inner.memory_budget.load(Ordering::Relaxed))
+        let batch = self.inner.memory_batch.load(Ordering::Relaxed);
+        (bronze + windows + batch, self.inner.memory_budget.load(Ordering::Relaxed))
     }
 }
 

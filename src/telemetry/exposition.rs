@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::batch::BatchState;
+use super::batch::{BatchState, TableState};
 use super::board::{ActorPhase, Board, SinkCondition};
 use super::health::{Limits, readiness};
 use super::names::{self, Definition};
@@ -77,6 +77,23 @@ fn render_batches(text: &mut Exposition, batches: &[(String, BatchState)]) {
             if let Some(fresh) = fresh {
                 text.line(&names::LAYER_AGE, &[pipeline, layer], (now - fresh).num_milliseconds() as f64 / 1e3);
             }
+        }
+    }
+    let mut each_table = |metric: &Definition, value: fn(&TableState) -> u64| {
+        for (pipeline, batch) in batches {
+            for table in &batch.upkeep.tables {
+                text.line(metric, &[pipeline, &table.table], value(table) as f64);
+            }
+        }
+    };
+    each_table(&names::TABLE_FILES, |t| t.files);
+    each_table(&names::TABLE_SMALL_FILES, |t| t.files_small);
+    each_table(&names::TABLE_BYTES, |t| t.bytes);
+    each_table(&names::TABLE_ROWS, |t| t.rows);
+    each_table(&names::TABLE_LOG_ENTRIES, |t| t.log_entries);
+    for (pipeline, batch) in batches {
+        if let Some(ended) = batch.upkeep.last_success {
+            text.line(&names::UPKEEP_LAST_SUCCESS, &[pipeline], ended.timestamp_millis() as f64 / 1e3);
         }
     }
 }

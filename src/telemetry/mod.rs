@@ -16,7 +16,7 @@ mod process;
 mod recorder;
 mod status;
 
-pub use batch::{BatchEnded, BatchRunning, BatchState, BatchStatus, Freshness};
+pub use batch::{BatchEnded, BatchRunning, BatchState, BatchStatus, Freshness, TableState, UpkeepState};
 pub use board::{ActorId, ActorPhase, ActorState, Board, DaemonPhase, SinkCondition, SinkState};
 pub use disk::{Space, space};
 pub use exposition::render_board;

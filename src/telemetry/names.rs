@@ -131,6 +131,7 @@ const BATCH: &[f64] =
 
 const PARTITION: &[&str] = &["pipeline", "topic", "partition"];
 const PIPELINE: &[&str] = &["pipeline"];
+const TABLE: &[&str] = &["pipeline", "table"];
 
 // ---- computed from the board -------------------------------------------------------------------------------------
 
@@ -208,10 +209,14 @@ pub const MEMORY_USED: Definition = board(
     "boathouse_memory_used_bytes",
     Kind::Gauge,
     &[],
-    "Bytes that Bronze files being filled or written, batches that wait for them, and window totals hold.",
+    "Bytes that Bronze files being filled or written, batches that wait for them, window totals, and batch queries hold.",
 );
-pub const MEMORY_BUDGET: Definition =
-    board("boathouse_memory_budget_bytes", Kind::Gauge, &[], "The memory budget (memory.budget).");
+pub const MEMORY_BUDGET: Definition = board(
+    "boathouse_memory_budget_bytes",
+    Kind::Gauge,
+    &[],
+    "The whole memory budget: memory.total, or memory.budget and batch.memory together.",
+);
 pub const DISK_FREE: Definition = board(
     "boathouse_disk_free_bytes",
     Kind::Gauge,
@@ -247,6 +252,27 @@ pub const LAYER_AGE: Definition = board(
     Kind::Gauge,
     &["pipeline", "layer"],
     "Time since the begin of the newest batch task that brought the layer (silver, gold, clickhouse) up to date.",
+);
+
+pub const TABLE_FILES: Definition =
+    board("boathouse_table_files", Kind::Gauge, TABLE, "Data files of the newest version of the Delta table.");
+pub const TABLE_SMALL_FILES: Definition =
+    board("boathouse_table_small_files", Kind::Gauge, TABLE, "Those of them that are smaller than 8 MiB.");
+pub const TABLE_BYTES: Definition =
+    board("boathouse_table_size_bytes", Kind::Gauge, TABLE, "Length of those files together.");
+pub const TABLE_ROWS: Definition =
+    board("boathouse_table_rows", Kind::Gauge, TABLE, "Rows of those files, by their statistics.");
+pub const TABLE_LOG_ENTRIES: Definition = board(
+    "boathouse_table_log_entries",
+    Kind::Gauge,
+    TABLE,
+    "Entries that the table's log holds; cleanup takes those older than 30 days.",
+);
+pub const UPKEEP_LAST_SUCCESS: Definition = board(
+    "boathouse_upkeep_last_success_timestamp_seconds",
+    Kind::Gauge,
+    PIPELINE,
+    "When the newest successful upkeep of the tables ended, in seconds since 1970; none before the first.",
 );
 
 // ---- recorded by actors ------------------------------------------------------------------------------------------
@@ -310,6 +336,11 @@ pub const BATCH_RUNS: Counter = Counter::new(
     &["pipeline", "outcome"],
     "Batch runs that this instance brought to their end, by outcome: succeeded, skipped, failed, cancelled.",
 );
+pub const UPKEEP_RUNS: Counter = Counter::new(
+    "boathouse_upkeep_runs_total",
+    &["pipeline", "outcome"],
+    "Upkeeps of the tables that this instance brought to their end, by outcome: succeeded, failed, cancelled.",
+);
 pub const BATCH_TASK_SECONDS: Histogram = Histogram::seconds(
     "boathouse_batch_task_seconds",
     &["pipeline", "task"],
@@ -354,6 +385,12 @@ pub const ALL: &[&Definition] = &[
     &BATCH_LATE,
     &BATCH_LAST_SUCCESS,
     &LAYER_AGE,
+    &TABLE_FILES,
+    &TABLE_SMALL_FILES,
+    &TABLE_BYTES,
+    &TABLE_ROWS,
+    &TABLE_LOG_ENTRIES,
+    &UPKEEP_LAST_SUCCESS,
     &BRONZE_FLUSH_SECONDS.0,
     &BRONZE_ENCODE_SECONDS.0,
     &BRONZE_COMMIT_SECONDS.0,
@@ -367,6 +404,7 @@ pub const ALL: &[&Definition] = &[
     &REALTIME_DROPPED.0,
     &END_TO_END_SECONDS.0,
     &BATCH_RUNS.0,
+    &UPKEEP_RUNS.0,
     &BATCH_TASK_SECONDS.0,
     &BATCH_DEADLINES_MISSED.0,
     &EXPECTATIONS.0,
@@ -387,6 +425,9 @@ pub fn begin(pipeline: &str) {
     BATCH_DEADLINES_MISSED.add(0, &[pipeline]);
     for outcome in ["succeeded", "skipped", "failed", "cancelled"] {
         BATCH_RUNS.add(0, &[pipeline, outcome]);
+    }
+    for outcome in ["succeeded", "failed", "cancelled"] {
+        UPKEEP_RUNS.add(0, &[pipeline, outcome]);
     }
 }
 

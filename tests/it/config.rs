@@ -307,3 +307,25 @@ fn the_reference_is_up_to_date() {
         "docs/configuration.md is out of date: boathouse validate --reference > docs/configuration.md"
     );
 }
+
+#[test]
+fn an_expectation_that_is_wrong_is_named_with_its_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = folder.path().join("pipelines/user_events");
+    std::fs::create_dir_all(&pipeline).expect("a folder");
+    let shipped = std::fs::read_to_string(repository().join("config/pipelines/user_events/pipeline.toml")).unwrap();
+    let text =
+        shipped + "\n[[expectation]]\nname = \"no_such\"\ncheck = \"not_null\"\ncolumns = [\"no_such_column\"]\n";
+    let line = text.lines().position(|l| l == "name = \"no_such\"").unwrap();
+    std::fs::write(pipeline.join("pipeline.toml"), text).unwrap();
+    std::fs::write(folder.path().join("boathouse.toml"), "").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_boathouse"))
+        .arg("--config")
+        .arg(folder.path().join("boathouse.toml"))
+        .arg("validate")
+        .output()
+        .expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let place = format!("pipeline.toml:{line}: expectation `no_such`");
+    assert!(!output.status.success() && said.contains(&place), "{place}\n{said}");
+}

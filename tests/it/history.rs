@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use boathouse::batch::history::{
     AttemptState, Cause, History, HistoryError, Lease, LeaseWatch, NewAttempt, Run, RunState, TAKE_OVER_AFTER,
 };
-use boathouse::batch::run::graph::{Policy, Task};
+use boathouse::batch::run::graph::{Kind, Policy, Task};
 use boathouse::batch::run::{Job, Runner, Work};
 use boathouse::batch::{BatchError, LogLine, TaskReport};
 use boathouse::config::{DatabaseUrl, Server};
@@ -75,6 +75,7 @@ on_both!(
     a_process_that_leaves_leaves_the_run_to_others,
     a_run_that_takes_too_long_fails,
     a_failed_run_is_retried_from_the_failed_task,
+    old_runs_go_and_what_is_looked_back_at_stays,
 );
 
 async fn what_is_written_is_read(place: Place) {
@@ -366,18 +367,58 @@ async fn a_run_is_cancelled_between_two_steps(place: Place) {
 async fn a_process_that_leaves_leaves_the_run_to_others(place: Place) {
     let history = place.open().await;
     let run_id = history.request("user_events").await.unwrap();
-    let reached = Arc::new(Notify::new());
-    let leaver = runner(&history, 0, hanging(Task::RunBronzeToSilver, reached.clone()));
-    let (run, lease) = take_up(&history, "a").await;
-    let (leave, leaving) = watch::channel(false);
-    let process = tokio::spawn(async move { leaver.execute(&run, &lease, leaving).await });
-    reached.notified().await;
-    leave.send_replace(true);
-    assert_eq!(process.await.unwrap().unwrap(), RunState::Waiting);
+    // However often: a clean stop says nothing against the task.
+    for time in 1..=6 {
+        let reached = Arc::new(Notify::new());
+        let leaver = runner(&history, 0, hanging(Task::RunBronzeToSilver, reached.clone()));
+        let (run, lease) = take_up(&history, "a").await;
+        let (leave, leaving) = watch::channel(false);
+        let process = tokio::spawn(async move { leaver.execute(&run, &lease, leaving).await });
+        reached.notified().await;
+        leave.send_replace(true);
+        assert_eq!(process.await.unwrap().unwrap(), RunState::Waiting);
+        let last = attempts(&history, &run_id).await.pop().unwrap();
+        assert_eq!(last, format!("run_bronze_to_silver/{time} stopped"));
+    }
     // At once: the lease was given back.
     assert_eq!(execute(&runner(&history, 0, good()), "b").await, RunState::Succeeded);
     let seen = attempts(&history, &run_id).await;
-    assert_eq!(seen[1..3], ["run_bronze_to_silver/1 interrupted", "run_bronze_to_silver/2 succeeded"]);
+    assert_eq!(seen[6..8], ["run_bronze_to_silver/6 stopped", "run_bronze_to_silver/7 succeeded"]);
+    let json = serde_json::to_value(history.attempts(&run_id).await.unwrap()).unwrap();
+    assert_eq!(json[1]["state"], "stopped", "JSON has the names that texts have");
+}
+
+async fn old_runs_go_and_what_is_looked_back_at_stays(place: Place) {
+    let history = place.open().await;
+    let slot: DateTime<Utc> = "2026-02-06T10:05:00Z".parse().unwrap();
+    let mut ids = Vec::new();
+    for hour in 0..4 {
+        ids.push(history.claim_slot("user_events", slot + TimeDelta::hours(hour)).await.unwrap().unwrap());
+        let last = execute(&runner(&history, 0, good()), "a").await;
+        assert_eq!(last, RunState::Succeeded);
+    }
+    let upkeep = history.claim_slot_of(Kind::Upkeep, "user_events", slot).await.unwrap().unwrap();
+    assert_eq!(execute(&runner(&history, 0, good()), "a").await, RunState::Succeeded);
+    let waiting = history.request("user_events").await.unwrap();
+    let tasks: Vec<String> = attempts(&history, &upkeep).await;
+    assert_eq!(tasks[0], "apply_retention/1 succeeded");
+
+    assert_eq!(history.prune(Utc::now() - TimeDelta::days(90)).await.unwrap(), 0, "nothing is that old");
+    let before = history.schedule("user_events").await.unwrap();
+    let removed = history.prune(Utc::now() + TimeDelta::hours(1)).await.unwrap();
+    // The newest slots and successes, and what waits, however old.
+    assert_eq!(removed, 3);
+    for gone in &ids[..3] {
+        assert!(history.run(gone).await.unwrap().is_none());
+        assert_eq!(attempts(&history, gone).await, Vec::<String>::new());
+        assert_eq!(history.lines(gone, None, 0).await.unwrap(), []);
+    }
+    for kept in [&ids[3], &upkeep, &waiting] {
+        assert!(history.run(kept).await.unwrap().is_some(), "{kept}");
+    }
+    assert_eq!(history.schedule("user_events").await.unwrap(), before, "no slot is run a second time");
+    assert!(history.slot_succeeded("user_events", before.last).await.unwrap());
+    assert_eq!(history.prune(Utc::now() + TimeDelta::hours(1)).await.unwrap(), 0);
 }
 
 async fn a_run_that_takes_too_long_fails(place: Place) {

@@ -38,4 +38,5 @@ mod telemetry;
 mod tidy;
 mod topic;
 mod topic_id;
+mod upkeep;
 mod watchdog;

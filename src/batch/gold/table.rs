@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::graph::Node;
+use super::super::target::sync_entry;
 use super::super::{BatchError, Lake, Layer};
 use super::plan::Standing;
 
@@ -108,9 +109,17 @@ impl GoldTable {
         };
         let before = state.map(|s| s.version());
         let state = state.map(|s| s as &dyn deltalake::kernel::transaction::TableReference);
-        let commit = CommitBuilder::from(properties).with_actions(actions).build(state, log_store, operation).await;
+        let commit =
+            CommitBuilder::from(properties).with_actions(actions).build(state, log_store.clone(), operation).await;
         match commit {
             Ok(done) => {
+                sync_entry(&log_store, done.version()).await.map_err(|e| {
+                    let what = format!(
+                        "version {} of gold/{name} is committed and may not survive a power cut",
+                        done.version()
+                    );
+                    BatchError::unavailable(what, e)
+                })?;
                 checkpoint(lake, name, done.version()).await;
                 Ok(Landed::Yes)
             }

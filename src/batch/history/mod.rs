@@ -9,6 +9,7 @@
 
 mod error;
 mod lease;
+mod prune;
 mod record;
 mod runs;
 mod schema;

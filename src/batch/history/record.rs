@@ -18,13 +18,12 @@ pub fn moment(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros).unwrap_or_default()
 }
 
-/// An enum that is kept as its name.
+/// An enum that has one name for each value: in the database, in JSON and for people.
 macro_rules! names {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
+        pub enum $name { $($(#[$doc])* #[serde(rename = $text)] $variant,)+ }
 
         impl $name {
             pub fn as_str(self) -> &'static str {
@@ -88,6 +87,8 @@ names! {
         /// Another attempt would fail alike.
         FailedForGood = "refused",
         Cancelled = "cancelled",
+        /// Its process was asked to leave; the run goes on from here.
+        Stopped = "stopped",
         /// Its process went away.
         Interrupted = "interrupted",
     }
@@ -100,6 +101,7 @@ impl From<Ended> for AttemptState {
             Ended::FailedForNow => Self::FailedForNow,
             Ended::FailedForGood => Self::FailedForGood,
             Ended::Cancelled => Self::Cancelled,
+            Ended::Stopped => Self::Stopped,
             Ended::Interrupted => Self::Interrupted,
         }
     }
@@ -113,6 +115,7 @@ impl AttemptState {
             Self::FailedForNow => Ended::FailedForNow,
             Self::FailedForGood => Ended::FailedForGood,
             Self::Cancelled => Ended::Cancelled,
+            Self::Stopped => Ended::Stopped,
             Self::Running | Self::Interrupted => Ended::Interrupted,
         }
     }

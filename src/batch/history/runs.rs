@@ -1,13 +1,15 @@
 //! Runs: asked for, taken up, ended, listed.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use rand::RngExt;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::record::RUN;
 use super::schema::TEXT_MAX;
 use super::{Cause, History, HistoryError, Lease, Run, RunState, is_taken, micros};
-use crate::batch::run::graph::GRAPH;
+use crate::batch::run::graph::Kind;
 
 /// A name for a new run: sorts by time, and two at the same moment differ.
 fn new_id(now: DateTime<Utc>) -> String {
@@ -26,23 +28,67 @@ pub(super) fn cut(text: &str) -> &str {
 impl History {
     /// Asks for a run by hand; its id.
     pub async fn request(&self, pipeline: &str) -> Result<String, HistoryError> {
+        self.request_of(Kind::Batch, pipeline, &BTreeMap::new()).await
+    }
+
+    /// Asks for a run through a graph by hand, with these parameters; its id.
+    pub async fn request_of(
+        &self,
+        kind: Kind,
+        pipeline: &str,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<String, HistoryError> {
+        let fail = self.error("asking for a run");
         let now = Utc::now();
         let run_id = new_id(now);
-        insert(&self.pool, &run_id, pipeline, Cause::Manual, None, now)
-            .await
-            .map_err(self.error("asking for a run"))?;
+        let new = NewRun { run_id: &run_id, pipeline, kind, cause: Cause::Manual, slot: None, now };
+        let mut transaction = self.pool.begin().await.map_err(&fail)?;
+        for (name, value) in parameters {
+            sqlx::query("INSERT INTO run_parameters (run_id, name, value) VALUES (?, ?, ?)")
+                .bind(&run_id)
+                .bind(name)
+                .bind(value)
+                .execute(&mut *transaction)
+                .await
+                .map_err(&fail)?;
+        }
+        new.insert(&mut *transaction).await.map_err(&fail)?;
+        transaction.commit().await.map_err(&fail)?;
         Ok(run_id)
+    }
+
+    /// What a run was asked with.
+    pub async fn parameters(&self, run_id: &str) -> Result<BTreeMap<String, String>, HistoryError> {
+        let fail = self.error("reading what a run was asked with");
+        let rows = sqlx::query("SELECT name, value FROM run_parameters WHERE run_id = ?")
+            .bind(run_id)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(&fail)?;
+        rows.iter().map(|row| Ok((row.try_get("name").map_err(&fail)?, row.try_get("value").map_err(&fail)?))).collect()
     }
 
     /// Asks for a slot's run; none when the slot has its run already: the slot's row is what makes one of several
     /// processes run it.
     pub async fn claim_slot(&self, pipeline: &str, slot: DateTime<Utc>) -> Result<Option<String>, HistoryError> {
+        self.claim_slot_of(Kind::Batch, pipeline, slot).await
+    }
+
+    /// As [`Self::claim_slot`], of the schedule of a graph.
+    pub async fn claim_slot_of(
+        &self,
+        kind: Kind,
+        pipeline: &str,
+        slot: DateTime<Utc>,
+    ) -> Result<Option<String>, HistoryError> {
+        let table = slots_of(kind);
         let fail = self.error("asking for a slot's run");
         let now = Utc::now();
         let run_id = new_id(now);
         // One transaction that begins with its write: both rows are there, or neither.
         let mut transaction = self.pool.begin().await.map_err(&fail)?;
-        let claimed = sqlx::query("INSERT INTO slots (pipeline, slot_us, run_id) VALUES (?, ?, ?)")
+        let sql = format!("INSERT INTO {table} (pipeline, slot_us, run_id) VALUES (?, ?, ?)");
+        let claimed = sqlx::query(AssertSqlSafe(sql))
             .bind(pipeline)
             .bind(micros(slot))
             .bind(&run_id)
@@ -57,7 +103,8 @@ impl History {
             }
             Err(e) => return Err(fail(e)),
         }
-        insert(&mut *transaction, &run_id, pipeline, Cause::Schedule, Some(slot), now).await.map_err(&fail)?;
+        let new = NewRun { run_id: &run_id, pipeline, kind, cause: Cause::Schedule, slot: Some(slot), now };
+        new.insert(&mut *transaction).await.map_err(&fail)?;
         transaction.commit().await.map_err(&fail)?;
         Ok(Some(run_id))
     }
@@ -133,12 +180,20 @@ impl History {
         rows.iter().map(|row| self.read_run(row)).collect()
     }
 
-    /// The newest run of a pipeline that succeeded.
+    /// The newest run of a pipeline's batch that succeeded.
     pub async fn last_success(&self, pipeline: &str) -> Result<Option<Run>, HistoryError> {
-        let sql = format!("SELECT {RUN} FROM runs WHERE state = ? AND pipeline = ? ORDER BY run_id DESC LIMIT 1");
+        self.last_success_of(Kind::Batch, pipeline).await
+    }
+
+    /// The newest run of a pipeline through a graph that succeeded.
+    pub async fn last_success_of(&self, kind: Kind, pipeline: &str) -> Result<Option<Run>, HistoryError> {
+        let sql = format!(
+            "SELECT {RUN} FROM runs WHERE state = ? AND pipeline = ? AND graph = ? ORDER BY run_id DESC LIMIT 1"
+        );
         let row = sqlx::query(AssertSqlSafe(sql))
             .bind(RunState::Succeeded.as_str())
             .bind(pipeline)
+            .bind(kind.as_str())
             .fetch_optional(&self.pool)
             .await
             .map_err(self.error("looking for the last success"))?;
@@ -187,26 +242,38 @@ impl History {
     }
 }
 
-async fn insert<'e, E: sqlx::Executor<'e, Database = sqlx::Any>>(
-    executor: E,
-    run_id: &str,
-    pipeline: &str,
+/// The table of a graph's slots.
+pub(super) fn slots_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Batch | Kind::Backfill => "slots",
+        Kind::Upkeep => "upkeep_slots",
+    }
+}
+
+struct NewRun<'a> {
+    run_id: &'a str,
+    pipeline: &'a str,
+    kind: Kind,
     cause: Cause,
     slot: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO runs (run_id, pipeline, graph, cause, state, slot_us, requested_us, cancel_asked, tries) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, 0, 1)",
-    )
-    .bind(run_id)
-    .bind(pipeline)
-    .bind(GRAPH)
-    .bind(cause.as_str())
-    .bind(RunState::Waiting.as_str())
-    .bind(slot.map(micros))
-    .bind(micros(now))
-    .execute(executor)
-    .await
-    .map(drop)
+}
+
+impl NewRun<'_> {
+    async fn insert<'e, E: sqlx::Executor<'e, Database = sqlx::Any>>(self, executor: E) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO runs (run_id, pipeline, graph, cause, state, slot_us, requested_us, cancel_asked, tries) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, 0, 1)",
+        )
+        .bind(self.run_id)
+        .bind(self.pipeline)
+        .bind(self.kind.as_str())
+        .bind(self.cause.as_str())
+        .bind(RunState::Waiting.as_str())
+        .bind(self.slot.map(micros))
+        .bind(micros(self.now))
+        .execute(executor)
+        .await
+        .map(drop)
+    }
 }

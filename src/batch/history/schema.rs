@@ -11,7 +11,9 @@ use super::{History, HistoryError, is_taken, micros};
 pub(super) const TEXT_MAX: usize = 60_000;
 
 /// Each step is a list of statements. `UNIQUE` inside a table is an index in either kind of database.
-const STEPS: &[&[&str]] = &[&[
+const STEPS: &[&[&str]] = &[FIRST, GRAPHS];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS runs (
         run_id VARCHAR(40) NOT NULL PRIMARY KEY,
         pipeline VARCHAR(64) NOT NULL,
@@ -76,7 +78,23 @@ const STEPS: &[&[&str]] = &[&[
         beat BIGINT NOT NULL,
         seen_us BIGINT NOT NULL
     )",
-]];
+];
+
+/// Runs through other graphs than the batch's: what they were asked with, and the slots of upkeep.
+const GRAPHS: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS run_parameters (
+        run_id VARCHAR(40) NOT NULL,
+        name VARCHAR(40) NOT NULL,
+        value VARCHAR(200) NOT NULL,
+        PRIMARY KEY (run_id, name)
+    )",
+    "CREATE TABLE IF NOT EXISTS upkeep_slots (
+        pipeline VARCHAR(64) NOT NULL,
+        slot_us BIGINT NOT NULL,
+        run_id VARCHAR(40) NOT NULL,
+        PRIMARY KEY (pipeline, slot_us)
+    )",
+];
 
 /// Brings the tables to this program's version.
 pub(super) async fn migrate(history: &History, sqlite: bool) -> Result<(), HistoryError> {

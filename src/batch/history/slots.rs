@@ -1,9 +1,11 @@
 //! Per pipeline: since when its schedule holds, its newest slot, and whether it is paused.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
+use super::runs::slots_of;
 use super::{History, HistoryError, RunState, is_taken, micros, moment};
+use crate::batch::run::graph::Kind;
 
 /// What the history knows of a pipeline's schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +19,6 @@ pub struct ScheduleState {
 impl History {
     /// The state of a pipeline's schedule; a pipeline that is new begins now: there is nothing to catch up.
     pub async fn schedule(&self, pipeline: &str) -> Result<ScheduleState, HistoryError> {
-        let fail = self.error("reading a schedule");
         let row = match self.schedule_row(pipeline).await? {
             Some(row) => row,
             None => {
@@ -25,13 +26,16 @@ impl History {
                 (Utc::now(), None)
             }
         };
-        let newest = sqlx::query("SELECT MAX(slot_us) AS slot_us FROM slots WHERE pipeline = ?")
-            .bind(pipeline)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(&fail)?;
-        let newest = newest.try_get::<Option<i64>, _>("slot_us").map_err(&fail)?.map(moment);
+        let newest = self.newest_slot(Kind::Batch, pipeline).await?;
         Ok(ScheduleState { last: newest.map_or(row.0, |newest| newest.max(row.0)), paused: row.1 })
+    }
+
+    /// The newest slot of a graph's schedule that was run; none before the first.
+    pub async fn newest_slot(&self, kind: Kind, pipeline: &str) -> Result<Option<DateTime<Utc>>, HistoryError> {
+        let fail = self.error("reading a schedule");
+        let sql = format!("SELECT MAX(slot_us) AS slot_us FROM {} WHERE pipeline = ?", slots_of(kind));
+        let newest = sqlx::query(AssertSqlSafe(sql)).bind(pipeline).fetch_one(&self.pool).await.map_err(&fail)?;
+        Ok(newest.try_get::<Option<i64>, _>("slot_us").map_err(&fail)?.map(moment))
     }
 
     /// Whether a slot's run has succeeded, or found nothing to do. True for a moment that is no slot.

@@ -1,6 +1,6 @@
 //! An expectation in a model's header: `-- expect some_users: range(dau_count, 1) fail`.
 
-use crate::config::{AllowedValue, Check, Expectation, Severity};
+use crate::config::{AllowedValue, Check, Expectation, Origin, Severity};
 
 /// What to write.
 pub(super) const HINT: &str = "as in `-- expect NAME: CHECK(…) SEVERITY`: not_null(a, b), unique(a, b), \
@@ -22,6 +22,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Expectation, String> {
     };
     let arguments: Vec<&str> = arguments.split(',').map(str::trim).filter(|a| !a.is_empty()).collect();
     let mut expectation = Expectation {
+        origin: Origin::default(),
         name: name.to_owned(),
         check,
         on: None,

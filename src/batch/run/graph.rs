@@ -1,9 +1,14 @@
-//! The graph of a batch run and what comes next in it: a pure state machine, without clock and I/O.
+//! The graphs of runs and what comes next in one: a pure state machine, without clock and I/O.
 //!
 //! ```text
+//! lakehouse_batch_pipeline
 //! check_bronze_exists ─┬─ empty ─▶ skip_pipeline
 //!                      └─ else ──▶ run_bronze_to_silver ─▶ run_silver_to_gold ─▶ gold_to_clickhouse
 //!                                  ─▶ data_quality_checks ─▶ pipeline_done
+//! lakehouse_backfill
+//! backfill_silver ─▶ run_silver_to_gold ─▶ gold_to_clickhouse ─▶ data_quality_checks ─▶ pipeline_done
+//! lakehouse_upkeep
+//! apply_retention ─▶ compact_tables ─▶ clean_logs ─▶ vacuum_tables
 //! ```
 
 use std::fmt;
@@ -22,7 +27,48 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
 /// A task that the end of its process interrupted this often is not taken up again: it may be what ends the process.
 const INTERRUPTIONS_MAX: u32 = 5;
 
-/// A task of the graph.
+/// Which graph a run goes through. One run of a pipeline goes on at a time, whatever its graph.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Bronze to what is served.
+    #[default]
+    #[serde(rename = "lakehouse_batch_pipeline")]
+    Batch,
+    /// Dates of silver anew from Bronze, and what depends on them.
+    #[serde(rename = "lakehouse_backfill")]
+    Backfill,
+    /// Upkeep of the pipeline's tables.
+    #[serde(rename = "lakehouse_upkeep")]
+    Upkeep,
+}
+
+impl Kind {
+    /// The graph's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Batch => GRAPH,
+            Kind::Backfill => "lakehouse_backfill",
+            Kind::Upkeep => "lakehouse_upkeep",
+        }
+    }
+
+    /// The graph of a name; none that this program knows.
+    pub fn read(name: &str) -> Option<Self> {
+        [Kind::Batch, Kind::Backfill, Kind::Upkeep].into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// The tasks of the graph in their order, where each succeeds.
+    pub fn path(self, bronze: Bronze) -> &'static [Task] {
+        match (self, bronze) {
+            (Kind::Batch, Bronze::Empty) => &Task::WHEN_EMPTY,
+            (Kind::Batch, Bronze::Filled) => &Task::WHEN_FILLED,
+            (Kind::Backfill, _) => &Task::BACKFILL,
+            (Kind::Upkeep, _) => &Task::UPKEEP,
+        }
+    }
+}
+
+/// A task of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
@@ -33,10 +79,15 @@ pub enum Task {
     GoldToClickhouse,
     DataQualityChecks,
     PipelineDone,
+    BackfillSilver,
+    ApplyRetention,
+    CompactTables,
+    CleanLogs,
+    VacuumTables,
 }
 
 impl Task {
-    pub const ALL: [Task; 7] = [
+    pub const ALL: [Task; 12] = [
         Task::CheckBronzeExists,
         Task::SkipPipeline,
         Task::RunBronzeToSilver,
@@ -44,6 +95,11 @@ impl Task {
         Task::GoldToClickhouse,
         Task::DataQualityChecks,
         Task::PipelineDone,
+        Task::BackfillSilver,
+        Task::ApplyRetention,
+        Task::CompactTables,
+        Task::CleanLogs,
+        Task::VacuumTables,
     ];
     const WHEN_EMPTY: [Task; 2] = [Task::CheckBronzeExists, Task::SkipPipeline];
     const WHEN_FILLED: [Task; 6] = [
@@ -54,6 +110,14 @@ impl Task {
         Task::DataQualityChecks,
         Task::PipelineDone,
     ];
+    const BACKFILL: [Task; 5] = [
+        Task::BackfillSilver,
+        Task::RunSilverToGold,
+        Task::GoldToClickhouse,
+        Task::DataQualityChecks,
+        Task::PipelineDone,
+    ];
+    const UPKEEP: [Task; 4] = [Task::ApplyRetention, Task::CompactTables, Task::CleanLogs, Task::VacuumTables];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -64,6 +128,11 @@ impl Task {
             Task::GoldToClickhouse => "gold_to_clickhouse",
             Task::DataQualityChecks => "data_quality_checks",
             Task::PipelineDone => "pipeline_done",
+            Task::BackfillSilver => "backfill_silver",
+            Task::ApplyRetention => "apply_retention",
+            Task::CompactTables => "compact_tables",
+            Task::CleanLogs => "clean_logs",
+            Task::VacuumTables => "vacuum_tables",
         }
     }
 
@@ -81,7 +150,7 @@ impl fmt::Display for Task {
 /// A text that names no task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no task; the tasks are check_bronze_exists, skip_pipeline, run_bronze_to_silver, run_silver_to_gold, gold_to_clickhouse, data_quality_checks, pipeline_done"
+    "`{0}` is no task; the tasks are check_bronze_exists, skip_pipeline, run_bronze_to_silver, run_silver_to_gold, gold_to_clickhouse, data_quality_checks, pipeline_done, backfill_silver, apply_retention, compact_tables, clean_logs, vacuum_tables"
 )]
 pub struct NoTask(String);
 
@@ -111,7 +180,9 @@ pub enum Ended {
     FailedForGood,
     /// The run was asked to stop.
     Cancelled,
-    /// The process ended, or is about to, or has lost the run to another one: somebody goes on with the run.
+    /// The process was asked to leave, and left the run to be gone on with: nothing against the task.
+    Stopped,
+    /// The process ended, or has lost the run to another one: somebody goes on with the run.
     Interrupted,
 }
 
@@ -162,6 +233,7 @@ struct Progress {
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
+    kind: Kind,
     policy: Policy,
     bronze: Bronze,
     tasks: [Progress; Task::ALL.len()],
@@ -169,9 +241,14 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// A run that has done nothing yet.
+    /// A run of the batch that has done nothing yet.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, bronze: Bronze::Filled, tasks: Default::default(), stop: None }
+        Self::of(Kind::Batch, policy)
+    }
+
+    /// A run through a graph that has done nothing yet.
+    pub fn of(kind: Kind, policy: Policy) -> Self {
+        Self { kind, policy, bronze: Bronze::Filled, tasks: Default::default(), stop: None }
     }
 
     /// Notes an attempt: as it ends, or, for a run that is taken up again, as it ended earlier. `counts` is false for
@@ -207,16 +284,12 @@ impl Graph {
         if let Some(outcome) = self.stop {
             return Step::Finish(outcome);
         }
-        let path: &[Task] = match self.bronze {
-            Bronze::Empty => &Task::WHEN_EMPTY,
-            Bronze::Filled => &Task::WHEN_FILLED,
-        };
-        for task in path {
+        for task in self.kind.path(self.bronze) {
             let progress = &self.tasks[task.index()];
             let start = |after| Step::Start { task: *task, attempt: progress.attempts + 1, after };
             match progress.last {
                 Some(Ended::Succeeded) => {}
-                None => return start(Duration::ZERO),
+                None | Some(Ended::Stopped) => return start(Duration::ZERO),
                 Some(Ended::Interrupted) if progress.interruptions < INTERRUPTIONS_MAX => return start(Duration::ZERO),
                 Some(Ended::FailedForNow) if progress.failures <= self.policy.retries => {
                     return start(self.policy.wait(progress.failures));
@@ -227,7 +300,8 @@ impl Graph {
                 }
             }
         }
-        Step::Finish(if self.bronze == Bronze::Empty { Outcome::Skipped } else { Outcome::Succeeded })
+        let skipped = self.kind == Kind::Batch && self.bronze == Bronze::Empty;
+        Step::Finish(if skipped { Outcome::Skipped } else { Outcome::Succeeded })
     }
 }
 

@@ -24,5 +24,6 @@ pub use backfill::{Backfilled, backfill_silver};
 pub use columns::{EVENT_DATE, EVENT_HOUR, REASONS};
 pub use gaps::{GapHour, Gaps, gaps_of_silver};
 pub use planned::{HourPlan, SilverPlan, plan_silver};
+pub(crate) use properties::properties as file_properties;
 pub use reasons::Quarantine;
 pub use run::{SilverOutcome, run_silver, run_silver_with};

@@ -14,7 +14,7 @@ use crate::config::{Field, FieldType, Pipeline, Role};
 const ROW_GROUP_BYTES: usize = 8 << 20;
 
 /// The settings for a pipeline's data files.
-pub(super) fn properties(pipeline: &Pipeline) -> Arc<WriterProperties> {
+pub(crate) fn properties(pipeline: &Pipeline) -> Arc<WriterProperties> {
     let mut builder = WriterProperties::builder()
         .set_created_by(concat!("boathouse ", env!("CARGO_PKG_VERSION")).into())
         .set_max_row_group_row_count(None)

@@ -175,7 +175,7 @@ pub fn attempt_state(state: AttemptState) -> (State, &'static str) {
         AttemptState::Running => State::Busy,
         AttemptState::Succeeded => State::Good,
         AttemptState::FailedForNow | AttemptState::FailedForGood => State::Wrong,
-        AttemptState::Cancelled | AttemptState::Interrupted => State::Watch,
+        AttemptState::Cancelled | AttemptState::Stopped | AttemptState::Interrupted => State::Watch,
     };
     (shown, state.as_str())
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::batch::{attempt_state, cancel_one, retry_one, run_badge};
 use super::run_id;
 use crate::batch::history::{Attempt, Line, Run, RunState};
-use crate::batch::run::graph::Task;
+use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
@@ -117,9 +117,8 @@ fn head(run: &Run, now: DateTime<Utc>) -> Markup {
 /// The graph with the state of each task, then every attempt.
 fn tasks(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
     let skipped = run.state == RunState::Skipped;
-    let path = Task::ALL
-        .into_iter()
-        .filter(|task| skipped == (*task == Task::SkipPipeline) || *task == Task::CheckBronzeExists);
+    let bronze = if skipped { Bronze::Empty } else { Bronze::Filled };
+    let path = Kind::read(&run.graph).unwrap_or_default().path(bronze).iter().copied();
     html! {
         section aria-labelledby="tasks-title" {
             h2 #tasks-title { "Tasks" }

@@ -1,12 +1,17 @@
 //! Gaps, backfills, merging and vacuum.
 
+use std::time::Duration;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use boathouse::batch::silver::{backfill_silver, gaps_of_silver, run_silver};
-use boathouse::batch::upkeep::{history, optimize, summary, vacuum};
+use boathouse::batch::upkeep::{Merged, Merging, TableSummary, Unneeded, history, merge, summary, vacuum};
 use boathouse::batch::{Layer, TaskContext};
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate};
+use datafusion::prelude::SessionContext;
 
 use super::world::World;
-use crate::bronze::event;
+use crate::bronze::{NOW, event};
 
 fn date(text: &str) -> NaiveDate {
     text.parse().unwrap()
@@ -74,29 +79,143 @@ async fn a_backfill_before_the_first_run_says_what_to_do() {
     assert!(!error.is_transient() && error.to_string().contains("boathouse batch run"), "{error}");
 }
 
+/// Merges what is small at a moment.
+async fn merged(world: &World, layer: Layer, name: &str, now: &str) -> Merged {
+    let merging = Merging { target: 128 << 20, now: now.parse().unwrap(), time: Duration::from_secs(60) };
+    merge(&world.lake, layer, name, Some(&world.pipeline), merging, &TaskContext::detached()).await.unwrap()
+}
+
+async fn held(world: &World, layer: Layer, name: &str) -> TableSummary {
+    summary(&world.lake, layer, name).await.unwrap().unwrap()
+}
+
+async fn unneeded(world: &World, layer: Layer, name: &str, keep: Duration, dry_run: bool) -> Vec<Unneeded> {
+    vacuum(&world.lake, layer, name, keep, dry_run, &TaskContext::detached()).await.unwrap()
+}
+
+/// Seven days, as `upkeep.vacuum_after` has it.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
 #[tokio::test]
-async fn small_files_of_closed_dates_are_merged_and_nothing_else_changes() {
+async fn small_files_of_closed_hours_are_merged_and_nothing_else_changes() {
     let mut world = World::new().await;
     world.fill(1, 1000).await;
     world.run().await;
-    let day = date("2026-02-06");
-    // The day of the records is not over: nothing may be merged.
-    let merged = optimize(&world.lake, Layer::Bronze, "user_events", day).await.unwrap();
-    assert_eq!(merged.files_before, 0);
-    let before = summary(&world.lake, Layer::Bronze, "user_events").await.unwrap().unwrap();
-    let merged = optimize(&world.lake, Layer::Bronze, "user_events", date("2026-02-07")).await.unwrap();
-    assert_eq!((merged.files_before, merged.files_after), (before.files as u64, 1));
-    let after = summary(&world.lake, Layer::Bronze, "user_events").await.unwrap().unwrap();
+    // The hour of the records is not over: nothing may be merged.
+    let taken = DateTime::from_timestamp_micros(NOW).unwrap();
+    let done = merged(&world, Layer::Bronze, "user_events", &taken.to_rfc3339()).await;
+    assert_eq!(done, Merged::default());
+    let before = held(&world, Layer::Bronze, "user_events").await;
+    let rows = world.all_rows("bronze").await;
+    let done = merged(&world, Layer::Bronze, "user_events", "2026-02-08T00:30:00Z").await;
+    assert_eq!((done.files_before, done.files_after, done.left), (before.files as u64, 1, None));
+    let after = held(&world, Layer::Bronze, "user_events").await;
     assert_eq!((after.files, after.rows), (1, before.rows));
-    // Ingestion goes on, and silver with it.
+    assert_eq!(world.all_rows("bronze").await, rows, "rows move and do not change");
+    // Ingestion goes on, and silver with it, which takes nothing of the merge for new.
+    assert_eq!(world.run().await.rows_in, 0);
     world.fill(2, 200).await;
+    // Merged before silver has read them: the rows are the new ones of the files that they came in.
+    merged(&world, Layer::Bronze, "user_events", "2026-02-08T00:30:00Z").await;
     assert_eq!(world.run().await.rows_in, 200);
     world.assert_recounted().await;
     let commits = history(&world.lake, Layer::Silver, "user_events", 10).await.unwrap();
-    assert_eq!(commits.len(), 2);
-    assert!(commits[0].version == 1 && commits[0].files_removed > 0 && commits[1].files_removed == 0, "{commits:?}");
+    let last = &commits[0];
+    assert!(last.operation == "WRITE" && last.files_removed > 0, "{commits:?}");
     // What has just left the table stays for its readers.
-    let files = vacuum(&world.lake, Layer::Bronze, "user_events", false).await.unwrap();
-    assert_eq!(files, Vec::<String>::new());
+    assert_eq!(unneeded(&world, Layer::Bronze, "user_events", WEEK, false).await, []);
+    world.assert_recounted().await;
+}
+
+#[tokio::test]
+async fn refused_rows_and_silver_are_merged_and_recounted() {
+    let mut world = World::new().await;
+    for seed in 1..5 {
+        world.fill(seed, 300).await;
+        world.run().await;
+    }
+    let rows = (world.all_rows("silver").await, world.all_rows("refused").await);
+    let before = held(&world, Layer::Silver, "user_events_refused").await;
+    assert!(before.files > 1, "{before:?}");
+    let done = merged(&world, Layer::Silver, "user_events_refused", "2026-02-08T00:30:00Z").await;
+    assert_eq!((done.files_before, done.files_after), (before.files as u64, 1));
+    // An hour of silver is one file, as a run writes it.
+    assert_eq!(merged(&world, Layer::Silver, "user_events", "2026-02-08T00:30:00Z").await, Merged::default());
+    assert_eq!((world.all_rows("silver").await, world.all_rows("refused").await), rows);
+    world.fill(9, 100).await;
+    assert_eq!(world.run().await.rows_in, 100);
+    world.assert_recounted().await;
+}
+
+#[tokio::test]
+async fn vacuum_keeps_what_a_reader_a_commit_or_the_table_needs() {
+    let mut world = World::new().await;
+    world.fill(1, 600).await;
+    world.run().await;
+    let url = deltalake::ensure_table_uri(world.table("bronze").to_str().unwrap()).unwrap();
+    // A reader that has the table open at the version before the merge.
+    let reader = deltalake::open_table(url).await.unwrap();
+    let context = SessionContext::new();
+    context.register_table("bronze", reader.table_provider().await.unwrap()).unwrap();
+    let sum = async || {
+        let found = context.sql("select sum(\"offset\") from bronze").await?.collect().await?;
+        Ok::<_, datafusion::common::DataFusionError>(found[0].column(0).as_primitive::<Int64Type>().value(0))
+    };
+    let before = sum().await.unwrap();
+    let done = merged(&world, Layer::Bronze, "user_events", "2026-02-08T00:30:00Z").await;
+    // A file whose commit has not come yet, and one whose commit never came, eight days ago; and one that is no data.
+    let table = world.table("bronze");
+    let part =
+        std::fs::read_dir(&table).unwrap().flatten().find(|e| e.file_name().to_string_lossy().contains('=')).unwrap();
+    let (fresh, stale) = (part.path().join("partition-fresh.parquet"), part.path().join("partition-stale.parquet"));
+    let aside = table.join("_damaged_log");
+    std::fs::create_dir(&aside).unwrap();
+    for file in [&fresh, &stale, &aside.join("x.parquet")] {
+        std::fs::write(file, b"x").unwrap();
+    }
+    let days = |n: u64| std::time::SystemTime::now() - Duration::from_secs(n * 24 * 3600);
+    for file in [&stale, &aside.join("x.parquet")] {
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(days(8)).unwrap();
+    }
+    let named =
+        |files: &[Unneeded]| files.iter().map(|f| f.path.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>();
+    // All data files look old; those that have left the table today are needed still.
+    for entry in std::fs::read_dir(part.path()).unwrap().flatten() {
+        if entry.path() != fresh {
+            std::fs::File::options().write(true).open(entry.path()).unwrap().set_modified(days(9)).unwrap();
+        }
+    }
+    let dry = unneeded(&world, Layer::Bronze, "user_events", WEEK, true).await;
+    assert_eq!(named(&dry), ["partition-stale.parquet"]);
+    assert!(stale.exists(), "a dry run deletes nothing");
+    assert_eq!(unneeded(&world, Layer::Bronze, "user_events", WEEK, false).await, dry);
+    assert!(!stale.exists() && fresh.exists() && aside.join("x.parquet").exists());
+    assert_eq!(sum().await.unwrap(), before, "the reader still has its files");
+    // Once nobody needs them, they go: the merged ones, and no other.
+    let gone = unneeded(&world, Layer::Bronze, "user_events", Duration::ZERO, false).await;
+    assert_eq!(gone.len() as u64, done.files_before + 1, "{gone:?}");
+    assert!(sum().await.is_err(), "that reader is too late");
+    world.assert_recounted().await;
+    world.fill(2, 100).await;
+    assert_eq!(world.run().await.rows_in, 100);
+    world.assert_recounted().await;
+}
+
+#[tokio::test]
+async fn a_merge_yields_to_whoever_has_changed_its_files() {
+    let mut world = World::new().await;
+    world.fill(1, 400).await;
+    world.run().await;
+    let before = held(&world, Layer::Bronze, "user_events").await;
+    // Both plan from the same version; the second finds its files gone, and leaves the table as it is.
+    let (one, other) = tokio::join!(
+        merged(&world, Layer::Bronze, "user_events", "2026-02-08T00:30:00Z"),
+        merged(&world, Layer::Bronze, "user_events", "2026-02-08T00:30:00Z"),
+    );
+    assert_eq!(one.files_before + other.files_before, before.files as u64, "{one:?} {other:?}");
+    let after = held(&world, Layer::Bronze, "user_events").await;
+    assert_eq!((after.files, after.rows), (1, before.rows));
+    world.fill(2, 100).await;
+    assert_eq!(world.run().await.rows_in, 100);
     world.assert_recounted().await;
 }

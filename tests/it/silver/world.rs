@@ -170,7 +170,11 @@ impl World {
 
     /// All rows of a table, in the order of their places in Kafka.
     pub async fn all_rows(&self, table: &str) -> String {
-        let extra = if table == "refused" { ", array_to_string(reasons, ' ')" } else { ", event_date, event_hour" };
+        let extra = match table {
+            "bronze" => ", key, headers, parse_error, payload, ingestion_date",
+            "refused" => ", array_to_string(reasons, ' ')",
+            _ => ", event_date, event_hour",
+        };
         self.query(&format!("select {COLUMNS}{extra} from {table} order by generation, partition, \"offset\"")).await
     }
 

@@ -39,7 +39,7 @@ impl Site {
             text + "\n[bronze]\nflush_interval = \"1s\"\n[schedule]\nenabled = false\n",
         )
         .expect("pipeline.toml");
-        fs::write(folder.join("config/boathouse.toml"), "").expect("boathouse.toml");
+        fs::write(folder.join("config/boathouse.toml"), "[upkeep]\nenabled = false\n").expect("boathouse.toml");
         Self {
             folder,
             topic: topic.into(),
@@ -61,7 +61,7 @@ impl Site {
         environment
             .push(("BOATHOUSE__PIPELINES__DIR".into(), self.folder.join("config/pipelines").display().to_string()));
         fs::create_dir_all(folder.join("config")).expect("a folder");
-        fs::write(folder.join("config/boathouse.toml"), "").expect("boathouse.toml");
+        fs::write(folder.join("config/boathouse.toml"), "[upkeep]\nenabled = false\n").expect("boathouse.toml");
         Self {
             folder,
             topic: self.topic.clone(),
