@@ -38,6 +38,9 @@ SOAK := BOATHOUSE_SOAK_KILLS=50 BOATHOUSE_SOAK_OUTAGE_S=300 BOATHOUSE_SOAK_BROKE
 soak: require-dev tools ## Long rounds of kills, outages and zombies on each broker; 20,000 seeds of each protocol simulation
 	@$(STAGE) simulate env BOATHOUSE_SEEDS=20000 BOATHOUSE_MODEL_SEEDS=20000 \
 		cargo test --locked --release --lib -- bronze::simulation window::tests::model simulation::both
+	@$(STAGE) "batch: 5 million events recounted by DuckDB, 100 kills, random sequences" \
+		env BOATHOUSE_RECOUNT_EVENTS=5000000 BOATHOUSE_SOAK_BATCH_KILLS=100 BOATHOUSE_SEEDS=200 \
+		cargo test --locked --release --test it -- --test-threads=1 medallion::recount medallion::kills medallion::sequence
 	@for broker in $(SOAK_BROKERS); do \
 		$(STAGE) "set up $$broker" env BOATHOUSE_BROKER=$$broker tools/broker.sh && \
 		$(STAGE) "soak on $$broker" env BOATHOUSE_BROKER=$$broker $(SOAK) \

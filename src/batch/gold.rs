@@ -141,7 +141,8 @@ pub async fn run_gold(
         outcome.models.len(),
         silver.version
     );
-    Ok((outcome, TaskReport { rows_in: rows_on(&silver.table, &run.read), rows_out: rows, rows_refused: 0, summary }))
+    let rows_in = rows_on(&silver.table, &run.read);
+    Ok((outcome, TaskReport { rows_in, rows_out: rows, summary, ..TaskReport::default() }))
 }
 
 /// Silver's rows on some dates, by its files' statistics.

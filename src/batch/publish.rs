@@ -83,7 +83,7 @@ pub async fn publish_gold(
         publication.mark.version
     );
     task.info(&summary);
-    Ok(TaskReport { rows_in: rows, rows_out: rows, rows_refused: 0, summary })
+    Ok(TaskReport { rows_in: rows, rows_out: rows, summary, ..TaskReport::default() })
 }
 
 /// The dates that a publication would write now; the newest one where it would write none.

@@ -183,7 +183,7 @@ pub async fn data_quality_checks(
     }
     let rows = results.iter().map(|r| r.rows_checked).sum();
     let summary = format!("{} views serve the same {rows} rows as Delta", results.len());
-    Ok(TaskReport { rows_in: rows, rows_out: rows, rows_refused: 0, summary })
+    Ok(TaskReport { rows_in: rows, rows_out: rows, summary, ..TaskReport::default() })
 }
 
 fn note(pipeline: &Pipeline, result: &ExpectationResult, task: &TaskContext) {

@@ -73,6 +73,8 @@ pub struct TaskReport {
     pub rows_out: u64,
     /// Rows that were refused or left out as duplicates.
     pub rows_refused: u64,
+    /// Those of them that were left out as duplicates.
+    pub rows_duplicate: u64,
     /// What was done, in a sentence.
     pub summary: String,
 }

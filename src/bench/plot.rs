@@ -11,35 +11,35 @@ const LENGTH: f64 = 520.0;
 const ROW: f64 = 24.0;
 
 /// Bars of one unit, to one scale.
-struct Chart {
-    title: String,
-    unit: &'static str,
-    bars: Vec<(String, f64, &'static str)>,
+pub(super) struct Chart {
+    pub title: String,
+    pub unit: &'static str,
+    /// Name, length, colour.
+    pub bars: Vec<(String, f64, &'static str)>,
+}
+
+/// An SVG document of charts, one below the other.
+pub(super) fn document(headline: &str, charts: &[Chart]) -> String {
+    let mut body = String::new();
+    let mut y = 34.0;
+    text(&mut body, 20.0, y, "start", headline);
+    for chart in charts {
+        y = chart.draw(&mut body, y + 40.0);
+    }
+    let height = y + 10.0;
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{body}</svg>\n"
+    )
 }
 
 impl Report {
     /// An SVG document.
     pub fn svg(&self) -> String {
         let charts: Vec<Chart> = [self.cpu(), self.speed(), self.latency()].into_iter().flatten().collect();
-        let mut body = String::new();
-        let mut y = 34.0;
         let verdict = if self.right { "reconciled: nothing lost or different" } else { "NOT RECONCILED" };
-        text(
-            &mut body,
-            20.0,
-            y,
-            "start",
-            &format!("boathouse {}, {} CPUs, {verdict}", self.version, self.machine.cpu_count),
-        );
-        for chart in &charts {
-            y = chart.draw(&mut body, y + 40.0);
-        }
-        let height = y + 10.0;
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{body}</svg>\n"
-        )
+        document(&format!("boathouse {}, {} CPUs, {verdict}", self.version, self.machine.cpu_count), &charts)
     }
 
     fn cpu(&self) -> Option<Chart> {

@@ -16,6 +16,9 @@ pub struct Report {
     pub bronze_flush_seconds: f64,
     pub drains: Drains,
     pub rates: Vec<RateSample>,
+    /// With `--beside-batch`.
+    #[serde(default)]
+    pub beside_batch: Vec<BesideBatch>,
     /// None when nothing was killed.
     pub recovery: Option<Recovery>,
     /// What `boathouse reconcile` said of each run.
@@ -139,6 +142,31 @@ pub struct RateSample {
     pub realtime_latency: LatencyMs,
     /// The same until its Bronze commit is durable.
     pub bronze_latency: LatencyMs,
+    /// Full batches that were completed meanwhile, one after the other; the last one, cut off, not counted. None where none
+    /// was to run.
+    #[serde(default)]
+    pub batch_run_count: Option<u64>,
+}
+
+/// A fixed rate without and with full batches in the same daemon, on the same data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BesideBatch {
+    /// Events in Bronze before.
+    pub event_count: u64,
+    pub without: RateSample,
+    pub with: RateSample,
+}
+
+impl BesideBatch {
+    /// By how much realtime's p99 grows while a batch runs.
+    pub fn realtime_p99_ratio(&self) -> f64 {
+        self.with.realtime_latency.p99_ms / self.without.realtime_latency.p99_ms
+    }
+
+    /// The same of Bronze's.
+    pub fn bronze_p99_ratio(&self) -> f64 {
+        self.with.bronze_latency.p99_ms / self.without.bronze_latency.p99_ms
+    }
 }
 
 /// Kills under load.
@@ -223,7 +251,9 @@ pub(super) mod tests {
                 peak_rss_bytes: 80_000_000,
                 realtime_latency: latency,
                 bronze_latency: latency,
+                batch_run_count: None,
             }],
+            beside_batch: Vec::new(),
             recovery: Recovery::of(20_000.0, vec![2.0, 1.0, 3.0]),
             reconcile: vec![ReconcileVerdict { run: "drain 1".into(), verdict: Verdict::Same }],
             right: true,

@@ -13,6 +13,7 @@ impl Report {
         let mut lines = vec![self.machine_line(), String::new()];
         self.drain_lines(&mut lines);
         self.rate_lines(&mut lines);
+        self.beside_lines(&mut lines);
         if let Some(r) = &self.recovery {
             lines.push(format!(
                 "SIGKILL to caught up at {:.0} events/s: median {:.2} s, greatest {:.2} s ({} kills)",
@@ -74,6 +75,25 @@ impl Report {
         lines.push(String::new());
     }
 
+    fn beside_lines(&self, lines: &mut Vec<String>) {
+        for b in &self.beside_batch {
+            lines.push(format!(
+                "Full batches of {} events beside {:.0} events/s, flush {} s ({} completed): realtime p99 {:.0} → {:.0} ms \
+                 ({:.2} ×), Bronze p99 {:.0} → {:.0} ms ({:.2} ×)",
+                b.event_count,
+                b.with.rate_per_second,
+                b.with.realtime_flush_seconds,
+                b.with.batch_run_count.unwrap_or_default(),
+                b.without.realtime_latency.p99_ms,
+                b.with.realtime_latency.p99_ms,
+                b.realtime_p99_ratio(),
+                b.without.bronze_latency.p99_ms,
+                b.with.bronze_latency.p99_ms,
+                b.bronze_p99_ratio()
+            ));
+        }
+    }
+
     fn rate_lines(&self, lines: &mut Vec<String>) {
         if self.rates.is_empty() {
             return;
@@ -104,6 +124,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::super::report::tests::sample;
+    use super::super::report::{BesideBatch, RateSample};
     use super::*;
 
     #[test]
@@ -113,6 +134,17 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.ends_with("0 different in 1 of 1 runs\n"), "{text}");
+    }
+
+    #[test]
+    fn latency_beside_a_batch_is_a_ratio() {
+        let mut report = sample();
+        let without = report.rates[0].clone();
+        let mut with = RateSample { batch_run_count: Some(3), ..without.clone() };
+        with.realtime_latency.p99_ms *= 1.25;
+        report.beside_batch.push(BesideBatch { event_count: 7, without, with });
+        let text = report.text();
+        assert!(text.contains("(3 completed): realtime p99 1100 → 1375 ms (1.25 ×), Bronze p99"), "{text}");
     }
 
     #[test]

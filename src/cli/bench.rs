@@ -1,5 +1,7 @@
 //! `boathouse bench`: how fast it is on this machine, what it costs, and whether it was right while it was measured.
 
+pub(super) mod batch;
+mod beside;
 pub(super) mod consume;
 mod drain;
 mod meter;
@@ -34,12 +36,18 @@ const SPAN: &str = "1h";
 /// Starts a broker and an engine of its own, loads a backlog, drains it in turns through a loop that only consumes and
 /// through the whole daemon, then runs at fixed rates and kills the daemon under load.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
   boathouse bench --svg bench.svg                                the whole of it, some minutes
   boathouse bench --events 1000000 --rates '' --pairs 5          draining alone
-  boathouse bench --pairs 0 --rates 20000 --flush 100ms          latency alone")]
+  boathouse bench --pairs 0 --rates 20000 --flush 100ms          latency alone
+  boathouse bench --pairs 0 --kills 0 --beside-batch             latency with and without a batch beside it
+  boathouse bench batch                                          the batch: Bronze to silver to gold to ClickHouse")]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    mode: Option<Mode>,
+
     /// Events of the backlog.
     #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     events: u64,
@@ -64,6 +72,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3)]
     pairs: u32,
 
+    /// Measure each fixed rate twice more behind a backlog: without and with full batches in the same daemon.
+    #[arg(long)]
+    beside_batch: bool,
+
     /// SIGKILLs under load, at the last rate.
     #[arg(long, default_value_t = 3)]
     kills: u32,
@@ -81,6 +93,11 @@ pub(crate) struct Args {
     brokers: Option<String>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Mode {
+    Batch(batch::Args),
+}
+
 /// What `--rates` says.
 #[derive(Debug, Clone)]
 struct Numbers(Vec<f64>);
@@ -95,7 +112,10 @@ fn rates(text: &str) -> Result<Numbers, String> {
 }
 
 impl Args {
-    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+    pub fn run(mut self, context: &Context) -> anyhow::Result<Outcome> {
+        if let Some(Mode::Batch(args)) = self.mode.take() {
+            return args.run(context);
+        }
         let stop = StopSignal::listen().context("cannot listen for signals")?;
         let parent = self.data.clone().unwrap_or_else(std::env::temp_dir);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -159,14 +179,19 @@ impl Run<'_> {
         let mut verdicts = Vec::new();
         let (load, drains) = self.drains(&mut verdicts).await?;
         let (rates, recovery) = self.rates(&mut verdicts).await?;
+        let beside_batch = match self.args.beside_batch {
+            true => beside::measure(self, &mut verdicts).await?,
+            false => Vec::new(),
+        };
         let right = !verdicts.is_empty() && verdicts.iter().all(|v| v.verdict == Verdict::Same);
         Ok(Report {
             version: env!("CARGO_PKG_VERSION").into(),
-            machine: self.machine(),
+            machine: machine(self.load_average, &format!("{:?}", self.broker.kind())),
             load,
             bronze_flush_seconds: self.args.bronze_flush.as_secs_f64(),
             drains,
             rates,
+            beside_batch,
             recovery,
             reconcile: verdicts,
             right,
@@ -225,13 +250,14 @@ impl Run<'_> {
         Ok(sample)
     }
 
+    /// Flush intervals and rates, in the order in which they are measured.
+    fn rate_runs(&self) -> Vec<(Duration, f64)> {
+        let rates = &self.args.rates.0;
+        self.args.flush.iter().flat_map(|flush| rates.iter().map(move |rate| (*flush, *rate))).collect()
+    }
+
     async fn rates(&self, verdicts: &mut Vec<ReconcileVerdict>) -> anyhow::Result<(Vec<RateSample>, Option<Recovery>)> {
-        let runs: Vec<(Duration, f64)> = self
-            .args
-            .flush
-            .iter()
-            .flat_map(|flush| self.args.rates.0.iter().map(move |rate| (*flush, *rate)))
-            .collect();
+        let runs = self.rate_runs();
         let (mut samples, mut recovery) = (Vec::new(), None);
         for (number, &(flush, rate)) in runs.iter().enumerate() {
             self.go_on()?;
@@ -246,6 +272,7 @@ impl Run<'_> {
                 bronze_flush: self.args.bronze_flush,
                 duration: self.args.rate_duration,
                 kills: if number + 1 == runs.len() { self.args.kills } else { 0 },
+                batch: false,
             };
             let (sample, caught_up) = rate::run(&site, &plan, self.stop).await?;
             say(&format!(
@@ -267,6 +294,7 @@ impl Run<'_> {
             topic,
             realtime_flush,
             bronze_flush: self.args.bronze_flush,
+            settings: Vec::new(),
         })
     }
 
@@ -309,22 +337,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn machine(&self) -> Machine {
-        let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-        Machine {
-            cpu_count: std::thread::available_parallelism().map_or(1, usize::from),
-            cpu_model: model.map(|(_, model)| model.trim().to_owned()),
-            load_average: self.load_average,
-            broker: format!("{:?}", self.broker.kind()),
-        }
-    }
-
     fn go_on(&self) -> anyhow::Result<()> {
         if self.stop.asked() {
             bail!("stopped");
         }
         Ok(())
+    }
+}
+
+fn machine(load_average: Option<f64>, broker: &str) -> Machine {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    Machine {
+        cpu_count: std::thread::available_parallelism().map_or(1, usize::from),
+        cpu_model: model.map(|(_, model)| model.trim().to_owned()),
+        load_average,
+        broker: broker.to_owned(),
     }
 }
 

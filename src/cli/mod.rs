@@ -98,6 +98,8 @@ enum Command {
     Man(shell::Man),
     #[command(hide = true)]
     BenchConsume(bench::consume::Args),
+    #[command(hide = true)]
+    BenchBatchRun(bench::batch::measured::Args),
 }
 
 /// How a command that could be carried out ended.
@@ -187,6 +189,7 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Tables(args) => args.run(context),
         Command::Bench(args) => args.run(context),
         Command::BenchConsume(args) => args.run(context),
+        Command::BenchBatchRun(args) => args.run(context),
         Command::Status(args) => args.run(context),
         Command::Top(args) => args.run(context),
         Command::Doctor(args) => args.run(context),

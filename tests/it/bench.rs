@@ -56,3 +56,35 @@ async fn a_small_benchmark_measures_everything_and_is_right() {
         metadata.topics().iter().map(|t| t.name()).filter(|t| t.starts_with("boathouse-bench")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_small_benchmark_of_the_batch_measures_every_task_and_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("batch.svg");
+    let output = Command::new(env!("CARGO_BIN_EXE_boathouse"))
+        .args(["--json", "bench", "batch", "--events", "20000", "--users", "300", "--commit", "5000"])
+        .args(["--history", "1,2", "--hour-events", "300", "--hours", "1"])
+        .args([std::ffi::OsStr::new("--data"), folder.path().as_os_str(), "--svg".as_ref(), svg.as_os_str()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["right"], &report["differences"]), (&Value::from(true), &serde_json::json!([])), "{report:#}");
+    let tasks = report["full"]["tasks"].as_array().unwrap();
+    let names: Vec<&str> = tasks.iter().filter_map(|t| t["task"].as_str()).collect();
+    assert_eq!(names.len(), 6, "{names:?}");
+    let silver = &tasks[1];
+    assert_eq!((names[1], &silver["rows_in"]), ("run_bronze_to_silver", &Value::from(20_000)), "{report:#}");
+    for count in ["rows_out", "rows_refused", "rows_duplicate", "bytes_read", "bytes_written", "peak_rss_bytes"] {
+        assert!(silver[count].as_u64() > Some(100), "{count} in {silver:#}");
+    }
+    let behind = report["incremental"].as_array().unwrap();
+    let histories: Vec<u64> = behind.iter().filter_map(|i| i["history_event_count"].as_u64()).collect();
+    assert_eq!(histories, [36 * 300, 60 * 300]);
+    assert!(behind.iter().all(|i| i["runs"][0]["tasks"][1]["rows_in"] == 300), "{report:#}");
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg "));
+    // Nothing is left but the picture.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

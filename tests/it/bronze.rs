@@ -7,6 +7,8 @@ mod settings;
 mod spark;
 mod table;
 
+pub use self::spark::jars as spark_jars;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Gold from end to end: silver's rows through the shipped models into Delta and the real engine.
 
-mod lakehouse;
+pub mod lakehouse;
 mod models;
 mod served;

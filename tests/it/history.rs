@@ -89,7 +89,13 @@ async fn what_is_written_is_read(place: Place) {
 
     let new = NewAttempt { run_id: run_id.clone(), task: Task::RunBronzeToSilver, attempt: 1, try_number: 1 };
     history.begin_attempt(&new).await.unwrap();
-    let report = TaskReport { rows_in: 10, rows_out: 7, rows_refused: 3, summary: "grün, 42 °C 😀 '\"; --".into() };
+    let report = TaskReport {
+        rows_in: 10,
+        rows_out: 7,
+        rows_refused: 3,
+        summary: "grün, 42 °C 😀 '\"; --".into(),
+        ..TaskReport::default()
+    };
     let error = "é".repeat(100_000);
     history.end_attempt(&new, AttemptState::FailedForNow, &report, Some(&error)).await.unwrap();
     let attempts = history.attempts(&run_id).await.unwrap();
@@ -194,7 +200,7 @@ fn good() -> Work {
 
 fn done(job: &Job) -> Result<TaskReport, BatchError> {
     job.context.info(format!("{} of {}", job.task, job.run_id));
-    Ok(TaskReport { rows_in: 2, rows_out: 1, rows_refused: 1, summary: "done".into() })
+    Ok(TaskReport { rows_in: 2, rows_out: 1, rows_refused: 1, summary: "done".into(), ..TaskReport::default() })
 }
 
 /// Takes a run up as a process of this name does.

@@ -22,6 +22,7 @@ mod gold;
 mod grafana;
 mod history;
 mod lost_log;
+mod medallion;
 mod mend;
 mod odd_state;
 mod poison;

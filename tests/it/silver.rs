@@ -2,7 +2,7 @@
 
 mod recovery;
 mod upkeep;
-mod world;
+pub mod world;
 
 use std::collections::BTreeMap;
 

@@ -54,8 +54,8 @@ pub async fn backfill_silver(
     let report = TaskReport {
         rows_in: done.rows_before,
         rows_out: done.rows_after,
-        rows_refused: 0,
         summary: format!("{} dates recomputed from Bronze", done.dates.len()),
+        ..TaskReport::default()
     };
     Ok((done, report))
 }

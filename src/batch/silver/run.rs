@@ -95,6 +95,7 @@ fn report(outcome: &SilverOutcome) -> TaskReport {
         rows_in: outcome.rows_in,
         rows_out: outcome.kept,
         rows_refused: outcome.refused + outcome.duplicates,
+        rows_duplicate: outcome.duplicates,
         summary: format!(
             "{}: {} rows in, {} kept, {} refused{refused}, {} duplicates, {} dates touched",
             outcome.reason,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
+use super::beside;
 use super::meter::Meter;
 use super::site::{Ends, Site, reached};
 use crate::bench::{LatencyMs, RateSample};
@@ -40,6 +41,8 @@ pub(super) struct Plan {
     pub duration: Duration,
     /// SIGKILLs after the measurement, still under load.
     pub kills: u32,
+    /// Whether the daemon runs full batches meanwhile.
+    pub batch: bool,
 }
 
 /// A probe under way.
@@ -69,7 +72,7 @@ pub(super) async fn run(site: &Site, plan: &Plan, stop: &StopSignal) -> anyhow::
     let begin = Instant::now();
     let sender = send_probes(site, probes.clone(), partitions, plan.duration);
     let limit = plan.duration + plan.bronze_flush + PATIENCE;
-    let (sent, realtime, bronze, usage) = tokio::join!(
+    let (sent, realtime, bronze, usage, batches) = tokio::join!(
         sender,
         watch_realtime(site, probes.clone(), begin, plan.duration, limit),
         watch_bronze(site, probes.clone(), begin, plan.duration, limit),
@@ -79,6 +82,12 @@ pub(super) async fn run(site: &Site, plan: &Plan, stop: &StopSignal) -> anyhow::
             }
             meter.look();
             (begin.elapsed().as_secs_f64(), records(site.status().await.as_ref()))
+        },
+        async {
+            match plan.batch {
+                true => beside::full_batches(site, begin, plan.duration).await.map(Some),
+                false => Ok(None),
+            }
         }
     );
     if stop.asked() {
@@ -87,6 +96,7 @@ pub(super) async fn run(site: &Site, plan: &Plan, stop: &StopSignal) -> anyhow::
     sent?;
     realtime?;
     bronze?;
+    let batch_run_count = batches?;
     daemon.check()?;
     let (seconds, records_after) = usage;
     let mut caught_up = Vec::new();
@@ -116,6 +126,7 @@ pub(super) async fn run(site: &Site, plan: &Plan, stop: &StopSignal) -> anyhow::
         peak_rss_bytes: meter.peak_rss_bytes(),
         realtime_latency: latencies(|p| p.realtime)?,
         bronze_latency: latencies(|p| p.bronze)?,
+        batch_run_count,
     };
     Ok((sample, caught_up))
 }

@@ -11,11 +11,16 @@ use anyhow::{Context as _, bail};
 
 use crate::bench::{ReconcileVerdict, Verdict};
 use crate::cli::kafka;
-use crate::config::{Kafka, Loaded, process_env};
+use crate::config::{Config, Kafka, Loaded, process_env};
 use crate::servers::{Child, Engine, ports};
 use crate::telemetry::Status;
 
 const PIPELINE_TOML: &str = include_str!("../../../config/pipelines/user_events/pipeline.toml");
+/// The shipped gold models.
+#[derive(rust_embed::RustEmbed)]
+#[folder = "config/pipelines/user_events/gold"]
+struct Models;
+
 const TOPIC_LINE: &str = "topic = \"user-events\"";
 /// A daemon that answers later than this tells nothing in time.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
@@ -31,6 +36,8 @@ pub(super) struct Wanted<'a> {
     pub topic: &'a str,
     pub realtime_flush: Duration,
     pub bronze_flush: Duration,
+    /// Further variables of the environment, without their first part, as in `("BATCH__MEMORY", "1GiB")`.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// See the file's head. Dropping it stops the engine.
@@ -38,6 +45,8 @@ pub(super) struct Site {
     pub run: String,
     pub topic: String,
     pub kafka: Kafka,
+    /// What the daemon and the commands of this run are given.
+    pub config: Config,
     pub engine: Engine,
     folder: PathBuf,
     overrides: Vec<(String, String)>,
@@ -60,6 +69,11 @@ impl Site {
         for (file, text) in [(pipeline.join("pipeline.toml"), text.as_str()), (config_file(&folder), "")] {
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         }
+        fs::create_dir_all(pipeline.join("gold")).context("cannot make the models' folder")?;
+        for name in Models::iter() {
+            let model = Models::get(&name).with_context(|| format!("the model {name} is not in this program"))?;
+            fs::write(pipeline.join("gold").join(&*name), model.data).context("cannot write a model")?;
+        }
         let engine = Engine::start(&folder.join("clickhouse"), 0)?;
         let metrics_port = ports::free();
         let overrides = [
@@ -71,16 +85,22 @@ impl Site {
             ("CLICKHOUSE__URL", engine.url()),
             ("METRICS__LISTEN", format!("127.0.0.1:{metrics_port}")),
             ("CONSOLE__LISTEN", format!("127.0.0.1:{}", ports::free())),
+            // The benchmark alone says when a batch runs.
+            ("PIPELINE__USER_EVENTS__SCHEDULE__ENABLED", "false".into()),
         ];
-        let overrides: Vec<(String, String)> =
-            overrides.into_iter().map(|(key, value)| (format!("BOATHOUSE__{key}"), value)).collect();
+        let overrides: Vec<(String, String)> = overrides
+            .into_iter()
+            .chain(wanted.settings)
+            .map(|(key, value)| (format!("BOATHOUSE__{key}"), value))
+            .collect();
         let environment = process_env().chain(overrides.clone());
         let config = Loaded::load(Some(&config_file(&folder)), environment)?.config;
         let client = reqwest::Client::builder().timeout(STATUS_LIMIT).no_proxy().build().context("HTTP client")?;
         Ok(Self {
             run: wanted.run,
             topic: wanted.topic.to_owned(),
-            kafka: config.server.kafka,
+            kafka: config.server.kafka.clone(),
+            config,
             engine,
             folder,
             overrides,
@@ -110,6 +130,11 @@ impl Site {
                 bail!("the daemon did not stop in order ({status:?}); its log ends with:\n{}", daemon.last_lines())
             }
         }
+    }
+
+    /// Where all of it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A log file of this run.

@@ -9,13 +9,14 @@ use crate::support::engine::Engine;
 use crate::support::not_checked;
 use crate::support::python::{python, python_of};
 
-/// The folder of the jars that let Spark read Delta; none where no Java is, which is said past the test's capture.
-fn jars() -> Option<PathBuf> {
+/// The folder of the jars that let Spark read Delta; none where no Java is, which is said past the test's capture, with
+/// what is not checked then.
+pub fn jars(what: &str) -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/delta-spark.sh");
     let check = Command::new(&script).arg("--check").output().unwrap();
     if !check.status.success() {
         let why = String::from_utf8_lossy(&check.stderr);
-        not_checked(&format!("that Spark reads Bronze ({})", why.trim()));
+        not_checked(&format!("that Spark reads {what} ({})", why.trim()));
         return None;
     }
     let made = Command::new(&script).output().unwrap();
@@ -25,7 +26,7 @@ fn jars() -> Option<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spark_reads_what_the_daemon_wrote() {
-    let Some(jars) = jars() else { return };
+    let Some(jars) = jars("Bronze") else { return };
     let kafka = broker().await;
     let engine = Engine::start();
     let topic = kafka.new_topic("spark", 3).await;
