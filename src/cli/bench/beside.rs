@@ -100,8 +100,10 @@ pub(super) async fn full_batches(site: &Site, begin: Instant, duration: Duration
         match tokio::time::timeout(duration.saturating_sub(begin.elapsed()), child.wait()).await {
             // The daemon stops the run when it ends.
             Err(_) => break,
-            Ok(status) if status?.success() => completed += 1,
-            Ok(_) => bail!("a batch beside the stream failed; see `boathouse batch history`"),
+            Ok(status) => match status.context("cannot wait for `boathouse batch run`")?.success() {
+                true => completed += 1,
+                false => bail!("a batch beside the stream failed; see `boathouse batch history`"),
+            },
         }
     }
     Ok(completed)
