@@ -8,10 +8,10 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 def tables(lakehouse):
-    """Silver's tables and gold's, by name; not the results of expectations, which may lie there, too."""
+    """Silver's tables and gold's models, by name; what expectations found lies there, too, and is no model."""
     for layer in ("silver", "gold"):
         for table in sorted(pathlib.Path(lakehouse, layer).iterdir()):
-            if table.joinpath("_delta_log").is_dir() and not table.name.startswith("_"):
+            if table.joinpath("_delta_log").is_dir() and table.name != "expectation_results":
                 yield f"{layer}/{table.name}", table
 
 

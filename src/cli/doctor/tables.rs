@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn many_small_files_are_worth_a_word() {
-        let table = |files_small| TableSummary { version: 9, files: 2_000, files_small, bytes: 1, rows: 1 };
+        let table =
+            |files_small| TableSummary { version: 9, files: 2_000, files_small, bytes: 1, rows: 1, log_entries: 1 };
         assert_eq!(judge("bronze.a", &table(10)).state, State::Ok);
         let many = judge("bronze.a", &table(1_500));
         assert_eq!((many.state, many.advice.as_deref()), (State::Warn, Some("boathouse tables optimize bronze.a")));
