@@ -180,7 +180,7 @@ fn every_command_that_a_page_names_exists_with_its_options() {
             let mut path: Vec<String> = Vec::new();
             // Global options may come first; the command is the words that help knows.
             for word in words.iter().filter(|w| name(w)) {
-                let longer = [path.as_slice(), &[word.clone()]].concat();
+                let longer = [path.as_slice(), std::slice::from_ref(word)].concat();
                 let listed = help(&path).is_some_and(|h| h.lines().any(|l| l.split_whitespace().next() == Some(word)));
                 if !listed || help(&longer).is_none() {
                     break;
