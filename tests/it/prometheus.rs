@@ -62,7 +62,11 @@ async fn every_rule_and_every_panel_works_on_a_prometheus_that_scrapes_the_daemo
     produce(kafka.address(), &site.topic, &["--count", "1000", "--max-rate"]);
     let run = site.run(&["batch", "run", "--wait"]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let upkeep = site.run(&["tables", "upkeep", "--wait"]);
+    assert!(upkeep.status.success(), "{}", String::from_utf8_lossy(&upkeep.stderr));
     for arrived in [
+        "boathouse_table_files",
+        "boathouse_upkeep_last_success_timestamp_seconds",
         "boathouse_layer_age_seconds{layer=\"clickhouse\"}",
         "boathouse_batch_task_seconds_count",
         "rate(boathouse_records_total[1m]) > 0",
