@@ -93,7 +93,7 @@ enum Command {
     Batch(batch::Args),
     Tables(tables::Args),
     Demo(demo::DemoCommand),
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     Completions(shell::Completions),
     Man(shell::Man),
     #[command(hide = true)]
