@@ -6,6 +6,7 @@ use deltalake::logstore::LogStoreRef;
 use serde::Deserialize;
 
 use super::BatchError;
+use crate::bronze::RETENTION;
 
 /// A data file that entered or left the table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,7 +24,7 @@ pub struct ChangedFile {
 }
 
 /// What changed the table's rows after one version, up to another. Compaction, which moves rows between files and
-/// changes none, is left out.
+/// changes none, is left out, and so is retention: what a layer no longer keeps, those made from it may keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
     pub added: Vec<ChangedFile>,
@@ -58,6 +59,13 @@ pub async fn changes(store: &LogStoreRef, after: u64, until: u64) -> Result<LogR
 struct Line {
     add: Option<File>,
     remove: Option<File>,
+    txn: Option<Txn>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Txn {
+    app_id: String,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +91,7 @@ impl Changes {
     /// Takes in one entry.
     fn take(&mut self, version: u64, entry: &[u8]) -> Result<(), String> {
         let mut lines = 0;
+        let (mut removed, mut for_age) = (Vec::new(), false);
         for line in entry.split(|b| *b == b'\n').filter(|l| !l.trim_ascii().is_empty()) {
             let line: Line = serde_json::from_slice(line).map_err(|e| format!("is no log entry ({e})"))?;
             lines += 1;
@@ -95,9 +104,13 @@ impl Changes {
                 let (data_change, file) = (file.data_change, file.changed(version));
                 self.taken_out.insert(file.path.clone());
                 if data_change {
-                    self.removed.push(file);
+                    removed.push(file);
                 }
             }
+            for_age |= line.txn.is_some_and(|txn| txn.app_id.ends_with(RETENTION));
+        }
+        if !for_age {
+            self.removed.extend(removed);
         }
         if lines == 0 { Err("is empty, as a power cut leaves it".into()) } else { Ok(()) }
     }
@@ -175,6 +188,20 @@ mod tests {
         let changes = read(&[r#"{"remove":{"path":"d=1/a","partitionValues":{"d":null}}}"#]);
         assert_eq!(paths(&changes.removed), [(1, "d=1/a")]);
         assert_eq!(changes.removed[0].partition["d"], None);
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_taken_for_removed() {
+        let of = |id: &str| {
+            format!(
+                "{{\"txn\":{{\"appId\":\"{id}\",\"version\":20000}}}}\n{{\"remove\":{{\"path\":\"a\",\"dataChange\":true}}}}"
+            )
+        };
+        for id in ["user_events/retention", "boathouse/retention"] {
+            let changes = read(&[&of(id)]);
+            assert!(changes.removed.is_empty() && changes.taken_out.contains("a"), "{id}");
+        }
+        assert_eq!(read(&[&of("user_events/t/0/1")]).removed.len(), 1);
     }
 
     #[test]

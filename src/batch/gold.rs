@@ -16,6 +16,7 @@ use deltalake::DeltaTable;
 use deltalake::kernel::Add;
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use futures::TryStreamExt;
+use serde::Serialize;
 
 pub(crate) use compute::Inputs;
 pub(crate) use compute::{date_of, days_since_epoch};
@@ -26,6 +27,7 @@ use table::{GoldTable, Landed, Replace};
 use super::changes::{ChangedFile, LogRange, decoded};
 use super::graph::{Graph, Node, silver_columns, table_type};
 use super::model::Kind;
+use super::upkeep::retention::{RETENTION_ID, horizon};
 use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
 use crate::bronze::{fsync, local_path};
 use crate::config::Pipeline;
@@ -63,6 +65,8 @@ pub(crate) struct PinnedSilver {
     /// Delta's id of the table.
     pub id: String,
     pub version: u64,
+    /// The first date that retention keeps of it; none where it keeps all.
+    pub horizon: Option<NaiveDate>,
 }
 
 impl PinnedSilver {
@@ -72,7 +76,8 @@ impl PinnedSilver {
         let unreadable = |e| BatchError::unavailable(format!("silver/{} cannot be read", pipeline.name), e);
         let state = table.snapshot().map_err(unreadable)?;
         let (id, version) = (state.metadata().id().to_owned(), state.version());
-        Ok(Some(Self { table, id, version }))
+        let horizon = horizon(&table, RETENTION_ID).await.map_err(unreadable)?;
+        Ok(Some(Self { table, id, version, horizon }))
     }
 
     /// The dates that have rows.
@@ -145,6 +150,59 @@ pub async fn run_gold(
     Ok((outcome, TaskReport { rows_in, rows_out: rows, summary, ..TaskReport::default() }))
 }
 
+/// What the next run would do to a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelPlan {
+    pub model: String,
+    /// `nothing`, `note` (only silver's version), `dates`, or `whole`.
+    pub work: &'static str,
+    /// The dates that are computed anew, where it is these.
+    pub dates: BTreeSet<NaiveDate>,
+    /// Why a model is computed whole.
+    pub reason: Option<String>,
+}
+
+/// Plans gold for when silver's next run has touched these dates, or, `from_scratch`, all that it has as well.
+pub async fn plan_gold(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    dates: &BTreeSet<NaiveDate>,
+    from_scratch: bool,
+) -> Result<Vec<ModelPlan>, BatchError> {
+    let graph = graph(pipeline)?;
+    let silver = PinnedSilver::newest(lake, pipeline).await?;
+    let mut dates = dates.clone();
+    let mut version = u64::from(!dates.is_empty());
+    if let Some(silver) = &silver {
+        version += silver.version;
+        if from_scratch {
+            dates.extend(silver.dates().await?);
+        }
+    }
+    let mut plans = Vec::new();
+    for node in &graph.nodes {
+        let name = &node.model.name;
+        let id = silver.as_ref().map(|silver| silver.id.as_str()).unwrap_or_default();
+        let standing = GoldTable::load(lake, name, id).await?.standing;
+        let touched = match (&silver, standing.silver) {
+            (Some(silver), Some(at)) if at <= silver.version => {
+                silver.touched(at).await?.map(|touched| touched.union(&dates).copied().collect())
+            }
+            _ => None,
+        };
+        let snapshot = node.model.header.kind == Kind::Snapshot;
+        let (work, dates, reason) = match plan(name, &node.fingerprint, &standing, version, touched, node.reach_days) {
+            Work::Nothing => ("nothing", BTreeSet::new(), None),
+            Work::Note => ("note", BTreeSet::new(), None),
+            Work::Dates(_) if snapshot => ("whole", BTreeSet::new(), Some("it is a snapshot of models by date".into())),
+            Work::Dates(dates) => ("dates", dates, None),
+            Work::Everything(why) => ("whole", BTreeSet::new(), Some(why)),
+        };
+        plans.push(ModelPlan { model: name.clone(), work, dates, reason });
+    }
+    Ok(plans)
+}
+
 /// Silver's rows on some dates, by its files' statistics.
 fn rows_on(silver: &DeltaTable, dates: &BTreeSet<NaiveDate>) -> u64 {
     let Ok(state) = silver.snapshot() else { return 0 };
@@ -188,7 +246,13 @@ impl Run<'_> {
                     self.task.info(format!("{name}: computed whole, because {why}"));
                     self.read.extend(self.silver.dates().await?);
                     let (adds, rows) = self.everything(node).await?;
-                    (Replace::Everything, adds, rows)
+                    match self.silver.horizon.filter(|_| gold.keeps_columns(node)) {
+                        Some(since) if node.model.header.kind == Kind::ByDate => {
+                            self.task.info(format!("{name}: dates before {since}, which silver no longer has, stay"));
+                            (Replace::From(since), adds, rows)
+                        }
+                        _ => (Replace::Everything, adds, rows),
+                    }
                 }
                 Work::Dates(_) if node.model.header.kind == Kind::Snapshot => {
                     let (adds, rows) = self.everything(node).await?;
@@ -252,7 +316,11 @@ impl Run<'_> {
 
     async fn everything(&self, node: &Node) -> Result<(Vec<Add>, u64), BatchError> {
         match node.model.header.kind {
-            Kind::ByDate => self.dates(node, &reached(&self.silver.dates().await?, node.reach_days)).await,
+            Kind::ByDate => {
+                let mut dates = reached(&self.silver.dates().await?, node.reach_days);
+                dates.retain(|date| self.silver.horizon.is_none_or(|since| *date >= since));
+                self.dates(node, &dates).await
+            }
             Kind::Snapshot => {
                 let mut file = Files::new(self.lake, node)?;
                 let mut rows = self.inputs.snapshot(self.lake, node).await?;

@@ -27,7 +27,7 @@ pub mod tasks;
 pub mod upkeep;
 
 pub use error::BatchError;
-pub use gold::{GoldOutcome, ModelOutcome, Work, run_gold};
+pub use gold::{GoldOutcome, ModelOutcome, ModelPlan, Work, plan_gold, run_gold};
 pub use graph::{Graph, Node, check as check_models, silver_columns};
 pub use lake::{Lake, Layer, refused_table};
 pub use model::{ColumnDoc, Header, Kind, Model};

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::NaiveDate;
 use deltalake::kernel::Action;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
 use deltalake::{DeltaTable, DeltaTableError};
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use super::BatchError;
 use super::plan::TargetFacts;
+use super::upkeep::retention::{RETENTION_ID, horizon};
 use crate::bronze::{EntryWriter, fsync, local_path};
 
 /// Key of a table's metadata: the id of the table that it was made from.
@@ -62,6 +64,8 @@ pub struct Target {
 pub struct Found {
     pub version: u64,
     pub facts: TargetFacts,
+    /// The first date that retention keeps of it; none where it keeps all.
+    pub horizon: Option<NaiveDate>,
     pub files: Vec<TableFile>,
     metadata: Value,
 }
@@ -85,6 +89,8 @@ pub struct Change {
     pub removed: Vec<Value>,
     /// The version of the source up to which the table holds everything from now on; none leaves it as it is.
     pub read_to: Option<u64>,
+    /// A further application id and its version: how far a backfill has come.
+    pub progress: Option<(String, i64)>,
 }
 
 /// The application id under which a table records how far it has read another.
@@ -132,11 +138,17 @@ impl Target {
             read_to: read_to.and_then(|v| v.try_into().ok()),
             settings: configuration.get(SETTINGS).cloned(),
         };
-        Ok(Self { store, found: Some(Found { version: state.version(), facts, files, metadata }) })
+        let horizon = horizon(&table, RETENTION_ID).await.map_err(failed)?;
+        Ok(Self { store, found: Some(Found { version: state.version(), facts, horizon, files, metadata }) })
     }
 
     pub fn facts(&self) -> Option<&TargetFacts> {
         self.found.as_ref().map(|f| &f.facts)
+    }
+
+    /// The first date that retention keeps of it; none where it keeps all.
+    pub fn horizon(&self) -> Option<NaiveDate> {
+        self.found.as_ref().and_then(|f| f.horizon)
     }
 
     pub fn files(&self) -> &[TableFile] {
@@ -165,6 +177,9 @@ impl Target {
         }
         if let Some(read_to) = change.read_to {
             entry.txn(&app_id(&definition.name, source_id), read_to as i64);
+        }
+        if let Some((id, at)) = &change.progress {
+            entry.txn(id, *at);
         }
         change.removed.into_iter().for_each(|a| entry.action(a));
         change.added.into_iter().for_each(|a| entry.action(a));

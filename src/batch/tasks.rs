@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use chrono::{NaiveDate, Utc};
 use futures::{FutureExt, TryStreamExt};
 
 use super::run::graph::Task;
 use super::run::{Job, Work};
-use super::silver::{Quarantine, run_silver_with};
-use super::upkeep::Clock;
+use super::silver::{Quarantine, backfill_silver_of, run_silver_with};
 use super::upkeep::tasks::{clean_logs, compact_tables, vacuum_tables};
+use super::upkeep::{Clock, apply_retention};
 use super::{
     BatchError, Lake, Layer, TaskContext, TaskReport, data_quality_checks, publish_gold, quarantine, run_gold,
 };
@@ -47,7 +48,7 @@ async fn run(
     upkeep: &UpkeepOf,
     job: Job,
 ) -> Result<TaskReport, BatchError> {
-    let Job { task, run_id, context, .. } = job;
+    let Job { task, run_id, parameters, context } = job;
     let _turn = match task {
         Task::RunBronzeToSilver
         | Task::RunSilverToGold
@@ -77,12 +78,18 @@ async fn run(
         Task::GoldToClickhouse => publish_gold(lake, pipeline, clickhouse, &run_id, &context).await,
         Task::DataQualityChecks => data_quality_checks(lake, pipeline, clickhouse, &run_id, &context).await,
         Task::PipelineDone => Ok(note(&context, "silver, gold and what is served are up to date")),
-        Task::BackfillSilver => Err(BatchError::refused(
-            "a backfill",
-            "this run was asked for without its dates",
-            "ask for it with `boathouse batch backfill --from DATE --to DATE`",
-        )),
-        Task::ApplyRetention => Ok(note(&context, "every layer is kept for ever")),
+        Task::BackfillSilver => {
+            let date = |name: &str| parameters.get(name).and_then(|date| date.parse::<NaiveDate>().ok());
+            let (Some(from), Some(to)) = (date("from"), date("to")) else {
+                let remedy = "ask for it with `boathouse batch backfill --from DATE --to DATE`";
+                return Err(BatchError::refused("a backfill", "this run was asked for without its dates", remedy));
+            };
+            backfill_silver_of(lake, pipeline, &run_id, (from, to), &context).await
+        }
+        Task::ApplyRetention if upkeep.clock.jump().is_some() => {
+            Ok(note(&context, "left out: the clock was set; no date is old until the daemon is started again"))
+        }
+        Task::ApplyRetention => apply_retention(lake, pipeline, clickhouse, Utc::now(), &context).await,
         Task::CompactTables => compact_tables(lake, pipeline, &upkeep.settings, &context).await,
         Task::CleanLogs => clean_logs(lake, pipeline, &upkeep.clock, &context).await,
         Task::VacuumTables => vacuum_tables(lake, pipeline, &upkeep.settings, &upkeep.clock, &context).await,

@@ -8,6 +8,7 @@ mod clock;
 mod commit;
 mod merge;
 mod plan;
+pub(crate) mod retention;
 pub mod tasks;
 mod vacuum;
 
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 pub use clock::Clock;
 pub use merge::{Merged, Merging, merge};
+pub use retention::apply_retention;
 pub use vacuum::{Unneeded, vacuum};
 
 use super::{BatchError, Lake, Layer};

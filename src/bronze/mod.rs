@@ -37,7 +37,7 @@ pub use delta_log::DeltaLog;
 pub(crate) use durable::{fsync, local_path, put_new};
 pub use encode::{Encoder, SealedFile, ingestion_date};
 pub use entry::AddFile;
-pub(crate) use entry::EntryWriter;
+pub(crate) use entry::{EntryWriter, RETENTION};
 pub use error::BronzeError;
 pub use filling::{Advances, Flushes};
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};

@@ -265,6 +265,21 @@ impl Default for TimeSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
+    /// Bronze, by the date on which a record was taken from Kafka; by whole dates, once silver has read them. At least
+    /// `retention.realtime` and two days, since windows are counted again from Bronze; keep it above the topic's own
+    /// retention, or `boathouse reconcile` reports what Kafka has and Bronze has not any more.
+    #[serde(with = "optional_duration")]
+    #[schemars(schema_with = "optional_duration::schema")]
+    pub bronze: Option<Duration>,
+    /// Silver, by event date, once gold has read it; and refused rows, by ingestion date. Rows of earlier events that
+    /// come later are left alone.
+    #[serde(with = "optional_duration")]
+    #[schemars(schema_with = "optional_duration::schema")]
+    pub silver: Option<Duration>,
+    /// Gold's models by date, in Delta and in ClickHouse; at least as long as silver, from which dates would come back.
+    #[serde(with = "optional_duration")]
+    #[schemars(schema_with = "optional_duration::schema")]
+    pub gold: Option<Duration>,
     /// Realtime windows in ClickHouse, by window start; dropped by whole days.
     #[serde(with = "optional_duration")]
     #[schemars(schema_with = "optional_duration::schema")]
@@ -273,6 +288,6 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { realtime: Some(Duration::from_secs(30 * 24 * 3600)) }
+        Self { bronze: None, silver: None, gold: None, realtime: Some(Duration::from_secs(30 * 24 * 3600)) }
     }
 }

@@ -482,6 +482,50 @@ impl Rules<'_> {
             let hint = "windows go by whole days, and only once they are closed: at least 1d, and more than the longest window with time.bound and time.allowed_lateness";
             self.add("retention.realtime", message, hint);
         }
+        self.retention();
+    }
+
+    fn retention(&mut self) {
+        let shown = |d: Duration| humantime::format_duration(d).to_string();
+        let retention = self.pipeline.retention.clone();
+        if let Some(bronze) = retention.bronze {
+            match retention.realtime {
+                None => {
+                    let hint =
+                        "windows are counted again from Bronze: keep both for ever, or give retention.realtime a limit";
+                    self.add(
+                        "retention.bronze",
+                        "`retention.bronze` has a limit, and `retention.realtime` has none".into(),
+                        hint,
+                    );
+                }
+                Some(realtime) if bronze < realtime.saturating_add(2 * DAY) => {
+                    let message = format!("`retention.bronze` {} is too short", shown(bronze));
+                    let hint = format!(
+                        "windows are counted again from Bronze: at least retention.realtime, {}, and 2d",
+                        shown(realtime)
+                    );
+                    self.add("retention.bronze", message, &hint);
+                }
+                Some(_) => {}
+            }
+        }
+        for (key, value) in [("silver", retention.silver), ("gold", retention.gold)] {
+            if value.is_some_and(|kept| kept < 2 * DAY) {
+                let path = format!("retention.{key}");
+                self.add(&path, format!("`{path}` is too short"), "whole dates go: at least 2d");
+            }
+        }
+        if let Some(gold) = retention.gold
+            && retention.silver.is_none_or(|silver| silver > gold)
+        {
+            let message = format!("`retention.gold` {} is shorter than `retention.silver`", shown(gold));
+            self.add(
+                "retention.gold",
+                message,
+                "dates are computed from silver, from which they would come back: at least as long",
+            );
+        }
     }
 }
 

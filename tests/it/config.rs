@@ -309,6 +309,37 @@ fn the_reference_is_up_to_date() {
 }
 
 #[test]
+fn what_layers_keep_fits_together() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = folder.path().join("pipelines/user_events");
+    std::fs::create_dir_all(&pipeline).expect("a folder");
+    let shipped = std::fs::read_to_string(repository().join("config/pipelines/user_events/pipeline.toml")).unwrap();
+    std::fs::write(pipeline.join("pipeline.toml"), shipped).unwrap();
+    std::fs::write(folder.path().join("boathouse.toml"), "").unwrap();
+    let said = |settings: &[(&str, &str)]| {
+        let settings = settings.iter().map(|(key, value)| (format!("BOATHOUSE__{key}"), value.to_string()));
+        match Loaded::load(Some(&folder.path().join("boathouse.toml")), settings) {
+            Ok(_) => String::new(),
+            Err(e) => e.to_string(),
+        }
+    };
+    const OF: &str = "PIPELINE__USER_EVENTS__RETENTION__";
+    let of = |layer: &str| format!("{OF}{layer}");
+    assert_eq!(said(&[(&of("BRONZE"), "32d"), (&of("SILVER"), "60d"), (&of("GOLD"), "60d")]), "");
+    assert!(said(&[(&of("BRONZE"), "31d")]).contains("at least retention.realtime, 30days, and 2d"));
+    assert!(said(&[(&of("BRONZE"), "90d"), (&of("REALTIME"), "forever")]).contains("`retention.realtime` has none"));
+    assert!(said(&[(&of("GOLD"), "90d")]).contains("shorter than `retention.silver`"));
+    assert!(said(&[(&of("SILVER"), "1d"), (&of("GOLD"), "30d")]).contains("`retention.silver` is too short"));
+    let memory =
+        |total: &str| said(&[("MEMORY__TOTAL", total), ("MEMORY__BUDGET", "64MiB"), ("BATCH__MEMORY", "192MiB")]);
+    assert_eq!(memory("256MiB"), "");
+    assert!(memory("255MiB").contains("less than memory.budget 64MiB and batch.memory 192MiB together"));
+    assert!(said(&[("UPKEEP__VACUUM_AFTER", "6d")]).contains("`upkeep.vacuum_after`"));
+    assert!(said(&[("UPKEEP__CRON", "61 * * * *")]).contains("`upkeep.cron`"));
+    assert!(said(&[("BATCH__SPILL_MAX", "1MiB")]).contains("`batch.spill_max`"));
+}
+
+#[test]
 fn an_expectation_that_is_wrong_is_named_with_its_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = folder.path().join("pipelines/user_events");

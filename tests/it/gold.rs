@@ -2,4 +2,5 @@
 
 pub mod lakehouse;
 mod models;
+mod retention;
 mod served;

@@ -1,6 +1,7 @@
 //! Silver as its callers use it: a Bronze table of the real writer, runs, and a plain recount in SQL.
 
 mod recovery;
+mod retention;
 mod upkeep;
 pub mod world;
 

@@ -6,13 +6,13 @@ use chrono::NaiveDate;
 use deltalake::DeltaTable;
 use deltalake::DeltaTableError;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, Metadata, Protocol, Transaction};
+use deltalake::kernel::{Action, Add, LogicalFileView, Metadata, Protocol, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::graph::Node;
+use super::super::graph::{Node, table_type};
 use super::super::target::sync_entry;
 use super::super::{BatchError, Lake, Layer};
 use super::plan::Standing;
@@ -40,6 +40,8 @@ pub enum Replace {
     Everything,
     /// The rows of these dates.
     Dates(BTreeSet<NaiveDate>),
+    /// The rows of this date and later ones.
+    From(NaiveDate),
     /// Nothing: only the version is noted.
     Nothing,
 }
@@ -133,6 +135,16 @@ impl GoldTable {
         }
     }
 
+    /// Whether rows that are there can stay beside those of the model: no column of theirs has another type now.
+    pub fn keeps_columns(&self, node: &Node) -> bool {
+        let Some(state) = self.table.as_ref().and_then(|t| t.snapshot().ok()) else { return false };
+        let there = state.snapshot().arrow_schema();
+        node.schema.fields().iter().all(|field| match there.field_with_name(field.name()) {
+            Ok(known) => table_type(known.data_type()).as_ref() == Some(field.data_type()),
+            Err(_) => true,
+        })
+    }
+
     fn id(&self) -> String {
         let known = self.table.as_ref().and_then(|t| t.snapshot().ok()).map(|s| s.metadata().id().to_owned());
         known.unwrap_or_else(|| Uuid::new_v4().to_string())
@@ -175,6 +187,9 @@ fn is_conflict(e: &DeltaTableError) -> bool {
 async fn removes(table: &DeltaTable, node: &Node, replace: &Replace) -> Result<Vec<Action>, DeltaTableError> {
     let snapshot = table.snapshot()?.snapshot();
     let partition = node.model.header.partition.as_deref().unwrap_or_default();
+    let date = |file: &LogicalFileView| {
+        file.partition_values_map().get(partition).cloned().flatten().and_then(|v| v.parse::<NaiveDate>().ok())
+    };
     let log_store = table.log_store();
     let mut files = snapshot.file_views(log_store.as_ref(), None);
     let mut removes = Vec::new();
@@ -182,11 +197,8 @@ async fn removes(table: &DeltaTable, node: &Node, replace: &Replace) -> Result<V
         let gone = match replace {
             Replace::Everything => true,
             Replace::Nothing => false,
-            Replace::Dates(dates) => {
-                let values = file.partition_values_map();
-                let date = values.get(partition).cloned().flatten().and_then(|v| v.parse::<NaiveDate>().ok());
-                date.is_some_and(|d| dates.contains(&d))
-            }
+            Replace::Dates(dates) => date(&file).is_some_and(|d| dates.contains(&d)),
+            Replace::From(since) => date(&file).is_none_or(|d| d >= *since),
         };
         if gone {
             removes.push(Action::Remove(file.remove_action(true)));

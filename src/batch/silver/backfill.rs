@@ -9,12 +9,15 @@ use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
 use super::rewrite::Rewriter;
 use super::work::{Bronze, Definitions, by_hour};
+use crate::batch::gold::days_since_epoch;
 use crate::batch::hour::Hour;
 use crate::batch::lake::{Lake, Layer};
 use crate::batch::output::Layout;
 use crate::batch::target::{Change, Landing, Target};
+use crate::batch::upkeep::retention::{bronze_horizon, horizon};
 use crate::batch::{BatchError, TaskContext, TaskReport};
 use crate::config::Pipeline;
+use crate::failpoint;
 
 /// Times that a date is planned anew because somebody else has committed meanwhile.
 const PLANS: u32 = 10;
@@ -31,6 +34,30 @@ pub struct Backfilled {
     pub rows_after: u64,
 }
 
+/// As [`backfill_silver`], for a run of the history: silver notes with each date that the run has come so far, so that the
+/// run goes on behind it after an interruption.
+pub async fn backfill_silver_of(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    run_id: &str,
+    (from, to): (NaiveDate, NaiveDate),
+    context: &TaskContext,
+) -> Result<TaskReport, BatchError> {
+    let id = format!("boathouse/backfill/{run_id}");
+    let done = match lake.open(Layer::Silver, &pipeline.name).await? {
+        Some(table) => horizon(&table, &id)
+            .await
+            .map_err(|e| BatchError::unavailable(format!("table silver.{} cannot be read", pipeline.name), e))?,
+        None => None,
+    };
+    let next = done.and_then(|done| done.succ_opt()).map_or(from, |next| next.max(from));
+    if next > from {
+        context.info(format!("{from} to {} are done; going on", next.pred_opt().unwrap_or(next)));
+    }
+    let quarantine = Quarantine::of(pipeline)?;
+    Ok(backfill(lake, pipeline, &quarantine, (next, to), Some(id), context).await?.1)
+}
+
 /// Recomputes the event dates `from` to `to` (both included) from Bronze as of the version that silver has read. Every
 /// date is a commit of its own, so a backfill that was cut off may be run again from where it stopped.
 pub async fn backfill_silver(
@@ -41,9 +68,20 @@ pub async fn backfill_silver(
     to: NaiveDate,
     context: &TaskContext,
 ) -> Result<(Backfilled, TaskReport), BatchError> {
+    backfill(lake, pipeline, quarantine, (from, to), None, context).await
+}
+
+async fn backfill(
+    lake: &Lake,
+    pipeline: &Pipeline,
+    quarantine: &[Quarantine],
+    (from, to): (NaiveDate, NaiveDate),
+    progress: Option<String>,
+    context: &TaskContext,
+) -> Result<(Backfilled, TaskReport), BatchError> {
     let rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
     let definitions = Definitions::new(pipeline, quarantine);
-    let backfill = Backfill { lake, pipeline, rules, definitions, context };
+    let backfill = Backfill { lake, pipeline, rules, definitions, progress, context };
     let mut done = Backfilled::default();
     let dates: Vec<NaiveDate> = from.iter_days().take_while(|date| *date <= to).collect();
     for (number, date) in dates.iter().enumerate() {
@@ -65,6 +103,8 @@ struct Backfill<'a> {
     pipeline: &'a Pipeline,
     rules: Rules,
     definitions: Definitions,
+    /// The application id under which silver notes how far it has come.
+    progress: Option<String>,
     context: &'a TaskContext,
 }
 
@@ -96,6 +136,16 @@ impl Backfill<'_> {
         let read_to = facts.read_to.ok_or_else(|| run_first("silver was made from another Bronze"))?;
         if facts.settings.as_ref() != Some(&definition.settings) {
             return Err(run_first("silver was made with other fields, allowed values or rules"));
+        }
+        let bronze_since = bronze_horizon(self.lake, &self.pipeline.name).await?.filter(|since| date <= *since);
+        let silver_since = silver.horizon().filter(|since| date < *since);
+        if bronze_since.is_some() || silver_since.is_some() {
+            let (layer, key) = if bronze_since.is_some() { ("Bronze", "bronze") } else { ("silver", "silver") };
+            return Err(BatchError::refused(
+                format!("{date} of silver of {} cannot be backfilled", self.pipeline.name),
+                format!("{layer} no longer has it whole: retention.{key} has passed it"),
+                "begin with a later date",
+            ));
         }
         if read_to > newest.facts.version {
             return Err(run_first("silver has read more of Bronze than there is"));
@@ -130,7 +180,9 @@ impl Backfill<'_> {
             added: rewritten.added,
             removed: replaced.iter().map(|f| f.remove.clone()).collect(),
             read_to: None,
+            progress: self.progress.clone().map(|id| (id, days_since_epoch(date).into())),
         };
+        failpoint::hit("silver.before_backfill_commit");
         let landing = silver.commit(definition, id, change).await?;
         let Landing::Landed(version) = landing else { return Ok(None) };
         done.silver_version = version;

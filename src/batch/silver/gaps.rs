@@ -14,6 +14,7 @@ use crate::batch::hour::Hour;
 use crate::batch::lake::{Lake, Layer};
 use crate::batch::output::Layout;
 use crate::batch::target::Target;
+use crate::batch::upkeep::retention::bronze_horizon;
 use crate::batch::{BatchError, TaskContext};
 use crate::config::Pipeline;
 
@@ -38,7 +39,7 @@ pub struct Gaps {
 
 /// Compares silver's rows in each event-hour with what Bronze gives, by reading all of Bronze's keys.
 pub async fn gaps_of_silver(lake: &Lake, pipeline: &Pipeline, quarantine: &[Quarantine]) -> Result<Gaps, BatchError> {
-    let rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
+    let mut rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
     let definitions = Definitions::new(pipeline, quarantine);
     let Some((newest, _)) = Bronze::pin(lake, pipeline).await? else { return Ok(Gaps::default()) };
     let store = lake.log_store(Layer::Silver, &pipeline.name)?;
@@ -52,6 +53,8 @@ pub async fn gaps_of_silver(lake: &Lake, pipeline: &Pipeline, quarantine: &[Quar
             "run `boathouse batch run` first: it makes silver up to date",
         ));
     };
+    rules = rules.since(silver.horizon());
+    let bronze_since = bronze_horizon(lake, &pipeline.name).await?;
     let Some((bronze, snapshot)) = Bronze::at(lake, pipeline, Some(read_to)).await? else {
         return Ok(Gaps::default());
     };
@@ -72,6 +75,10 @@ pub async fn gaps_of_silver(lake: &Lake, pipeline: &Pipeline, quarantine: &[Quar
     for hour in hours {
         let of = |counts: &BTreeMap<Hour, u64>| counts.get(&hour).copied().unwrap_or_default();
         let (expected, there) = (of(&expected), of(&there));
+        // Of these Bronze or silver has only some.
+        if bronze_since.is_some_and(|since| hour.date() <= since) || silver.horizon().is_some_and(|h| hour.date() < h) {
+            continue;
+        }
         *gaps.by_date.entry(hour.date()).or_default() += expected;
         if expected != there {
             gaps.hours.push(GapHour { hour, expected, there });

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, StringBuilder};
 use arrow::buffer::{BooleanBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, SchemaRef, TimestampMicrosecondType};
 use futures::TryStreamExt;
@@ -52,7 +52,10 @@ pub struct Judged {
     pub files: Vec<JudgedFile>,
     /// Rows that are not refused, by hour.
     pub hours: HourRows,
+    /// Rows, without those that are older than silver is kept.
     pub rows: u64,
+    /// Rows that are older than silver is kept, and were left alone.
+    pub too_old: u64,
     pub refused: u64,
     /// Refused rows by reason; a row with two reasons counts under both.
     pub by_reason: BTreeMap<String, u64>,
@@ -135,7 +138,8 @@ pub async fn judge(
         let open = file.file.open().await?;
         let rows = open.rows;
         let mut batches = open.batches(rules.columns(), None)?;
-        let mut keep = Vec::with_capacity(rows);
+        let (mut keep, mut refuse) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+        let mut too_old = 0;
         let mut reasons: Vec<Reasons> = Vec::new();
         let mut hours = HourRows::new();
         while let Some(batch) = batches.try_next().await? {
@@ -143,8 +147,12 @@ pub async fn judge(
             let times = times.and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
             let times = times.ok_or_else(|| unreadable(&file.file.path, "it has no event times"))?;
             for (row, found) in rules.judge(&batch)?.into_iter().enumerate() {
-                keep.push(found == 0);
-                if found == 0 {
+                let old = times.is_valid(row) && rules.since.is_some_and(|since| times.value(row) < since);
+                keep.push(found == 0 && !old);
+                refuse.push(found != 0 && !old);
+                if old {
+                    too_old += 1;
+                } else if found == 0 {
                     *hours.entry(Hour::of_micros(times.value(row))).or_default() += 1;
                 } else {
                     reasons.push(found);
@@ -156,10 +164,11 @@ pub async fn judge(
         }
         let kept = BooleanBuffer::from(keep);
         if file.for_refused && !reasons.is_empty() {
-            refused.write(file, &!&kept, &reasons, rules).await?;
+            refused.write(file, &BooleanBuffer::from(refuse), &reasons, rules).await?;
         }
         if file.for_silver {
-            judged.rows += rows as u64;
+            judged.rows += rows as u64 - too_old;
+            judged.too_old += too_old;
             judged.refused += reasons.len() as u64;
             for (bit, name) in rules.names().iter().enumerate() {
                 let count = reasons.iter().filter(|r| *r & (1 << bit) != 0).count();

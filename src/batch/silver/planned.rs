@@ -13,9 +13,9 @@ use super::columns::silver_schema;
 use super::reasons::Quarantine;
 use super::work::{Definitions, Work};
 use crate::batch::hour::Hour;
-use crate::batch::plan::Decision;
+use crate::batch::plan::{Course, Decision};
 use crate::batch::scan::unreadable;
-use crate::batch::{BatchError, Lake};
+use crate::batch::{BatchError, Lake, ModelPlan, plan_gold};
 use crate::config::Pipeline;
 use crate::event::EVENT_TIME_COLUMN;
 
@@ -50,6 +50,8 @@ pub struct SilverPlan {
     pub rows: u64,
     /// How long the run takes, by the pace of the last one.
     pub seconds_estimated: f64,
+    /// What gold does then.
+    pub gold: Vec<ModelPlan>,
 }
 
 /// Plans the next run of a pipeline's silver. Reads the new files' event times and nothing else of them.
@@ -70,6 +72,7 @@ pub async fn plan_silver(
             bytes: 0,
             rows: 0,
             seconds_estimated: 0.0,
+            gold: Vec::new(),
         });
     };
     let mut new: BTreeMap<Hour, u64> = BTreeMap::new();
@@ -98,6 +101,8 @@ pub async fn plan_silver(
     held.iter().for_each(|(hour, file)| *held_rows.entry(*hour).or_default() += file.rows);
     let rows = rows + held_rows.values().sum::<u64>();
     let bytes = work.files.iter().map(|f| f.file.size).sum::<u64>() + held.iter().map(|(_, f)| f.size).sum::<u64>();
+    let dates = new.keys().map(|hour| hour.date()).collect();
+    let gold = plan_gold(lake, pipeline, &dates, work.silver_course.course == Course::FromScratch).await?;
     let hours = new.into_iter().map(|(hour, rows_new)| HourPlan {
         hour: hour.to_string(),
         rows_new,
@@ -111,6 +116,7 @@ pub async fn plan_silver(
         bytes,
         rows,
         seconds_estimated: Duration::from_secs_f64(rows as f64 / pace(&work).await).as_secs_f64(),
+        gold,
         silver: work.silver_course,
         refused: work.refused_course,
     })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use chrono::NaiveDate;
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::columns::silver_schema;
 use crate::batch::BatchError;
+use crate::batch::hour::Hour;
 use crate::config::{AllowedValue, FieldType, Pipeline, Role};
 use crate::event::EVENT_TIME_COLUMN;
 
@@ -50,6 +52,8 @@ pub struct Rules {
     broken: Vec<Arc<dyn PhysicalExpr>>,
     /// The columns that the rules look at, with `event_time` and `time_status`.
     columns: SchemaRef,
+    /// Microseconds since the epoch: rows of earlier events are older than silver is kept, and left alone.
+    pub since: Option<i64>,
 }
 
 /// What the rules are, for the hash of the settings.
@@ -126,7 +130,12 @@ impl Rules {
         let compiled = parsed.into_iter().zip(&names[FUTURE + 1..]).map(|(expression, name)| {
             session.create_physical_expr(expression, &narrow).map_err(|e| wrong(pipeline, name, &e))
         });
-        Ok(Self { broken: compiled.collect::<Result<_, _>>()?, names, columns })
+        Ok(Self { broken: compiled.collect::<Result<_, _>>()?, names, columns, since: None })
+    }
+
+    /// The rules for rows of events from this date on; those of earlier ones are left alone.
+    pub fn since(self, date: Option<NaiveDate>) -> Self {
+        Self { since: date.map(|date| Hour::of_date(date, 0).micros().0), ..self }
     }
 
     /// All reasons there are, by their bit.

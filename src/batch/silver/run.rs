@@ -17,8 +17,9 @@ use super::rewrite::{Rewriter, Rewritten};
 use super::work::{Bronze, Definitions, Work, by_hour};
 use crate::batch::output::Layout;
 use crate::batch::plan::{Course, Decision};
-use crate::batch::target::{Change, Landing};
+use crate::batch::target::{Change, Landing, TableFile};
 use crate::batch::{BatchError, Lake, TaskContext, TaskReport};
+use crate::bronze::PARTITION_COLUMN;
 use crate::config::Pipeline;
 use crate::failpoint;
 
@@ -65,7 +66,7 @@ pub async fn run_silver_with(
     quarantine: &[Quarantine],
     context: &TaskContext,
 ) -> Result<(SilverOutcome, TaskReport), BatchError> {
-    let rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
+    let mut rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
     let definitions = Definitions::new(pipeline, quarantine);
     for _ in 0..PLANS {
         context.check()?;
@@ -75,6 +76,7 @@ pub async fn run_silver_with(
             let report = report(&outcome);
             return Ok((outcome, report));
         };
+        rules = rules.since(work.silver.horizon());
         let run = Run { lake, pipeline, rules: &rules, definitions: &definitions, work, context };
         if let Some(outcome) = run.once().await? {
             let report = report(&outcome);
@@ -144,6 +146,13 @@ impl Run<'_> {
         };
         let mut refused = RefusedWriter::new(layout, self.pipeline);
         let judged = judge(&work.files, self.rules, &mut refused, self.context).await?;
+        if judged.too_old > 0 {
+            let kept = work.silver.horizon().map(|date| date.to_string()).unwrap_or_default();
+            self.context.info(format!(
+                "{} rows of events before {kept} are older than retention.silver and left alone",
+                judged.too_old
+            ));
+        }
         if !self.commit_refused(bronze, refused).await? {
             return Ok(None);
         }
@@ -170,7 +179,15 @@ impl Run<'_> {
         let rows = refused.rows;
         let target = &self.work.refused;
         let removed = match course {
-            Course::FromScratch => target.files().iter().map(|f| f.remove.clone()).collect(),
+            Course::FromScratch => {
+                // Rows that Bronze no longer has stay.
+                let stays = |file: &TableFile| {
+                    let date = file.partition.get(PARTITION_COLUMN).cloned().flatten();
+                    let date = date.and_then(|d| d.parse::<NaiveDate>().ok());
+                    self.work.bronze_since.zip(date).is_some_and(|(since, date)| date < since)
+                };
+                target.files().iter().filter(|f| !stays(f)).map(|f| f.remove.clone()).collect()
+            }
             Course::Incremental { .. } | Course::Nothing => Vec::new(),
         };
         let mode = if course == Course::FromScratch { "Overwrite" } else { "Append" };
@@ -180,6 +197,7 @@ impl Run<'_> {
             added: refused.finish().await?,
             removed,
             read_to: Some(bronze.facts.version),
+            progress: None,
         };
         let landing = target.commit(&self.definitions.refused, &bronze.facts.table_id, change).await?;
         if let Landing::Landed(version) = landing {
@@ -199,10 +217,16 @@ impl Run<'_> {
         let held = self.work.held(|hour| judged.hours.contains_key(&hour))?;
         let mut rewritten = rewriter.rewrite(&judged.hours, &judged.files, &held).await?;
         if self.work.silver_course.course == Course::FromScratch {
-            let replaced = by_hour(self.work.silver.files());
-            // A table that is not ours in shape is replaced all the same; only its dates are not known.
-            rewritten.hours.extend(replaced.unwrap_or_default().into_iter().map(|(hour, _)| hour));
-            rewritten.removed = self.work.silver.files().iter().map(|f| f.remove.clone()).collect();
+            match by_hour(self.work.silver.files()) {
+                Ok(files) => {
+                    for (hour, file) in files.into_iter().filter(|(hour, _)| !self.work.stays(*hour)) {
+                        rewritten.hours.insert(hour);
+                        rewritten.removed.push(file.remove.clone());
+                    }
+                }
+                // A table that is not ours in shape is replaced all the same; only its dates are not known.
+                Err(_) => rewritten.removed = self.work.silver.files().iter().map(|f| f.remove.clone()).collect(),
+            }
         }
         Ok(rewritten)
     }
@@ -228,6 +252,7 @@ impl Run<'_> {
             added: rewritten.added,
             removed: rewritten.removed,
             read_to: Some(bronze.facts.version),
+            progress: None,
         };
         failpoint::hit("silver.before_commit");
         let landing = self.work.silver.commit(&self.definitions.silver, &bronze.facts.table_id, change).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDate};
 use deltalake::DeltaTableError;
 use deltalake::kernel::Snapshot;
 use deltalake::logstore::LogStoreRef;
@@ -22,6 +22,7 @@ use crate::batch::lake::{Lake, Layer, refused_table};
 use crate::batch::plan::{Course, Decision, LogFacts, SourceFacts, decide};
 use crate::batch::scan::DataFile;
 use crate::batch::target::{Definition, TableFile, Target};
+use crate::batch::upkeep::retention::bronze_horizon;
 use crate::bronze::PARTITION_COLUMN;
 use crate::config::Pipeline;
 use crate::event::EVENT_TIME_COLUMN;
@@ -47,6 +48,9 @@ pub struct Work {
     pub refused_course: Decision,
     /// In the order of their ingestion dates.
     pub files: Vec<SourceFile>,
+    /// Where silver is made from scratch although Bronze no longer has all that it was made from: the first ingestion date
+    /// that Bronze has whole.
+    pub bronze_since: Option<NaiveDate>,
 }
 
 /// What the two tables are.
@@ -56,6 +60,11 @@ pub struct Definitions {
 }
 
 impl Definitions {
+    /// Those of a pipeline with its own expectations.
+    pub fn of(pipeline: &Pipeline) -> Result<Self, BatchError> {
+        Ok(Self::new(pipeline, &Quarantine::of(pipeline)?))
+    }
+
     pub fn new(pipeline: &Pipeline, quarantine: &[Quarantine]) -> Self {
         let silver_partition = [(EVENT_DATE, "date"), (EVENT_HOUR, "integer")];
         let silver_schema = delta_schema(&silver_schema(pipeline), &silver_partition);
@@ -242,17 +251,32 @@ impl Work {
                 known.for_refused |= all.1;
             }
         }
+        let ours = |target: &Target| target.facts().is_some_and(|f| f.source_id.as_ref() == Some(&source.table_id));
+        let mut bronze_since = None;
+        if (all.0 || all.1) && (ours(&silver) || ours(&refused)) {
+            bronze_since = bronze_horizon(lake, &pipeline.name).await?;
+        }
+        if let Some(since) = bronze_since.filter(|_| all.0 && ours(&silver)) {
+            silver_course.reason +=
+                &format!("; hours up to {since}, which Bronze no longer has whole, stay and are added to");
+        }
         let mut files: Vec<SourceFile> = files.into_values().collect();
         files.sort_by(|a, b| (&a.ingestion_date, &a.file.path).cmp(&(&b.ingestion_date, &b.file.path)));
-        Ok(Some(Self { bronze, silver, refused, silver_course, refused_course, files }))
+        Ok(Some(Self { bronze, silver, refused, silver_course, refused_course, files, bronze_since }))
     }
 
     /// Silver's files of the hours that the run adds to; none where silver is made from scratch.
     pub fn held(&self, touched: impl Fn(Hour) -> bool) -> Result<Vec<(Hour, &TableFile)>, BatchError> {
-        if self.silver_course.course == Course::FromScratch {
+        if self.silver_course.course == Course::FromScratch && self.bronze_since.is_none() {
             return Ok(Vec::new());
         }
-        Ok(by_hour(self.silver.files())?.into_iter().filter(|(hour, _)| touched(*hour)).collect())
+        Ok(by_hour(self.silver.files())?.into_iter().filter(|(hour, _)| touched(*hour) && self.stays(*hour)).collect())
+    }
+
+    /// Whether silver's rows of an hour stay: all but where it is made from scratch; then those that Bronze may no longer
+    /// have. An event is taken from Kafka on its date or later, or, within the guard against wrong clocks, the day before.
+    pub fn stays(&self, hour: Hour) -> bool {
+        self.silver_course.course != Course::FromScratch || self.bronze_since.is_some_and(|since| hour.date() <= since)
     }
 }
 

@@ -1,4 +1,6 @@
-//! `boathouse batch backfill`: recompute dates of silver from Bronze.
+//! `boathouse batch backfill`: recompute dates of silver from Bronze, and what depends on them.
+
+use std::collections::BTreeMap;
 
 use anyhow::bail;
 use chrono::NaiveDate;
@@ -7,13 +9,15 @@ use serde_json::json;
 use super::super::output::{self, count};
 use super::super::{Context, Outcome};
 use super::pipelines;
-use crate::batch::silver::{Quarantine, backfill_silver, gaps_of_silver};
-use crate::batch::{Lake, TaskContext};
+use crate::batch::Lake;
+use crate::batch::run::graph::Kind;
+use crate::batch::silver::{Quarantine, gaps_of_silver};
 
-/// Recompute the event dates of a range from Bronze.
+/// Recompute the event dates of a range from Bronze, then gold and what is served of them.
 ///
-/// Safe beside the daemon and its hourly runs. Every date is a commit of its own: after an interruption go on with
-/// `--from` the date that was named last. Gold follows with the next run.
+/// A run in the history, by the daemon where one runs, in line with the pipeline's other runs. Every date is a commit of its
+/// own in which silver notes how far the run has come: after an interruption it goes on behind it by itself, and
+/// `boathouse batch retry RUN` goes on with one that failed. Refused rows stay as they are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The pipeline; without it, all of them.
@@ -31,6 +35,10 @@ pub(crate) struct Args {
     /// Only say what would be recomputed, and where it would change anything.
     #[arg(long)]
     dry_run: bool,
+
+    /// Follow the run to its end, also where a daemon does the work.
+    #[arg(long)]
+    wait: bool,
 }
 
 impl Args {
@@ -38,44 +46,33 @@ impl Args {
         if self.from > self.to {
             bail!("--from {} is after --to {}", self.from, self.to);
         }
+        if !self.dry_run {
+            let dates = [("from", self.from), ("to", self.to)];
+            let parameters: BTreeMap<String, String> =
+                dates.map(|(name, date)| (name.to_owned(), date.to_string())).into_iter().collect();
+            return super::start(context, Kind::Backfill, self.pipeline.as_deref(), &parameters, self.wait);
+        }
         let config = context.config()?;
         let lake = Lake::new(&config.server)?;
         let mut done = Vec::new();
         for pipeline in pipelines(&config, self.pipeline.as_deref())? {
             let name = &pipeline.name;
-            if self.dry_run {
-                let gaps = context
-                    .block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?;
-                let within = |date: NaiveDate| date >= self.from && date <= self.to;
-                let hours: Vec<_> = gaps.hours.iter().filter(|h| within(h.hour.date())).collect();
-                let rows: u64 = gaps.by_date.iter().filter(|(date, _)| within(**date)).map(|(_, rows)| rows).sum();
-                let dates = gaps.by_date.keys().filter(|date| within(**date)).count();
-                if !context.json {
-                    println!(
-                        "{name}: {dates} dates with {} rows would be recomputed; {} hours would change",
-                        count(rows),
-                        hours.len()
-                    );
-                }
-                done.push(json!({"pipeline": name, "dry_run": true, "dates": dates, "rows": rows, "hours_changed": hours.len()}));
-                continue;
-            }
-            let task = TaskContext::detached();
-            let (backfilled, report) = context.block_on(async {
-                Ok(backfill_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?, self.from, self.to, &task).await?)
-            })?;
-            let (before, after) = (backfilled.rows_before, backfilled.rows_after);
+            let gaps =
+                context.block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?;
+            let within = |date: NaiveDate| date >= self.from && date <= self.to;
+            let hours: Vec<_> = gaps.hours.iter().filter(|h| within(h.hour.date())).collect();
+            let rows: u64 = gaps.by_date.iter().filter(|(date, _)| within(**date)).map(|(_, rows)| rows).sum();
+            let dates = gaps.by_date.keys().filter(|date| within(**date)).count();
             if !context.json {
-                println!("{name}: {}; {} rows before, {} after", report.summary, count(before), count(after));
+                println!(
+                    "{name}: {dates} dates with {} rows would be recomputed; {} hours would change",
+                    count(rows),
+                    hours.len()
+                );
             }
-            done.push(json!({
-                "pipeline": name,
-                "dry_run": false,
-                "dates": backfilled.dates,
-                "rows_before": before,
-                "rows_after": after,
-                "silver_version": backfilled.silver_version,
-            }));
+            done.push(
+                json!({"pipeline": name, "dry_run": true, "dates": dates, "rows": rows, "hours_changed": hours.len()}),
+            );
         }
         if context.json {
             output::json(&done)?;

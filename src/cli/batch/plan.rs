@@ -60,6 +60,15 @@ impl Args {
             "  {hours} hours, {files} files, {mebibytes:.1} MiB, {rows} rows to read, about {:.1} s",
             plan.seconds_estimated
         )?;
+        for model in &plan.gold {
+            let what = match (model.dates.first(), model.dates.last(), &model.reason) {
+                (Some(first), Some(last), _) if first == last => format!("1 date, {first}"),
+                (Some(first), Some(last), _) => format!("{} dates, {first} to {last}", model.dates.len()),
+                (_, _, Some(why)) => format!("{}: {why}", model.work),
+                _ => model.work.to_owned(),
+            };
+            writeln!(out, "  gold          {}: {what}", model.model)?;
+        }
         if plan.hours.is_empty() {
             return Ok(());
         }

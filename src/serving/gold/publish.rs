@@ -221,6 +221,18 @@ impl Client {
         Ok(())
     }
 
+    /// Takes the dates before a day (since 1970) out of all views at once; how many. Their rows go with the next
+    /// [`Self::clean_gold`].
+    pub async fn forget_gold_before(&self, pipeline: &str, day: u16) -> Result<usize, Error> {
+        let old = self.published_days(pipeline).await?.into_iter().filter(|d| *d < day).count();
+        if old > 0 {
+            let which = format!("pipeline = {} AND toUInt16(event_date) < {day}", super::literal(pipeline));
+            self.execute("take old dates out of gold.published", &format!("DELETE FROM gold.published WHERE {which}"))
+                .await?;
+        }
+        Ok(old)
+    }
+
     /// Keeps how fresh a layer is. Times in microseconds since 1970.
     pub async fn note_gold_freshness(&self, rows: &[LayerFreshness<'_>]) -> Result<(), Error> {
         let mut buffer = BytesMut::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use boathouse::batch::silver::{backfill_silver, gaps_of_silver, run_silver};
+use boathouse::batch::silver::{backfill_silver, backfill_silver_of, gaps_of_silver, run_silver};
 use boathouse::batch::upkeep::{Merged, Merging, TableSummary, Unneeded, history, merge, summary, vacuum};
 use boathouse::batch::{Layer, TaskContext};
 use chrono::{DateTime, NaiveDate};
@@ -67,6 +67,27 @@ async fn a_backfill_and_a_run_at_once_leave_both_done() {
     run.await.unwrap().unwrap();
     backfill.await.unwrap().unwrap();
     world.assert_recounted().await;
+}
+
+#[tokio::test]
+async fn a_backfill_that_was_cut_off_goes_on_where_it_stopped() {
+    let mut world = World::new().await;
+    world.fill(1, 2000).await;
+    world.run().await;
+    let rows = world.all_rows("silver").await;
+    let (first, last) = (date("2026-02-06"), date("2026-02-07"));
+    let run = async |run_id: &str, to: NaiveDate| {
+        let context = TaskContext::detached();
+        backfill_silver_of(&world.lake, &world.pipeline, run_id, (first, to), &context).await.unwrap();
+        held(&world, Layer::Silver, "user_events").await.version
+    };
+    // As if the process had ended after the first date: silver knows how far the run has come.
+    assert_eq!(run("one", first).await, 1);
+    assert_eq!(run("one", last).await, 2, "the second date alone");
+    assert_eq!(run("one", last).await, 2, "it is done");
+    assert_eq!(run("another", last).await, 4, "both dates");
+    assert_eq!(world.all_rows("silver").await, rows);
+    assert_eq!(world.run().await.rows_in, 0);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use arrow::util::pretty::pretty_format_batches;
 use boathouse::batch::silver::{SilverOutcome, run_silver};
 use boathouse::batch::{Lake, TaskContext};
+use boathouse::bronze::BronzeError;
 use boathouse::config::Pipeline;
 use chrono::DateTime;
 use datafusion::prelude::SessionContext;
@@ -61,6 +62,21 @@ impl World {
     /// The same lakehouse with another limit of memory.
     pub fn lake_with(&self, memory: usize) -> Lake {
         Lake::at(self.folder.path().to_str().unwrap(), memory, self.folder.path().join("spill")).unwrap()
+    }
+
+    /// What is taken from Kafka from here on is taken so many days later.
+    pub fn days_pass(&mut self, days: i64) {
+        let feeds = self.writer.as_mut().unwrap().feeds.values_mut();
+        feeds.for_each(|feed| feed.received_at += days * 86_400_000_000);
+    }
+
+    /// The writer anew, as a daemon that is started again.
+    pub async fn reopen(&mut self) -> Result<(), BronzeError> {
+        let at = self.writer.take().unwrap().feeds[&0].received_at;
+        let mut writer = Writer::open(self.folder.path(), &self.pipeline, &[0, 1]).await?;
+        writer.feeds.values_mut().for_each(|feed| feed.received_at = at);
+        self.writer = Some(writer);
+        Ok(())
     }
 
     /// One commit of Bronze with these records of a partition.
