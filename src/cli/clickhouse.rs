@@ -43,9 +43,25 @@ impl Http {
 
     /// Runs a statement; the answer's body in `format` unless the statement names another.
     pub async fn run(&self, statement: &str, format: &str) -> anyhow::Result<reqwest::Response> {
-        let response = self
-            .client
-            .post(self.url.clone())
+        let request = self.client.post(self.url.clone()).body(statement.to_owned());
+        self.answer(request, format).await
+    }
+
+    /// Runs a statement that reads, within a time: in the address of a GET, which the server takes as read-only.
+    pub async fn read(
+        &self,
+        statement: &str,
+        format: &str,
+        limit: std::time::Duration,
+    ) -> anyhow::Result<reqwest::Response> {
+        let seconds = limit.as_secs().to_string();
+        let request = self.client.get(self.url.clone());
+        let request = request.query(&[("query", statement), ("max_execution_time", seconds.as_str())]);
+        self.answer(request, format).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder, format: &str) -> anyhow::Result<reqwest::Response> {
+        let response = request
             .query(&[
                 ("default_format", format),
                 // An error half way is an error then, not a short answer.
@@ -54,7 +70,6 @@ impl Http {
             ])
             .header("X-ClickHouse-User", &self.user)
             .header("X-ClickHouse-Key", &self.password)
-            .body(statement.to_owned())
             .send()
             .await
             .map_err(|e| self.unreachable(&e))?;

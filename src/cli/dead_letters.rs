@@ -38,30 +38,30 @@ enum Action {
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct List {
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct List {
     /// The pipeline; without it all.
     #[arg(long, value_name = "NAME")]
-    pipeline: Option<String>,
+    pub pipeline: Option<String>,
     /// One kind alone.
     #[arg(long, value_enum)]
-    status: Option<Status>,
+    pub status: Option<Status>,
     /// Only what arrived within this time, as 90m or 2d.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    since: Option<std::time::Duration>,
+    pub since: Option<std::time::Duration>,
     /// Only where the reason contains this text.
     #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
+    pub reason: Option<String>,
     /// How many.
     #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    pub limit: usize,
     /// Count by reason instead.
     #[arg(long)]
-    reasons: bool,
+    pub reasons: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Status {
+pub(crate) enum Status {
     Unparsed,
     Future,
 }
@@ -121,7 +121,8 @@ impl List {
         conditions.join(" and ")
     }
 
-    async fn run(&self, config: &Config, lake: &Lake, json: bool) -> anyhow::Result<()> {
+    /// The newest dead letters that fit, newest first.
+    pub(crate) async fn newest(&self, config: &Config, lake: &Lake) -> anyhow::Result<Vec<Letter>> {
         let condition = self.condition();
         let mut rows = Vec::new();
         for pipeline in pipelines(config, lake, self.pipeline.as_deref())? {
@@ -140,6 +141,11 @@ impl List {
         }
         rows.sort_by(|a, b| b.ingested.cmp(&a.ingested));
         rows.truncate(self.limit);
+        Ok(rows)
+    }
+
+    async fn run(&self, config: &Config, lake: &Lake, json: bool) -> anyhow::Result<()> {
+        let rows = self.newest(config, lake).await?;
         if json {
             return output::json(&rows.iter().map(Letter::json).collect::<Vec<_>>());
         }
@@ -205,13 +211,14 @@ async fn collect(lake: &Lake, sql: &str) -> anyhow::Result<Vec<RecordBatch>> {
 }
 
 /// One row of the list.
-struct Letter {
-    pipeline: String,
-    source: String,
-    ingested: String,
-    status: String,
-    reason: String,
-    payload: Option<Vec<u8>>,
+pub(crate) struct Letter {
+    pub pipeline: String,
+    /// `topic/generation/partition/offset`.
+    pub source: String,
+    pub ingested: String,
+    pub status: String,
+    pub reason: String,
+    pub payload: Option<Vec<u8>>,
     key: Option<Vec<u8>>,
 }
 
@@ -235,7 +242,7 @@ impl Letter {
         })
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({
             "pipeline": self.pipeline,
             "source": self.source,
@@ -304,9 +311,9 @@ fn parse_source(source: &str) -> anyhow::Result<(&str, i32, i32, i64)> {
     ))
 }
 
-async fn show(config: &Config, lake: &Lake, source: &str, json: bool) -> anyhow::Result<()> {
+/// One record of Bronze with its pipeline: `topic/generation/partition/offset`.
+pub(crate) async fn record(config: &Config, lake: &Lake, source: &str) -> anyhow::Result<(String, RecordBatch)> {
     let (topic, generation, partition, offset) = parse_source(source)?;
-    let mut found = None;
     for pipeline in pipelines(config, lake, None)? {
         let sql = format!(
             "select * from bronze.{pipeline} where topic = '{}' and generation = {generation} \
@@ -314,20 +321,26 @@ async fn show(config: &Config, lake: &Lake, source: &str, json: bool) -> anyhow:
             topic.replace('\'', "''")
         );
         if let Some(batch) = collect(lake, &sql).await?.into_iter().find(|b| b.num_rows() > 0) {
-            found = Some((pipeline, batch));
-            break;
+            return Ok((pipeline, batch));
         }
     }
-    let Some((pipeline, batch)) = found else {
-        bail!("Bronze has no record {source}; is it committed yet (`boathouse status`)?");
-    };
+    bail!("Bronze has no record {source}; is it committed yet (`boathouse status`)?");
+}
+
+/// A record's columns by name.
+pub(crate) fn record_as_json(pipeline: &str, batch: &RecordBatch) -> anyhow::Result<Map<String, Value>> {
+    let mut object = Map::new();
+    object.insert("pipeline".into(), pipeline.into());
+    for field in batch.schema().fields() {
+        object.insert(field.name().clone(), cell_as_json(batch, field.name(), 0)?);
+    }
+    Ok(object)
+}
+
+async fn show(config: &Config, lake: &Lake, source: &str, json: bool) -> anyhow::Result<()> {
+    let (pipeline, batch) = record(config, lake, source).await?;
     if json {
-        let mut object = Map::new();
-        object.insert("pipeline".into(), pipeline.into());
-        for field in batch.schema().fields() {
-            object.insert(field.name().clone(), cell_as_json(&batch, field.name(), 0)?);
-        }
-        return output::json(&Value::Object(object));
+        return output::json(&Value::Object(record_as_json(&pipeline, &batch)?));
     }
     let mut out = output::stdout();
     let width = batch.schema().fields().iter().map(|f| f.name().len()).max().unwrap_or(0);

@@ -27,13 +27,29 @@ const BY_PATH: &str = "delta";
 pub(crate) struct Lake {
     session: SessionContext,
     root: Option<PathBuf>,
+    /// Whether statements such as `SET` are taken, which change the session alone.
+    statements: bool,
 }
 
 impl Lake {
     /// A session over the lakehouse at `uri` (a folder or a `file://` address); without one, only paths are known.
     pub fn open(uri: Option<&str>) -> anyhow::Result<Self> {
+        let lake = Self::with(uri, MEMORY_BYTES, true)?;
+        if let Some(catalog) = lake.session.catalog(CATALOG) {
+            catalog.register_schema(BY_PATH, Arc::new(ByPath))?;
+        }
+        Ok(lake)
+    }
+
+    /// A session that knows the lakehouse's own tables and nothing by path, changes no setting, and holds so many bytes:
+    /// for people who may read tables and nothing else.
+    pub fn open_by_name(uri: &str, memory_bytes: usize) -> anyhow::Result<Self> {
+        Self::with(Some(uri), memory_bytes, false)
+    }
+
+    fn with(uri: Option<&str>, memory_bytes: usize, statements: bool) -> anyhow::Result<Self> {
         let root = uri.map(local_path).transpose()?;
-        let runtime = DeltaRuntimeEnvBuilder::new().with_max_spill_size(MEMORY_BYTES).build();
+        let runtime = DeltaRuntimeEnvBuilder::new().with_max_spill_size(memory_bytes).build();
         let base = DeltaSessionContext::with_runtime_env(runtime).into_inner();
         let config = SessionConfig::from(DeltaSessionConfig::default())
             .set_bool("datafusion.sql_parser.enable_ident_normalization", true)
@@ -48,14 +64,14 @@ impl Lake {
             let folder = root.as_ref().map(|r| r.join(layer));
             catalog.register_schema(layer, Arc::new(Layer { folder }))?;
         }
-        catalog.register_schema(BY_PATH, Arc::new(ByPath))?;
         session.register_catalog(CATALOG, Arc::new(catalog));
-        Ok(Self { session, root })
+        Ok(Self { session, root, statements })
     }
 
     /// Plans a statement that reads. Everything that would write is refused.
     pub async fn sql(&self, statement: &str) -> anyhow::Result<DataFrame> {
-        let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
+        let reading =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(self.statements);
         match self.session.sql_with_options(statement, reading).await {
             Ok(frame) => Ok(frame),
             Err(e) => Err(self.explain(e)),

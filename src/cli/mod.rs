@@ -6,12 +6,12 @@
 mod batch;
 mod bench;
 mod bronze;
-mod clickhouse;
-mod dead_letters;
+pub(crate) mod clickhouse;
+pub(crate) mod dead_letters;
 pub mod demo;
 mod doctor;
 mod kafka;
-mod lake;
+pub(crate) mod lake;
 mod mend;
 pub(crate) mod output;
 mod quality;

@@ -19,6 +19,7 @@ mod meter;
 mod notices;
 mod pages;
 mod problem;
+mod query;
 mod server;
 mod shared;
 mod tls;

@@ -107,9 +107,8 @@ fn batches(status: &Status, now: DateTime<Utc>, found: &mut Vec<Notice>) {
     if all > 1_000 && refused * 20 > all {
         let what =
             format!("{} of {} were refused", plural(refused, "record", "records"), plural(all, "record", "records"));
-        let todo =
-            "More than one in twenty: `boathouse dead-letters list --reasons` shows why; tell the producer's owner.";
-        found.push(Notice::new(Level::Wrong, what, todo, "/stream"));
+        let todo = "More than one in twenty: see the reasons among the dead letters and tell the producer's owner.";
+        found.push(Notice::new(Level::Wrong, what, todo, "/dead-letters"));
     }
 }
 

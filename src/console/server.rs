@@ -16,6 +16,7 @@ use super::desk::{self, Desk};
 use super::gate::{self, BODY_BYTES_MAX};
 use super::live::Hub;
 use super::problem::Problem;
+use super::query::Queries;
 use super::shared::Shared;
 use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
@@ -85,6 +86,7 @@ impl Console {
             board: given.board,
             limits: given.limits,
             desk: Desk::new(runtime.handle().clone(), given.server.clone()),
+            queries: Queries::new(given.server.clone()),
             server: given.server,
             pipelines: given.pipelines.into(),
             settings: given.settings.into(),

@@ -10,7 +10,8 @@ use super::desk::Desk;
 use super::live::Hub;
 use super::meter::{Meter, Point};
 use super::notices::{Notice, notices};
-use crate::config::{Pipeline, Server, Setting};
+use super::query::{Answer, On, Queries};
+use crate::config::{Config, Pipeline, Server, Setting};
 use crate::telemetry::{Board, Limits, Status};
 
 /// Clones share one state.
@@ -27,6 +28,7 @@ pub struct Shared {
     pub desk: Desk,
     pub hub: Hub,
     pub meter: Arc<Mutex<Meter>>,
+    pub queries: Queries,
 }
 
 /// One look at everything that costs nothing to know.
@@ -62,6 +64,17 @@ impl Shared {
 
     pub fn pipeline_names(&self) -> Vec<String> {
         self.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect()
+    }
+
+    /// The configuration as commands know it.
+    pub fn config(&self) -> Config {
+        Config { server: (*self.server).clone(), pipelines: self.pipelines.to_vec() }
+    }
+
+    /// Runs a query that reads, on the desk's threads.
+    pub async fn ask(&self, user: &str, on: On, sql: &str, limit: usize) -> anyhow::Result<Answer> {
+        let (queries, user, sql) = (self.queries.clone(), user.to_owned(), sql.to_owned());
+        self.desk.run(async move { queries.run(&user, on, &sql, limit).await }).await
     }
 
     /// Whether cookies go over HTTPS alone.

@@ -88,11 +88,16 @@ impl FromRequest for View {
 }
 
 /// The pages in the navigation.
-const PAGES: [(&str, &str, Role); 7] = [
+const PAGES: [(&str, &str, Role); 12] = [
     ("/", "Overview", Role::Viewer),
     ("/stream", "Stream", Role::Viewer),
     ("/batch", "Batch", Role::Viewer),
+    ("/data", "Data", Role::Viewer),
+    ("/sql", "SQL", Role::Viewer),
+    ("/quality", "Quality", Role::Viewer),
+    ("/dead-letters", "Dead letters", Role::Viewer),
     ("/actors", "Actors", Role::Viewer),
+    ("/api", "API", Role::Viewer),
     ("/configuration", "Configuration", Role::Admin),
     ("/users", "Users", Role::Admin),
     ("/audit", "Audit", Role::Admin),
@@ -128,6 +133,12 @@ impl View {
                             }
                         }
                     }
+                }
+                form.search action="/search" method="get" role="search" {
+                    label.sr for="q" { "Go to" }
+                    input #q name="q" type="search" placeholder="Event, offset, run, table, date" autocomplete="off"
+                        spellcheck="false" aria-describedby="q-hint";
+                    span.sr #q-hint { "Paste an event id, topic/generation/partition/offset, a run, a table or a date" }
                 }
                 div.tools {
                     @if live {

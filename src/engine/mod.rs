@@ -24,7 +24,7 @@ mod ffi;
 mod form;
 mod guard;
 pub mod http;
-mod lexer;
+pub(crate) mod lexer;
 mod reply;
 mod request;
 mod statement;

@@ -27,6 +27,20 @@ const READS: &[&str] = &[
     "/batch/runs/x",
     "/actors",
     "/account",
+    "/data",
+    "/data/silver.user_events",
+    "/sql",
+    "/quality",
+    "/dead-letters",
+    "/records/a/0/0/1",
+    "/search?q=2026-02-06",
+    "/api",
+    "/api/v1/openapi.json",
+    "/api/v1/tables",
+    "/api/v1/tables/silver.user_events",
+    "/api/v1/quality",
+    "/api/v1/dead-letters",
+    "/api/v1/records/a/0/0/1",
     "/users",
     "/audit",
     "/configuration",
@@ -60,6 +74,9 @@ const CHANGES: &[&str] = &[
     "/logout",
     "/theme",
     "/password",
+    "/sql",
+    "/sql/cancel",
+    "/api/v1/sql",
     "/users/put",
     "/users/remove",
     "/users/tokens",
@@ -160,7 +177,21 @@ async fn signing_in_makes_a_session_of_its_own() {
     assert_eq!(request.send().await.expect("an answer").status(), 303);
 
     // What a page shows is there without a script, and no style or script is inside it.
-    for path in ["/", "/stream", "/batch", "/actors", "/account"] {
+    for path in [
+        "/",
+        "/stream",
+        "/batch",
+        "/data",
+        "/sql",
+        "/quality",
+        "/dead-letters",
+        "/actors",
+        "/api",
+        "/account",
+        "/users",
+        "/audit",
+        "/configuration",
+    ] {
         let answer = browser.get(path).await;
         assert_eq!(answer.status(), 200, "{path}");
         let text = answer.text().await.expect("a page");
@@ -256,6 +287,10 @@ async fn bodies_are_bounded_and_paths_lead_nowhere_else() {
         "/batch/runs/..%2f..%2fetc%2fpasswd",
         "/batch/runs/%00",
         "/batch/runs/'%20or%201=1",
+        "/data/..%2fbronze.user_events",
+        "/data/silver...%2f..%2fconfig",
+        "/records/..%2f..%2fetc/0/0/1",
+        "/api/v1/tables/bronze..%2f..%2fx",
     ] {
         // As it stands: a client would take the dots out.
         let status = browser.raw(path).await;
@@ -327,6 +362,34 @@ async fn a_run_that_is_asked_for_succeeds_and_shows_its_log() {
     let (_, status): (_, Value) = browser.api(Method::GET, "/api/v1/status", None).await;
     assert_eq!(status["partitions"].as_array().map(Vec::len), Some(3));
     assert_eq!(status["notices"], json!([]));
+    // The tables that it made are shown, asked and downloaded.
+    let (_, tables) = browser.api(Method::GET, "/api/v1/tables", None).await;
+    assert!(tables.as_array().is_some_and(|all| all.iter().any(|t| t["table"] == "silver.user_events")), "{tables}");
+    let page = browser.get("/data/silver.user_events").await;
+    assert_eq!(page.status(), 200);
+    assert!(page.text().await.expect("a page").contains("event_id"));
+    let count = "select count(*) as n from silver.user_events";
+    for (on, sql) in
+        [("delta", count), ("clickhouse", "select sum(event_count) as n from gold.events_per_source_daily")]
+    {
+        let (status, answer) = browser.api(Method::POST, "/api/v1/sql", Some(json!({"sql": sql, "on": on}))).await;
+        assert_eq!((status, &answer["rows"][0][0]), (200, &json!("2000")), "{on}: {answer}");
+    }
+    let answer = browser.post("/sql", &[("sql", count), ("on", "delta"), ("as", "csv")]).await;
+    assert!(header(&answer, "content-disposition").starts_with("attachment"));
+    assert_eq!(answer.text().await.expect("rows"), "n\r\n2000\r\n");
+    let limited = json!({"sql": "select user_id from silver.user_events", "limit": 3});
+    let (_, answer) = browser.api(Method::POST, "/api/v1/sql", Some(limited)).await;
+    assert_eq!((answer["rows"].as_array().map(Vec::len), &answer["more"]), (Some(3), &json!(true)), "{answer}");
+    for path in ["/quality", "/dead-letters", "/data", "/sql"] {
+        assert_eq!(browser.get(path).await.status(), 200, "{path}");
+    }
+    let (_, quality) = browser.api(Method::GET, "/api/v1/quality", None).await;
+    assert!(quality.to_string().contains("event_ids_are_unique"), "{quality}");
+    // The engine refuses what the console's own screening let through.
+    let write = json!({"sql": "with 1 as a select a from numbers(1) settings readonly = 0, max_threads = 1", "on": "clickhouse"});
+    let (status, answer) = browser.api(Method::POST, "/api/v1/sql", Some(write)).await;
+    assert_eq!(status, 422, "{answer}");
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);
 }
@@ -354,7 +417,8 @@ async fn roles_bound_what_a_caller_may() {
         }
     }
     for path in CHANGES {
-        if ["/logout", "/theme", "/password"].contains(path) {
+        // One's own session, and queries that only read.
+        if ["/logout", "/theme", "/password", "/sql", "/sql/cancel", "/api/v1/sql"].contains(path) {
             continue;
         }
         assert_eq!(viewer.post(path, &[("pipeline", "user_events")]).await.status(), 403, "{path}");
@@ -402,4 +466,99 @@ async fn roles_bound_what_a_caller_may() {
     assert!(kept.contains("$argon2id$") && !kept.contains(password) && !kept.contains(&token), "{kept}");
     let (_, values) = admin.api(Method::GET, "/api/v1/configuration", None).await;
     assert!(values.to_string().contains("kafka.brokers"), "{values}");
+}
+
+#[tokio::test]
+async fn the_editor_reads_tables_and_nothing_else() {
+    let site = alone();
+    let _daemon = site.start();
+    let browser = Browser::signed_in(&site).await;
+    let ask =
+        async |on: &str, sql: &str| browser.api(Method::POST, "/api/v1/sql", Some(json!({"sql": sql, "on": on}))).await;
+    let (status, answer) = ask("delta", "select 1 + 1 as two").await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([["2"]])), "{answer}");
+    let secret = site.folder.join("secret.csv");
+    std::fs::write(&secret, "hush\n").expect("a file");
+    let path = secret.display().to_string();
+    let folder = site.folder.display().to_string();
+    for sql in [
+        format!("select * from '{path}'"),
+        format!("select * from \"{path}\""),
+        format!("select * from delta.`{folder}`"),
+        format!("select * from delta.`{path}`"),
+        format!("create external table t stored as csv location '{path}'"),
+        format!("copy (select 1) to '{folder}/written.csv'"),
+        "create table t as select 1".into(),
+        "insert into bronze.user_events select 1".into(),
+        "drop table bronze.user_events".into(),
+        "set datafusion.execution.batch_size = 1".into(),
+        "select 1; select 2".into(),
+        "explain copy (select 1) to '/tmp/x'".into(),
+    ] {
+        let (status, answer) = ask("delta", &sql).await;
+        assert_eq!(status, 422, "{sql}: {answer}");
+        assert!(!answer.to_string().contains("hush"), "{answer}");
+    }
+    assert!(!site.folder.join("written.csv").exists());
+    for sql in [
+        format!("select * from file('{path}')"),
+        format!("select * from `file`('{path}', CSV)"),
+        format!("select * from FiLe /* x */ ('{path}')"),
+        "select * from url('http://127.0.0.1:1/', CSV)".into(),
+        "select * from s3('http://127.0.0.1:1/x', CSV)".into(),
+        "select * from remote('127.0.0.1', system.one)".into(),
+        "insert into realtime.totals values (1)".into(),
+        "system shutdown".into(),
+        "set readonly = 0".into(),
+        "select 1 into outfile '/tmp/x'".into(),
+    ] {
+        let (status, answer) = ask("clickhouse", &sql).await;
+        assert_eq!(status, 422, "{sql}: {answer}");
+        let text = answer["error"].as_str().unwrap_or_default();
+        assert!(text.contains("reads") && !text.contains("does not answer"), "refused before it is sent: {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_description_of_the_api_is_what_there_is() {
+    let site = alone();
+    let _daemon = site.start();
+    let browser = Browser::signed_in(&site).await;
+    let (status, document) = browser.api(Method::GET, "/api/v1/openapi.json", None).await;
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    let described = document["paths"].as_object().expect("paths");
+    for (path, methods) in described {
+        for method in methods.as_object().expect("methods").keys() {
+            let real =
+                path.replace("{id}", "x").replace("{name}", "x").replace("{table}", "x").replace("{source}", "x");
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            let answer = browser.request(method.clone(), &real).send().await.expect("an answer");
+            assert_eq!(answer.status(), 401, "{method} {path} without a session");
+            // There is such a call: what is not there is told in other words.
+            let (_, answer) = browser.api(method.clone(), &real, Some(json!({}))).await;
+            assert!(!answer.to_string().contains("there is nothing at this address"), "{method} {path}: {answer}");
+        }
+    }
+    for path in READS.iter().chain(CHANGES).filter(|path| path.starts_with("/api/v1/") && !path.contains("nowhere")) {
+        let known = described.keys().any(|pattern| {
+            let parts: Vec<&str> = pattern.split('/').collect();
+            let own: Vec<&str> = path.split('/').collect();
+            let fits = |(p, o): (&&str, &&str)| p.starts_with('{') || p == o;
+            parts.iter().zip(&own).all(fits) && (parts.len() == own.len() || pattern.ends_with("{source}"))
+        });
+        assert!(known, "{path} is not described");
+    }
+    // What is pasted leads where it belongs.
+    for (pasted, to) in [
+        ("20260206T140500Z-3f9a1c", "/batch/runs/20260206T140500Z-3f9a1c"),
+        ("user-events/0/2/1041", "/records/user-events/0/2/1041"),
+        ("silver.user_events", "/data/silver.user_events"),
+        ("dead-letters", "/dead-letters"),
+    ] {
+        let answer = browser.get(&format!("/search?q={pasted}")).await;
+        assert_eq!(header(&answer, "location"), to);
+    }
+    let answer = browser.get("/search?q=%3Cscript%3Ealert(1)%3C/script%3E").await;
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.text().await.expect("a page").contains("<script>alert"));
 }

@@ -2,9 +2,13 @@
 
 mod admin;
 mod batch;
+mod data;
+mod document;
 mod status;
 
 use actix_web::web;
+
+pub use document::{CALLS, Call};
 
 /// All calls.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -12,6 +16,13 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/status", web::get().to(status::status))
         .route("/api/v1/hour", web::get().to(status::hour))
         .route("/api/v1/session", web::get().to(status::session))
+        .route("/api/v1/openapi.json", web::get().to(document::serve))
+        .route("/api/v1/tables", web::get().to(data::tables))
+        .route("/api/v1/tables/{table}", web::get().to(data::table))
+        .route("/api/v1/sql", web::post().to(data::sql))
+        .route("/api/v1/quality", web::get().to(data::quality))
+        .route("/api/v1/dead-letters", web::get().to(data::dead_letters))
+        .route("/api/v1/records/{source:.+}", web::get().to(data::record))
         .route("/api/v1/users", web::get().to(admin::users))
         .route("/api/v1/users", web::post().to(admin::put_user))
         .route("/api/v1/users/{name}", web::delete().to(admin::delete_user))

@@ -59,7 +59,7 @@ pub fn stages(status: &Status, topic: &str, pipeline: &str, point: &Point, now: 
         figure: count(point.bronze_waiting_records),
         unit: "waiting",
         note: waits(point.bronze_waiting_records),
-        page: "/stream".into(),
+        page: format!("/data/bronze.{pipeline}"),
     };
     let (state, word) = sink(status, "clickhouse").unwrap_or((State::Idle, "not begun".into()));
     let realtime = Stage {
@@ -90,10 +90,15 @@ pub fn stages(status: &Status, topic: &str, pipeline: &str, point: &Point, now: 
             page,
         }
     };
-    let silver =
-        layer("Silver", "Delta, typed, each event once", fresh.silver, "run_bronze_to_silver", "/batch".into());
-    let gold = layer("Gold", "Delta, models", fresh.gold, "run_silver_to_gold", "/batch".into());
-    let served = layer("Served", "ClickHouse, figures", fresh.clickhouse, "gold_to_clickhouse", "/batch".into());
+    let silver = layer(
+        "Silver",
+        "Delta, typed, each event once",
+        fresh.silver,
+        "run_bronze_to_silver",
+        format!("/data/silver.{pipeline}"),
+    );
+    let gold = layer("Gold", "Delta, models", fresh.gold, "run_silver_to_gold", "/data".into());
+    let served = layer("Served", "ClickHouse, figures", fresh.clickhouse, "gold_to_clickhouse", "/quality".into());
     [source, bronze, realtime, silver, gold, served]
 }
 

@@ -5,8 +5,14 @@ pub mod actors;
 pub mod audit;
 pub mod batch;
 pub mod configuration;
+pub mod data;
+pub mod docs;
+pub mod letters;
 pub mod overview;
+pub mod quality;
 pub mod run;
+mod search;
+pub mod sql;
 pub mod stream;
 pub mod users;
 
@@ -34,6 +40,16 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/batch/runs/{id}", web::get().to(run::page))
         .route("/batch/runs/{id}/cancel", web::post().to(run::cancel))
         .route("/batch/runs/{id}/retry", web::post().to(run::retry))
+        .route("/data", web::get().to(data::page))
+        .route("/data/{table}", web::get().to(data::one))
+        .route("/sql", web::get().to(sql::page))
+        .route("/sql", web::post().to(sql::run))
+        .route("/sql/cancel", web::post().to(sql::cancel))
+        .route("/quality", web::get().to(quality::page))
+        .route("/dead-letters", web::get().to(letters::page))
+        .route("/records/{source:.+}", web::get().to(letters::one))
+        .route("/search", web::get().to(search::page))
+        .route("/api", web::get().to(docs::page))
         .route("/users", web::get().to(users::page))
         .route("/users/put", web::post().to(users::put))
         .route("/users/remove", web::post().to(users::remove))

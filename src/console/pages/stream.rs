@@ -139,7 +139,7 @@ fn verdicts(look: &Look) -> Markup {
                         }
                     }
                 }
-                p.note { "Late and refused records are in Bronze like all others. " code { "boathouse dead-letters list" } " shows why." }
+                p.note { "Late and refused records are in Bronze like all others. " a href="/dead-letters" { "Dead letters" } " shows why." }
             }
         }
     }

@@ -1,0 +1,173 @@
+//! The Delta tables: what they hold, their columns, their newest versions, a sample of their rows.
+
+use actix_web::{HttpResponse, web};
+use maud::html;
+use serde::Serialize;
+
+use super::sql::rows;
+use crate::batch::upkeep::{Commit, TableSummary, history, summary};
+use crate::batch::{Lake, Layer};
+use crate::cli::lake::Lake as Catalog;
+use crate::console::problem::Problem;
+use crate::console::query::On;
+use crate::console::shared::Shared;
+use crate::console::view::{View, empty, figure};
+use crate::console::words::{self, count};
+
+/// Versions that a table's page shows.
+const VERSIONS: u64 = 20;
+/// Rows of the sample.
+const SAMPLE: usize = 20;
+/// Memory of a look at a table's columns.
+const MEMORY_BYTES: usize = 64 << 20;
+
+/// A table and what it holds.
+#[derive(Debug, Serialize)]
+pub struct Table {
+    pub table: String,
+    #[serde(flatten)]
+    pub summary: TableSummary,
+}
+
+/// A table with its columns and newest versions.
+#[derive(Debug, Serialize)]
+pub struct WholeTable {
+    #[serde(flatten)]
+    pub table: Table,
+    /// Name and type.
+    pub columns: Vec<(String, String)>,
+    pub commits: Vec<Commit>,
+}
+
+/// Layer and name of a table such as `silver.user_events`; no path leads out of the lakehouse.
+fn parts(table: &str) -> Option<(Layer, &str)> {
+    let (layer, name) = table.split_once('.')?;
+    let layer = [Layer::Bronze, Layer::Silver, Layer::Gold].into_iter().find(|l| l.as_str() == layer)?;
+    let fine = !name.is_empty() && name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    fine.then_some((layer, name))
+}
+
+/// All tables.
+pub async fn tables(shared: &Shared) -> anyhow::Result<Vec<Table>> {
+    let server = shared.server.clone();
+    shared
+        .desk
+        .run(async move {
+            let (catalog, lake) = (Catalog::open_by_name(&server.lakehouse.uri, MEMORY_BYTES)?, Lake::new(&server)?);
+            let mut found = Vec::new();
+            for table in catalog.tables() {
+                let Some((layer, name)) = parts(&table) else { continue };
+                if let Some(summary) = summary(&lake, layer, name).await? {
+                    found.push(Table { table, summary });
+                }
+            }
+            Ok(found)
+        })
+        .await
+}
+
+/// One table; none where there is none.
+pub async fn table(shared: &Shared, table: &str) -> anyhow::Result<Option<WholeTable>> {
+    let (server, table) = (shared.server.clone(), table.to_owned());
+    shared
+        .desk
+        .run(async move {
+            let (catalog, lake) = (Catalog::open_by_name(&server.lakehouse.uri, MEMORY_BYTES)?, Lake::new(&server)?);
+            let Some((layer, name)) = parts(&table) else { return Ok(None) };
+            if !catalog.tables().contains(&table) {
+                return Ok(None);
+            }
+            let Some(summary) = summary(&lake, layer, name).await? else { return Ok(None) };
+            let (columns, commits) = (catalog.columns(&table).await?, history(&lake, layer, name, VERSIONS).await?);
+            Ok(Some(WholeTable { table: Table { table, summary }, columns, commits }))
+        })
+        .await
+}
+
+pub async fn page(view: View, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let tables = tables(&shared).await?;
+    let body = html! {
+        h1 { "Data" }
+        p.lead { "The Delta tables of the lakehouse. Any Delta reader can open them, here by name in the " a href="/sql" { "SQL editor" } "." }
+        @if tables.is_empty() {
+            (empty("No table yet", html! { "Bronze appears with the first event, silver and gold with the first " a href="/batch" { "batch run" } "." }))
+        } @else {
+            div.scroll tabindex="0" role="region" aria-label="Tables" {
+                table {
+                    thead { tr { th scope="col" { "Table" } th.n scope="col" { "Rows" } th.n scope="col" { "Size" } th.n scope="col" { "Files" } th.n scope="col" { "Small files" } th.n scope="col" { "Version" } } }
+                    tbody { @for Table { table, summary } in &tables {
+                        tr {
+                            th scope="row" { a href={ "/data/" (table) } { (table) } }
+                            td.n { (count(summary.rows)) } td.n { (words::bytes(summary.bytes)) } td.n { (count(summary.files as i64)) }
+                            td.n { (count(summary.files_small as i64)) } td.n { (count(summary.version)) }
+                        }
+                    } }
+                }
+            }
+            p.note { "Many small files make reading slow; " code { "boathouse tables optimize TABLE" } " merges them." }
+        }
+    };
+    Ok(view.page("Data", None, body))
+}
+
+pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let missing = || Problem::missing("there is no such table; the data page lists all");
+    let found = table(&shared, &name).await?.ok_or_else(missing)?;
+    let Table { table, summary } = &found.table;
+    let sql = format!("select * from {table} limit {SAMPLE}");
+    let sample = shared.ask(&view.caller.name, On::Delta, &sql, SAMPLE).await;
+    let sent: String = url::form_urlencoded::byte_serialize(sql.as_bytes()).collect();
+    let body = html! {
+        p.crumbs { a href="/data" { "Data" } }
+        h1 { (table) }
+        dl.figures {
+            (figure("Rows", &count(summary.rows), "", None)) (figure("Size", &words::bytes(summary.bytes), "", None))
+            (figure("Files", &count(summary.files as i64), "", Some(&format!("{} small", summary.files_small))))
+            (figure("Version", &count(summary.version), "", None))
+        }
+        section aria-labelledby="columns-title" {
+            h2 #columns-title { "Columns" }
+            div.scroll tabindex="0" role="region" aria-label="Columns" {
+                table {
+                    thead { tr { th scope="col" { "Column" } th scope="col" { "Type" } } }
+                    tbody { @for (name, kind) in &found.columns { tr { th scope="row" { (name) } td { code { (kind) } } } } }
+                }
+            }
+        }
+        @match &sample {
+            Ok(answer) => {
+                (rows(answer))
+                p { a href={ "/sql?on=delta&sql=" (sent) } { "Go on in the SQL editor" } }
+            }
+            Err(error) => { p.said role="alert" { (format!("{error:#}")) } }
+        }
+        section aria-labelledby="versions-title" {
+            h2 #versions-title { "Newest versions" }
+            div.scroll tabindex="0" role="region" aria-label="Newest versions" {
+                table {
+                    thead { tr { th.n scope="col" { "Version" } th scope="col" { "When" } th scope="col" { "Operation" } th.n scope="col" { "Files added" } th.n scope="col" { "Files removed" } th.n scope="col" { "Rows added" } } }
+                    tbody { @for commit in &found.commits {
+                        tr {
+                            td.n { (count(commit.version)) } td { (commit.at.map_or_else(|| "–".into(), words::moment)) } td { (commit.operation) }
+                            td.n { (count(commit.files_added as i64)) } td.n { (count(commit.files_removed as i64)) } td.n { (count(commit.rows_added)) }
+                        }
+                    } }
+                }
+            }
+        }
+    };
+    Ok(view.page(table, None, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside_the_lakehouse() {
+        assert_eq!(parts("silver.user_events"), Some((Layer::Silver, "user_events")));
+        for bad in ["user_events", "silver.", "silver.../bronze/x", "iron.x", "silver.a/b", "silver.a b", "gold.a;b"] {
+            assert_eq!(parts(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The box that takes anything pasted, and goes there.
+
+use actix_web::{HttpResponse, web};
+use maud::html;
+use serde::Deserialize;
+
+use super::run_id;
+use crate::console::problem::Problem;
+use crate::console::shared::Shared;
+use crate::console::view::{View, empty, go};
+
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    q: String,
+}
+
+/// What a text is.
+#[derive(Debug, PartialEq)]
+enum Kind {
+    Run,
+    /// A record, as `topic/generation/partition/offset`.
+    Record(String),
+    Table,
+    Date,
+    EventId,
+    Unknown,
+}
+
+fn kind(text: &str) -> Kind {
+    let parts: Vec<&str> = text.split('/').collect();
+    let number = |part: &&str| part.parse::<i64>().is_ok_and(|n| n >= 0);
+    let (layer, name) = text.split_once('.').unwrap_or_default();
+    if text.len() == 23 && text.as_bytes().get(15) == Some(&b'Z') && run_id(text).is_some() {
+        Kind::Run
+    } else if parts.len() == 4 && !parts[0].is_empty() && parts[1..].iter().all(number) {
+        Kind::Record(text.to_owned())
+    } else if parts.len() == 3 && !parts[0].is_empty() && parts[1..].iter().all(number) {
+        // Without its generation it is of the first.
+        Kind::Record(format!("{}/0/{}/{}", parts[0], parts[1], parts[2]))
+    } else if ["bronze", "silver", "gold"].contains(&layer) && !name.is_empty() {
+        Kind::Table
+    } else if chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok() {
+        Kind::Date
+    } else if uuid::Uuid::try_parse(text).is_ok() {
+        Kind::EventId
+    } else {
+        Kind::Unknown
+    }
+}
+
+fn sql(text: String) -> HttpResponse {
+    let sent: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    go(&format!("/sql?on=delta&sql={sent}"))
+}
+
+pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let text = asked.q.trim();
+    let pipeline = shared.pipelines.first();
+    let pages = [
+        "stream",
+        "batch",
+        "data",
+        "sql",
+        "quality",
+        "dead-letters",
+        "actors",
+        "api",
+        "configuration",
+        "users",
+        "audit",
+    ];
+    Ok(match (kind(text), pipeline) {
+        (Kind::Run, _) => go(&format!("/batch/runs/{text}")),
+        (Kind::Record(source), _) => {
+            let path: String = source
+                .split('/')
+                .map(|part| url::form_urlencoded::byte_serialize(part.as_bytes()).collect::<String>())
+                .collect::<Vec<_>>()
+                .join("/");
+            go(&format!("/records/{path}"))
+        }
+        (Kind::Table, _) => {
+            let name: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+            go(&format!("/data/{name}"))
+        }
+        (Kind::Date, Some(p)) => sql(format!(
+            "select event_type, count(*) as events from silver.{} where cast(event_time as date) = date '{text}' group by 1 order by 2 desc",
+            p.name
+        )),
+        // It is a UUID: no quote in it.
+        (Kind::EventId, Some(p)) => sql(format!("select * from bronze.{} where event_id = '{text}'", p.name)),
+        _ if pages.contains(&text.to_lowercase().as_str()) => go(&format!("/{}", text.to_lowercase())),
+        _ => {
+            let body = html! {
+                h1 { "Go to" }
+                (empty("This is nothing that the box knows", html! {
+                    "Paste an event id (a UUID), a record (" code { "topic/generation/partition/offset" } "), a run ("
+                    code { "20260206T140500Z-3f9a1c" } "), a table (" code { "silver.user_events" } ") or a date (" code { "2026-02-06" } ")."
+                }))
+            };
+            view.page("Go to", None, body)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_is_told_apart() {
+        assert_eq!(kind("20260206T140500Z-3f9a1c"), Kind::Run);
+        assert_eq!(kind("user-events/0/2/1041"), Kind::Record("user-events/0/2/1041".into()));
+        assert_eq!(kind("user-events/2/1041"), Kind::Record("user-events/0/2/1041".into()));
+        assert_eq!(kind("silver.user_events"), Kind::Table);
+        assert_eq!(kind("2026-02-06"), Kind::Date);
+        assert_eq!(kind("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"), Kind::EventId);
+        for other in ["", "hello", "a/b", "2026-02-31", "' or 1=1 --", "x/1/2/-3"] {
+            assert_eq!(kind(other), Kind::Unknown, "{other}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The SQL editor: one statement on the Delta tables or on ClickHouse, its rows, and the same as CSV.
+
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::{HttpResponse, web};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::console::problem::Problem;
+use crate::console::query::{Answer, LIMIT, On, PAGE_ROWS, ROWS_MAX, csv};
+use crate::console::shared::Shared;
+use crate::console::view::{View, go};
+use crate::console::words;
+
+/// Statements to begin with.
+const EXAMPLES: [(On, &str, &str); 5] = [
+    (On::Delta, "All tables", "select table_schema, table_name from information_schema.tables order by 1, 2"),
+    (
+        On::Delta,
+        "Verdicts in Bronze",
+        "select time_status, count(*) as records from bronze.user_events group by 1 order by 2 desc",
+    ),
+    (
+        On::Delta,
+        "Newest events",
+        "select event_time, event_type, user_id, page, source from silver.user_events order by event_time desc limit 20",
+    ),
+    (
+        On::Clickhouse,
+        "Events per minute",
+        "select * from realtime.events_per_minute order by window_start desc, event_type limit 40",
+    ),
+    (On::Clickhouse, "Conversion by day", "select * from gold.conversion_rate_daily order by event_date desc limit 30"),
+];
+
+#[derive(Deserialize, Default)]
+pub struct Asked {
+    #[serde(default)]
+    sql: String,
+    #[serde(default)]
+    on: On,
+}
+
+pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> HttpResponse {
+    show(&view, &shared, &asked, None)
+}
+
+fn show(view: &View, shared: &Shared, asked: &Asked, answer: Option<Result<&Answer, &str>>) -> HttpResponse {
+    let running = shared.queries.running(&view.caller.name);
+    let body = html! {
+        h1 { "SQL" }
+        p.lead { "Reads the Delta tables (DataFusion) or ClickHouse. Nothing can be changed here; a query may take "
+            (words::span(LIMIT)) " and gives at most " (words::count(ROWS_MAX as i64)) " rows." }
+        (view.form("/sql", html! {
+            div.editor {
+                label for="sql" { "Statement" }
+                textarea #sql name="sql" rows="7" spellcheck="false" autocapitalize="none" autocomplete="off" required data-run { (asked.sql) }
+                div.actions {
+                    fieldset.choice {
+                        legend.sr { "Where to run it" }
+                        @for (on, name) in [(On::Delta, "Delta"), (On::Clickhouse, "ClickHouse")] {
+                            label { input type="radio" name="on" value=(on.as_str()) checked[asked.on == on]; " " (name) }
+                        }
+                    }
+                    button.primary type="submit" name="as" value="page" { "Run" }
+                    button type="submit" name="as" value="csv" { "Download CSV" }
+                    span.note { "Ctrl+Enter runs" }
+                }
+            }
+        }))
+        @if !running.is_empty() {
+            section aria-labelledby="running-title" {
+                h2 #running-title { "Your queries under way" }
+                ul.sinks { @for query in &running {
+                    li {
+                        code { (query.sql.chars().take(120).collect::<String>()) }
+                        span.note { "for " (words::span(Duration::from_secs(query.since.elapsed().as_secs()))) }
+                        (view.form("/sql/cancel", html! { input type="hidden" name="id" value=(query.id); button.danger type="submit" { "Cancel" } }))
+                    }
+                } }
+            }
+        }
+        @match answer {
+            Some(Ok(answer)) => { (rows(answer)) }
+            Some(Err(error)) => { p.said role="alert" { (error) } }
+            None => {
+                section aria-labelledby="examples-title" {
+                    h2 #examples-title { "To begin with" }
+                    ul.examples { @for (on, name, sql) in EXAMPLES {
+                        @let sent: String = url::form_urlencoded::byte_serialize(sql.as_bytes()).collect();
+                        li { a href={ "/sql?on=" (on.as_str()) "&sql=" (sent) } { (name) } " " span.note { (on.as_str()) } }
+                    } }
+                }
+            }
+        }
+    };
+    view.page("SQL", None, body)
+}
+
+/// The rows of an answer, as a table.
+pub fn rows(answer: &Answer) -> Markup {
+    let numbers: Vec<bool> = (0..answer.columns.len())
+        .map(|i| {
+            let mut values = answer.rows.iter().filter_map(|row| row.get(i)?.as_deref()).peekable();
+            values.peek().is_some() && values.all(|value| value.parse::<f64>().is_ok())
+        })
+        .collect();
+    let class = |i: usize| numbers.get(i).copied().unwrap_or(false).then_some("n");
+    html! {
+        section aria-labelledby="rows-title" {
+            div.heading {
+                h2 #rows-title { (words::plural(answer.rows.len() as i64, "row", "rows")) }
+                p.note role="status" { (words::seconds(answer.seconds)) @if answer.more { "; there are more: add a limit or download them as CSV" } }
+            }
+            @if !answer.columns.is_empty() {
+                div.scroll.tall tabindex="0" role="region" aria-label="Rows" {
+                    table {
+                        thead { tr { @for (i, name) in answer.columns.iter().enumerate() { th scope="col" class=[class(i)] { (name) } } } }
+                        tbody { @for row in &answer.rows {
+                            tr { @for (i, value) in row.iter().enumerate() {
+                                td class=[class(i)] { @match value { Some(value) => { (short(value)) } None => { span.note { "null" } } } }
+                            } }
+                        } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn short(value: &str) -> String {
+    let mut cut: String = value.chars().take(300).collect();
+    if cut.len() < value.len() {
+        cut.push('…');
+    }
+    cut
+}
+
+#[derive(Deserialize)]
+pub struct Sent {
+    sql: String,
+    #[serde(default)]
+    on: On,
+    #[serde(default, rename = "as")]
+    shown: String,
+}
+
+pub async fn run(view: View, sent: web::Form<Sent>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let Sent { sql, on, shown } = sent.into_inner();
+    let download = shown == "csv";
+    let limit = if download { ROWS_MAX } else { PAGE_ROWS };
+    let answer = shared.ask(&view.caller.name, on, &sql, limit).await;
+    let asked = Asked { sql, on };
+    match answer {
+        Ok(answer) if download => Ok(HttpResponse::Ok()
+            .content_type("text/csv; charset=utf-8")
+            .insert_header((header::CONTENT_DISPOSITION, "attachment; filename=\"rows.csv\""))
+            .body(csv(&answer))),
+        Ok(answer) => Ok(show(&view, &shared, &asked, Some(Ok(&answer)))),
+        Err(error) => {
+            let mut response = show(&view, &shared, &asked, Some(Err(&format!("{error:#}"))));
+            *response.status_mut() = actix_web::http::StatusCode::UNPROCESSABLE_ENTITY;
+            Ok(response)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub struct Which {
+    id: String,
+}
+
+pub async fn cancel(view: View, which: web::Form<Which>, shared: web::Data<Shared>) -> HttpResponse {
+    shared.queries.cancel(&view.caller.name, &which.id);
+    go("/sql")
+}
