@@ -68,14 +68,15 @@ async fn serve(
     let board = Board::new();
     board.memory_budget(server.memory_total());
     let recorder = Recorder::global().context("cannot install the metrics recorder")?;
-    let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
-    disks::watch(&server, &board, &io);
+    // First: whoever waits for the metrics finds the first password written.
     let console = if server.console.listen.is_empty() {
         None
     } else {
         let (board, limits, pipelines) = (board.clone(), Limits::default(), pipelines.clone());
         Some(Console::start(Given { board, limits, server: server.clone(), pipelines, settings })?)
     };
+    let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
+    disks::watch(&server, &board, &io);
     let clickhouse = {
         let _runtime = io.enter();
         serving::Client::new(&server.clickhouse)?

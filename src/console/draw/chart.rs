@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-const WIDTH: f64 = 480.0;
-const HEIGHT: f64 = 150.0;
-const LEFT: f64 = 58.0;
+const WIDTH: f64 = 340.0;
+const HEIGHT: f64 = 140.0;
+const LEFT: f64 = 56.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 22.0;

@@ -92,7 +92,7 @@ pub fn stages(status: &Status, topic: &str, pipeline: &str, point: &Point, now: 
     };
     let silver = layer(
         "Silver",
-        "Delta, typed, each event once",
+        "Delta, each event once",
         fresh.silver,
         "run_bronze_to_silver",
         format!("/data/silver.{pipeline}"),
@@ -164,7 +164,7 @@ fn drawing(title: &str, stages: &[Stage; 6], places: &[(i32, i32); 6], size: (i3
                 path class={ "arrow " (stages[to].state.class()) } d=(arrow(places[from], places[to])) {}
             }
             @for (stage, (x, y)) in stages.iter().zip(places) {
-                a href=(stage.page) aria-label={ (stage.name) ": " (stage.word) ", " (stage.figure) " " (stage.unit) ", " (stage.note) } {
+                a href=(stage.page) {
                     g class={ "stage " (stage.state.class()) } transform={ "translate(" (x) " " (y) ")" } {
                         rect.box width=(W) height=(H) rx="10" {}
                         rect.edge width="5" height=(H - 24) x="0" y="12" rx="2" {}

@@ -119,7 +119,7 @@ fn schedules(shared: &Shared) -> Markup {
     html! {
         section aria-labelledby="schedules-title" {
             h2 #schedules-title { "Schedules" }
-            div.scroll tabindex="0" role="region" aria-label="Schedules" {
+            div.scroll tabindex="0" role="region" aria-label="Schedule of each pipeline" {
                 table {
                     thead { tr {
                         th scope="col" { "Pipeline" } th scope="col" { "State" } th scope="col" { "Next run" } th scope="col" { "Last run" }

@@ -127,7 +127,7 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
         }
         section aria-labelledby="columns-title" {
             h2 #columns-title { "Columns" }
-            div.scroll tabindex="0" role="region" aria-label="Columns" {
+            div.scroll tabindex="0" role="region" aria-label="Columns and their types" {
                 table {
                     thead { tr { th scope="col" { "Column" } th scope="col" { "Type" } } }
                     tbody { @for (name, kind) in &found.columns { tr { th scope="row" { (name) } td { code { (kind) } } } } }
@@ -143,7 +143,7 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
         }
         section aria-labelledby="versions-title" {
             h2 #versions-title { "Newest versions" }
-            div.scroll tabindex="0" role="region" aria-label="Newest versions" {
+            div.scroll tabindex="0" role="region" aria-label="Versions of the table" {
                 table {
                     thead { tr { th.n scope="col" { "Version" } th scope="col" { "When" } th scope="col" { "Operation" } th.n scope="col" { "Files added" } th.n scope="col" { "Files removed" } th.n scope="col" { "Rows added" } } }
                     tbody { @for commit in &found.commits {

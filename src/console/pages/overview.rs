@@ -105,7 +105,7 @@ fn charts(shared: &Shared, look: &Look) -> Markup {
                     (chart("Watermark behind", words::seconds, |p| p.watermark_delay_seconds))
                     (chart("Waiting for Bronze", |v| words::count(v as i64), |p| Some(p.bronze_waiting_records as f64)))
                     (chart("Refused", |v| format!("{}/s", words::rate(v)), |p| Some(p.refused_per_second)))
-                    (chart("Memory", |v| words::bytes(v as u64), |p| p.resident_bytes.map(|b| b as f64)))
+                    (chart("Memory", |v| format!("{v:.0} MiB"), |p| p.resident_bytes.map(|b| b as f64 / f64::from(1 << 20))))
                 }
             }
         }
