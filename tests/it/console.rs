@@ -253,9 +253,12 @@ async fn guessing_becomes_slow_and_says_so() {
         assert!(begin.elapsed() < PATIENCE, "the waits do not grow: {longest} s");
         let answer = attempt("guess").await;
         if answer.status() == 429 {
-            longest = longest.max(header(&answer, "retry-after").parse().expect("seconds"));
-            // Not even the right password is looked at.
-            assert_eq!(attempt(&right).await.status(), 429);
+            let wait: u64 = header(&answer, "retry-after").parse().expect("seconds");
+            longest = longest.max(wait);
+            // Not even the right password is looked at: asked where a slow machine does not outlast the wait.
+            if wait >= 8 {
+                assert_eq!(attempt(&right).await.status(), 429);
+            }
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
