@@ -77,7 +77,6 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one is made for the whole life of the program")]
 enum Command {
     Run(run::Args),
     Validate(validate::Args),
