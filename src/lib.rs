@@ -39,4 +39,5 @@ pub mod serving;
 mod simulation;
 pub mod stop_signal;
 pub mod telemetry;
+pub mod trace;
 pub mod window;

@@ -19,10 +19,11 @@ use futures::TryStreamExt;
 use serde::Serialize;
 
 pub(crate) use compute::Inputs;
-pub(crate) use compute::{date_of, days_since_epoch};
+pub(crate) use compute::{conform, date_of, days_since_epoch};
 pub use plan::Work;
 pub(crate) use plan::{Standing, Touched, plan, reached};
-use table::{GoldTable, Landed, Replace};
+pub(crate) use table::{GoldTable, silver_txn};
+use table::{Landed, Replace};
 
 use super::changes::{ChangedFile, LogRange, decoded};
 use super::graph::{Graph, Node, silver_columns, table_type};
@@ -96,7 +97,7 @@ impl PinnedSilver {
 }
 
 /// The dates of a table's files.
-async fn dates_of(table: &DeltaTable, column: &str) -> Result<BTreeSet<NaiveDate>, BatchError> {
+pub(crate) async fn dates_of(table: &DeltaTable, column: &str) -> Result<BTreeSet<NaiveDate>, BatchError> {
     let unreadable = |e| BatchError::unavailable(format!("the files of {} cannot be listed", table.table_url()), e);
     let log_store = table.log_store();
     let snapshot = table.snapshot().map_err(unreadable)?.snapshot();

@@ -12,6 +12,7 @@ mod graph;
 pub mod history;
 pub mod hour;
 mod lake;
+pub mod locate;
 mod model;
 mod output;
 pub mod plan;
@@ -25,6 +26,7 @@ pub mod target;
 mod task;
 pub mod tasks;
 pub mod upkeep;
+pub mod verify;
 
 pub use error::BatchError;
 pub use gold::{GoldOutcome, ModelOutcome, ModelPlan, Work, plan_gold, run_gold};

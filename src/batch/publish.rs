@@ -155,7 +155,7 @@ async fn pin(lake: &Lake, models: &[(&Node, ServedModel)], silver: &PinnedSilver
 }
 
 /// Changes when any served model does.
-fn marks(models: &[(&Node, ServedModel)]) -> String {
+pub(super) fn marks(models: &[(&Node, ServedModel)]) -> String {
     models.iter().map(|(n, m)| format!("{}={}", m.view, n.fingerprint)).collect::<Vec<_>>().join(",")
 }
 

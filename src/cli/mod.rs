@@ -24,6 +24,7 @@ mod tables;
 mod tap;
 mod top;
 pub mod topic;
+mod trace;
 mod validate;
 
 use std::cell::OnceCell;
@@ -44,7 +45,8 @@ Examples:
   boathouse status                              is it healthy, how far behind is it
   boathouse top                                 the same, live; boathouse tap shows the events themselves
   boathouse doctor                              servers, rights, disks, clocks and settings, and what to do
-  boathouse reconcile                           is it right: Kafka, Bronze and realtime compared
+  boathouse reconcile                           is it right: every layer compared with the one before
+  boathouse trace EVENT_ID                      where did this event go
   boathouse sql \"select time_status, count(*) from bronze.user_events group by 1\"
   boathouse sql --on clickhouse                 an interactive shell on ClickHouse
   boathouse batch run --wait                    bronze to silver to gold to ClickHouse, now
@@ -82,6 +84,7 @@ enum Command {
     Validate(validate::Args),
     Sql(sql::Args),
     Reconcile(reconcile::Args),
+    Trace(trace::Args),
     Status(status::Args),
     Top(top::Args),
     Doctor(doctor::Args),
@@ -185,6 +188,7 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Sql(args) => args.run(context),
         Command::Demo(command) => command.run(context),
         Command::Reconcile(args) => args.run(context),
+        Command::Trace(args) => args.run(context),
         Command::Batch(args) => args.run(context),
         Command::Tables(args) => args.run(context),
         Command::Bench(args) => args.run(context),

@@ -111,6 +111,15 @@ impl Client {
         .await
     }
 
+    /// One step of an answer that comes in pieces.
+    pub(super) async fn slowly<T>(
+        &self,
+        what: &str,
+        step: impl Future<Output = Result<T, clickhouse::error::Error>>,
+    ) -> Result<T, Error> {
+        self.limited(what, SLOW_LIMIT, step).await
+    }
+
     async fn limited<T>(
         &self,
         what: &str,

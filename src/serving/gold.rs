@@ -6,6 +6,7 @@
 //! This room knows nothing of Delta: rows come as Arrow batches.
 
 mod publish;
+mod read;
 mod rows;
 mod tables;
 
@@ -16,6 +17,8 @@ use sha2::{Digest, Sha256};
 pub use publish::{GoldStanding, LayerFreshness, Publication, SilverMark};
 pub use rows::{GoldRowError, gold_row_binary};
 pub use tables::GoldReady;
+
+use publish::of_days;
 
 /// A model as ClickHouse serves it: the view `gold.<view>`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod flush;
 mod freshness;
 mod gold;
 mod load;
+mod look;
 mod recover;
 mod retention;
 mod schema;
@@ -27,6 +28,7 @@ pub use gold::{
     SilverMark, gold_row_binary,
 };
 pub use load::load;
+pub use look::PublishedDate;
 pub use recover::{BronzeRows, RECOUNT_BYTES_MAX, RecoverError, Recovered, Recovery, States, count};
 pub use serve::{PartitionTotals, serve};
 pub use settle::Reach;

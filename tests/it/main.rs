@@ -40,4 +40,5 @@ mod tidy;
 mod topic;
 mod topic_id;
 mod upkeep;
+mod verify;
 mod watchdog;

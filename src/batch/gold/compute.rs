@@ -17,11 +17,12 @@ use super::super::graph::{CATALOG, GOLD, Node, SILVER};
 use super::super::{BatchError, Lake};
 
 /// The tables that models read, each at the version that this run has pinned.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Inputs {
     tables: HashMap<(&'static str, String), Input>,
 }
 
+#[derive(Clone)]
 struct Input {
     provider: Arc<dyn TableProvider>,
     /// The column of the date, for tables by date.
@@ -71,25 +72,33 @@ impl Inputs {
     /// The rows of one date of a model. Its SQL sees only what they may depend on: that date and `lookback_days` before
     /// it. Computing a date alone or all dates one after the other thus gives the same rows, whatever the SQL.
     pub async fn date(&self, lake: &Lake, node: &Node, date: NaiveDate) -> Result<Rows, BatchError> {
+        Rows::of(self.frame_of_date(lake, node, date).await?, node).await
+    }
+
+    /// [`Self::date`] as a plan, for those who want the rows in an order.
+    pub async fn frame_of_date(&self, lake: &Lake, node: &Node, date: NaiveDate) -> Result<DataFrame, BatchError> {
         let header = &node.model.header;
         let planned = async {
             let rows = |column: &str| within(column, date, header.lookback_days);
             let session = self.session(lake, Some(&rows))?;
             let frame = query(&session, node).await?;
             match &header.partition {
-                Some(partition) => frame.filter(within(partition, date, 0))?.execute_stream().await,
-                None => frame.execute_stream().await,
+                Some(partition) => frame.filter(within(partition, date, 0)),
+                None => Ok(frame),
             }
         };
-        let stream = planned.await.map_err(|e| failed(node, &e))?;
-        Ok(Rows { stream, schema: node.schema.clone() })
+        planned.await.map_err(|e| failed(node, &e))
     }
 
     /// All rows of a snapshot.
     pub async fn snapshot(&self, lake: &Lake, node: &Node) -> Result<Rows, BatchError> {
-        let planned = async { query(&self.session(lake, None)?, node).await?.execute_stream().await };
-        let stream = planned.await.map_err(|e| failed(node, &e))?;
-        Ok(Rows { stream, schema: node.schema.clone() })
+        Rows::of(self.frame_of_snapshot(lake, node).await?, node).await
+    }
+
+    /// [`Self::snapshot`] as a plan.
+    pub async fn frame_of_snapshot(&self, lake: &Lake, node: &Node) -> Result<DataFrame, BatchError> {
+        let planned = async { query(&self.session(lake, None)?, node).await };
+        planned.await.map_err(|e| failed(node, &e))
     }
 }
 
@@ -139,6 +148,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    async fn of(frame: DataFrame, node: &Node) -> Result<Self, BatchError> {
+        let stream = frame.execute_stream().await.map_err(|e| failed(node, &e))?;
+        Ok(Self { stream, schema: node.schema.clone() })
+    }
+
     /// The next batch, never empty; none at the end.
     pub async fn next(&mut self, node: &Node) -> Result<Option<RecordBatch>, BatchError> {
         use futures::StreamExt;

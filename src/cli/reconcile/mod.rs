@@ -1,7 +1,9 @@
-//! `boathouse reconcile`: is it right? Kafka = Bronze, record by record; realtime = Bronze, counted again.
+//! `boathouse reconcile`: is it right? Kafka = Bronze, record by record; realtime = Bronze, counted again; silver = Bronze
+//! without what is refused and duplicates; gold = its models over silver; ClickHouse gold = Delta gold.
 
 mod compare;
-
+mod lake;
+mod layers;
 mod partition;
 mod recount;
 mod report;
@@ -13,11 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use chrono::NaiveDate;
 use clap::ValueEnum;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
+use self::lake::Layers;
 use self::partition::{Done, Judged, Work};
 use self::recount::Cell;
 use self::report::{RealtimeCheck, Report, Verdict};
@@ -26,12 +30,13 @@ use super::clickhouse::Http;
 use super::kafka;
 use super::output::{self, Progress};
 use super::{Context, Outcome};
+use crate::batch::verify::Scope;
 use crate::bronze::{settings, settings_hash, table_key};
 use crate::config::{Config, Pipeline};
 use crate::kafka::Source;
 use crate::window::AggregatePlan;
 
-/// Compare Kafka with Bronze and realtime with Bronze; exit code 1 on any difference.
+/// Compare every layer with the one that it is made from; exit code 1 on any difference.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Kafka = Bronze: every record of the topic, from its first offset to Bronze's position, is read with a plain consumer
@@ -39,14 +44,28 @@ and compared with its row: key, time, headers, value or fields, verdict. Realtim
 counted again and compared with what the views serve: everything when nothing is running, under load the windows that
 are closed at both positions, always within retention.realtime.
 
+Silver = Bronze - refused - duplicates, gold = its models run over silver, ClickHouse gold = Delta gold: row by row, each
+as of the version that it says it was made from. What came later is not yet run, which is no difference. Rows are sorted
+within batch.memory; what does not fit is spilled to disk.
+
 Examples:
-  boathouse reconcile                  everything
-  boathouse reconcile --only bronze    Kafka against Bronze alone
-  boathouse reconcile --json           for programs")]
+  boathouse reconcile                                     everything
+  boathouse reconcile --only bronze                       Kafka against Bronze alone
+  boathouse reconcile --only silver,gold,clickhouse-gold  what the batch makes
+  boathouse reconcile --only silver --from 2026-02-01 --to 2026-02-06
+  boathouse reconcile --json                              for programs")]
 pub(crate) struct Args {
-    /// One check alone.
-    #[arg(long, value_enum, value_name = "CHECK")]
-    only: Option<Check>,
+    /// These checks alone, separated by commas.
+    #[arg(long, visible_alias = "layer", value_enum, value_name = "CHECK", value_delimiter = ',')]
+    only: Vec<Check>,
+
+    /// The first event date (UTC) of silver and gold that is looked at, as 2026-02-01.
+    #[arg(long, value_name = "DATE")]
+    from: Option<NaiveDate>,
+
+    /// The last event date (UTC) of silver and gold that is looked at.
+    #[arg(long, value_name = "DATE")]
+    to: Option<NaiveDate>,
 
     /// One pipeline alone.
     #[arg(long, value_name = "NAME")]
@@ -60,6 +79,12 @@ enum Check {
     Bronze,
     /// Realtime = Bronze recounted.
     Realtime,
+    /// Silver = Bronze - refused - duplicates.
+    Silver,
+    /// Gold = its models run over silver.
+    Gold,
+    /// ClickHouse gold = Delta gold.
+    ClickhouseGold,
 }
 
 impl Args {
@@ -71,11 +96,25 @@ impl Args {
             let names: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
             bail!("there is no pipeline `{name}`; the pipelines are {}", names.join(", "));
         }
+        let scope = Scope { from: self.from, to: self.to };
+        let stream = [Check::Bronze, Check::Realtime].iter().any(|c| self.wants(*c));
+        if !scope.is_everything() && stream {
+            bail!("--from and --to are for silver and gold: add --only silver,gold,clickhouse-gold");
+        }
         let started = Instant::now();
-        let mut report =
-            Report { verdict: Verdict::Same, bronze: Vec::new(), realtime: Vec::new(), elapsed_seconds: 0.0 };
+        let mut report = Report {
+            verdict: Verdict::Same,
+            layers: Vec::new(),
+            bronze: Vec::new(),
+            realtime: Vec::new(),
+            batch: Layers::default(),
+            elapsed_seconds: 0.0,
+        };
         for pipeline in config.pipelines.iter().filter(|p| self.pipeline.as_ref().is_none_or(|n| *n == p.name)) {
-            self.check(context, &config, pipeline, &mut report)?;
+            if stream {
+                self.check(context, &config, pipeline, &mut report)?;
+            }
+            lake::check(context, &config, pipeline, &scope, |c| self.wants(c), &mut report.batch)?;
         }
         report.conclude();
         report.elapsed_seconds = started.elapsed().as_secs_f64();
@@ -87,14 +126,14 @@ impl Args {
             std::io::Write::flush(&mut out)?;
         }
         match report.verdict {
-            Verdict::Same => Ok(Outcome::Right),
+            Verdict::Same | Verdict::NotYetRun => Ok(Outcome::Right),
             Verdict::Different => Ok(Outcome::Wrong),
             Verdict::NotChecked => bail!("not everything could be checked, see above"),
         }
     }
 
     fn wants(&self, check: Check) -> bool {
-        self.only.is_none_or(|only| only == check)
+        self.only.is_empty() || self.only.contains(&check)
     }
 
     fn check(

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::lake::Layers;
+use super::layers::{self, LayerVerdict};
 use crate::cli::output::{Grid, count};
 
 /// Differences that are shown of each check.
@@ -15,15 +17,18 @@ const SAMPLES: usize = 5;
 pub(super) enum Verdict {
     Same,
     Different,
+    /// There is nothing to compare until the batch has run.
+    NotYetRun,
     /// There was nothing to compare with, or it could not be read.
     NotChecked,
 }
 
 impl Verdict {
-    fn shown(self) -> &'static str {
+    pub fn shown(self) -> &'static str {
         match self {
             Verdict::Same => "same",
             Verdict::Different => "DIFFERENT",
+            Verdict::NotYetRun => "not yet run",
             Verdict::NotChecked => "not checked",
         }
     }
@@ -166,23 +171,20 @@ impl RealtimeCheck {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
     pub verdict: Verdict,
+    /// One line a layer.
+    pub layers: Vec<LayerVerdict>,
     pub bronze: Vec<BronzeCheck>,
     pub realtime: Vec<RealtimeCheck>,
+    #[serde(flatten)]
+    pub batch: Layers,
     pub elapsed_seconds: f64,
 }
 
 impl Report {
     /// The worst verdict; nothing at all is no proof of anything.
     pub fn conclude(&mut self) {
-        let verdicts: Vec<Verdict> =
-            self.bronze.iter().map(|c| c.verdict).chain(self.realtime.iter().map(|c| c.verdict)).collect();
-        self.verdict = if verdicts.contains(&Verdict::Different) {
-            Verdict::Different
-        } else if verdicts.is_empty() || verdicts.contains(&Verdict::NotChecked) {
-            Verdict::NotChecked
-        } else {
-            Verdict::Same
-        };
+        self.layers = layers::verdicts(self);
+        self.verdict = layers::worst(self.layers.iter().map(|l| l.verdict)).unwrap_or(Verdict::NotChecked);
     }
 
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -226,12 +228,7 @@ impl Report {
             }
             writeln!(out)?;
         }
-        let conclusion = match self.verdict {
-            Verdict::Same => "Everything compared is the same.",
-            Verdict::Different => "There are DIFFERENCES.",
-            Verdict::NotChecked => "Not everything could be checked.",
-        };
-        writeln!(out, "{conclusion} ({:.1} s)", self.elapsed_seconds)
+        layers::write(self, out)
     }
 
     fn bronze_grid(&self) -> Grid {

@@ -259,7 +259,7 @@ impl Client {
 }
 
 /// `FROM` a view `WHERE` its date is one of those that are bound.
-fn of_days(model: &ServedModel) -> String {
+pub(super) fn of_days(model: &ServedModel) -> String {
     format!("FROM {} WHERE toUInt16(`{}`) IN ?", table(&model.view), model.date)
 }
 

@@ -1,0 +1,78 @@
+//! The refused rows of silver = those of Bronze that a rule refuses, with their reasons.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::DataFusionError;
+use deltalake::DeltaTable;
+
+use super::super::gold;
+use super::super::lake::refused_table;
+use super::super::silver::{Definitions, Quarantine, REASONS};
+use super::super::{BatchError, Lake};
+use super::rows::{Layout, Tally, compare};
+use super::silver::{PLACE, pair};
+use super::{TableCheck, Watch, sql};
+use crate::bronze::PARTITION_COLUMN;
+use crate::config::Pipeline;
+
+/// Compares the refused rows and their reasons with Bronze as of the version that their table has read. They have no
+/// event date: all of them are looked at.
+pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch) -> Result<TableCheck, BatchError> {
+    let table = refused_table(&pipeline.name);
+    let mut check = TableCheck::new(&pipeline.name, format!("silver.{table}"));
+    let definitions = Definitions::new(pipeline, &Quarantine::of(pipeline)?);
+    let pair = match pair(lake, pipeline, &definitions.refused, &table).await? {
+        Ok(pair) => pair,
+        Err((verdict, why)) => return Ok(check.ended(verdict, why)),
+    };
+    let version = pair.target.found.as_ref().map(|f| f.version);
+    (check.version, check.source_version) = (version, Some(pair.read_to));
+    let unreadable = |e| BatchError::unavailable(format!("silver/{table} cannot be read"), e);
+    let mut refused = DeltaTable::new(pair.target.store.clone());
+    refused.load_version(version.unwrap_or_default()).await.map_err(unreadable)?;
+
+    let field = |name: &str, kind| Field::new(name, kind, true);
+    let schema = Arc::new(Schema::new(vec![
+        field("topic", DataType::Utf8),
+        field("generation", DataType::Int32),
+        field("partition", DataType::Int32),
+        field("offset", DataType::Int64),
+        field(PARTITION_COLUMN, DataType::Date32),
+        field(REASONS, DataType::Utf8),
+    ]));
+    let named = ["topic", "generation", "partition", "offset"];
+    let layout = Layout::new(schema.clone(), &PLACE, &named, Some(PARTITION_COLUMN));
+    let layout = layout.ok_or_else(|| {
+        BatchError::refused("refused rows cannot be compared", "a column is missing", "this is a fault of the program")
+    })?;
+    let session = lake.session();
+    let reasons = sql::reasons_text(pipeline)?;
+    let (bronze, refused) = (gold::provider(&pair.bronze, "bronze").await?, gold::provider(&refused, &table).await?);
+    let planned = async {
+        session.register_table("bronze", bronze)?;
+        session.register_table("refused", refused)?;
+        let place = "topic, generation, partition, \"offset\", ingestion_date";
+        let expected =
+            format!("select * from (select {place}, {reasons} as {REASONS} from bronze) where {REASONS} is not null");
+        let found = format!("select {place}, array_to_string({REASONS}, ', ') as {REASONS} from refused");
+        // What was ingested before Bronze begins has left it by retention.
+        let since = match pair.bronze_begins() {
+            Some(begins) => format!(" where ingestion_date >= date '{begins}'"),
+            None => String::new(),
+        };
+        Ok::<_, DataFusionError>((session.sql(&expected).await?, session.sql(&format!("{found}{since}")).await?))
+    };
+    let failed = |e: DataFusionError| BatchError::unavailable("refused rows cannot be compared", e.strip_backtrace());
+    let (expected, found) = planned.await.map_err(failed)?;
+    watch.begin(&check.table, pair.target.files().iter().map(|f| f.rows).sum());
+    let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
+    let found = sql::ordered(found, &PLACE, schema.clone(), &check.table).await?;
+    let mut tally = Tally::default();
+    compare(&layout, expected, found, &mut tally, &|rows| watch.rows(rows)).await?;
+    Ok(check.counted(tally, |_| {
+        format!(
+            "find out who changed it; delete the folder silver/{table} of the lakehouse, and the next run makes it anew"
+        )
+    }))
+}
