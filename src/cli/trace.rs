@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::output::{self, safe_text, shorten};
 use super::{Context, Outcome};
-use crate::trace::{Copy, Fate, Question, Trace, trace};
+use crate::trace::{EventCopy, Fate, Question, Trace, trace};
 
 /// Longest shown line of what happened.
 const WIDTH: usize = 400;
@@ -109,7 +109,7 @@ fn write(trace: &Trace, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn fate(copy: &Copy) -> &'static str {
+fn fate(copy: &EventCopy) -> &'static str {
     match &copy.silver {
         Fate::Kept { .. } if copy.verdict == "late" => "late, kept",
         Fate::Kept { .. } => "kept",

@@ -76,7 +76,7 @@ pub struct Trace {
     /// As it was asked for.
     pub asked: String,
     /// Every copy, in the order of their Kafka timestamps.
-    pub copies: Vec<Copy>,
+    pub copies: Vec<EventCopy>,
     /// Where was looked.
     pub looked_at: Vec<LookedAt>,
 }
@@ -93,7 +93,7 @@ pub struct LookedAt {
 
 /// One record of the event in Kafka, and what became of it.
 #[derive(Debug, Clone, Serialize)]
-pub struct Copy {
+pub struct EventCopy {
     pub pipeline: String,
     #[serde(flatten)]
     pub place: Place,
@@ -169,7 +169,7 @@ pub async fn trace(config: &Config, pipeline: Option<&str>, asked: &str) -> Resu
         tracer.run(&question, &mut trace).await?;
     }
     trace.copies.sort_by(|a, b| {
-        let key = |c: &Copy| (c.kafka_timestamp.unwrap_or(DateTime::<Utc>::MAX_UTC), c.place.clone());
+        let key = |c: &EventCopy| (c.kafka_timestamp.unwrap_or(DateTime::<Utc>::MAX_UTC), c.place.clone());
         key(a).cmp(&key(b))
     });
     Ok(trace)
@@ -225,12 +225,13 @@ impl Tracer<'_> {
         text(row, &self.pipeline.fields[self.pipeline.role(Role::EventId)?].name)
     }
 
-    async fn copy(&self, bronze: &Lookup, file: &str, row: &RecordBatch) -> Result<Copy, TraceError> {
+    async fn copy(&self, bronze: &Lookup, file: &str, row: &RecordBatch) -> Result<EventCopy, TraceError> {
         let place = place(row)?;
         let event_time = micros(row, "event_time");
         let record = Record { place: place.clone(), event_id: self.event_id(row), event_time };
         let log = self.lake.log_store(Layer::Bronze, &self.pipeline.name)?;
-        let commit = commit_of(&log, bronze.version, &[file.to_owned()]).await?;
+        let taken_at = micros(row, "ingestion_time").and_then(DateTime::from_timestamp_micros);
+        let commit = commit_of(&log, bronze.version, &[file.to_owned()], taken_at).await?;
         let verdict = text(row, "time_status").unwrap_or_default();
         let source = self.source(&place.topic, place.generation, place.partition);
         let (windows, windows_note) =
@@ -255,7 +256,7 @@ impl Tracer<'_> {
             None => Vec::new(),
         };
         let fields = row_as_json(row, 0, |column| self.pipeline.fields.iter().any(|f| f.name == column));
-        let mut copy = Copy {
+        let mut copy = EventCopy {
             pipeline: self.pipeline.name.clone(),
             kafka_timestamp: micros(row, "kafka_timestamp").and_then(DateTime::from_timestamp_micros),
             event_id: record.event_id,
@@ -263,7 +264,7 @@ impl Tracer<'_> {
             fields,
             verdict,
             parse_error: text(row, "parse_error"),
-            ingestion_time: micros(row, "ingestion_time").and_then(DateTime::from_timestamp_micros),
+            ingestion_time: taken_at,
             bronze: InBronze { file: file.to_owned(), commit },
             windows,
             windows_note,

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Copy, Fate};
+use super::{EventCopy, Fate};
 use crate::batch::locate::CommitRef;
 
 /// Something that happened to a record.
@@ -18,7 +18,7 @@ pub struct Step {
 }
 
 /// The steps of a copy: those of a layer stay together, the layers come in the order of the way.
-pub(super) fn of(copy: &Copy) -> Vec<Step> {
+pub(super) fn of(copy: &EventCopy) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut add = |at, layer, what: String| steps.push(Step { at, layer, what });
     if copy.event_time.is_some() {

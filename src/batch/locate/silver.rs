@@ -76,7 +76,7 @@ where
                 if places.get(at) == Some(&record.place) {
                     let of_hour = |f: &&super::super::target::TableFile| Hour::of_partition(&f.partition) == Some(hour);
                     let files: Vec<String> = target.files().iter().filter(of_hour).map(|f| f.path.clone()).collect();
-                    let commit = commit_of(&target.store, found.version, &files).await?;
+                    let commit = commit_of(&target.store, found.version, &files, None).await?;
                     let (row, silver_version) = (batch.slice(row, 1), found.version);
                     return Ok(SilverPlace::Kept { row, silver_version, files, commit });
                 }

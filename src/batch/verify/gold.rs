@@ -68,7 +68,7 @@ pub async fn verify_gold(
         silver_dates: dates_of(&pinned, gold::DATE_COLUMN).await?,
         inputs: Inputs::default(),
         wrong: BTreeSet::new(),
-        absent: BTreeSet::new(),
+        absent: BTreeMap::new(),
         scope,
         watch,
     };
@@ -82,23 +82,22 @@ pub async fn verify_gold(
         }
         let Some((table, standing)) = loaded.remove(node.model.name.as_str()) else { continue };
         let check = match (table.table, standing) {
-            (Some(table), Ok(at)) => {
-                let table = if at == version { Some(table) } else { earlier(&table, &silver.id, version).await? };
-                match table {
-                    Some(table) => run.check(node, &table, check).await?,
-                    None => {
-                        let why = format!("its state as of version {version} of silver, where others stand, is gone");
-                        check.ended(Verdict::NotChecked, why)
-                    }
+            (Some(table), Ok(_)) => match as_of(table, &silver.id, version).await? {
+                Some(table) => run.check(node, &table, check).await?,
+                None => {
+                    let why = format!("its state as of version {version} of silver, where others stand, is gone");
+                    check.ended(Verdict::NotChecked, why)
                 }
-            }
+            },
             (_, Err(why)) => check.ended(Verdict::NotYetRun, why),
             (None, Ok(_)) => check.ended(Verdict::NotYetRun, "it is not there yet"),
         };
         match check.verdict {
             Verdict::Same | Verdict::LeftOut => {}
             Verdict::Different => drop(run.wrong.insert(node.model.name.clone())),
-            Verdict::NotYetRun | Verdict::NotChecked => drop(run.absent.insert(node.model.name.clone())),
+            Verdict::NotYetRun | Verdict::NotChecked => {
+                run.absent.insert(node.model.name.clone(), check.verdict);
+            }
         }
         checks.push(check);
     }
@@ -121,8 +120,9 @@ fn standing(node: &Node, loaded: &gold::GoldTable, silver_version: u64) -> Resul
     }
 }
 
-/// A gold table as it was when it was made from a version of silver; none where its log no longer says.
-pub(super) async fn earlier(table: &DeltaTable, silver: &str, version: u64) -> Result<Option<DeltaTable>, BatchError> {
+/// A gold table as it is while it holds what was made from a version of a silver table, or as it was: none where its log
+/// no longer says. Whatever somebody else has committed since belongs to what it holds.
+pub(super) async fn as_of(table: DeltaTable, silver: &str, version: u64) -> Result<Option<DeltaTable>, BatchError> {
     #[derive(Deserialize)]
     struct Line {
         txn: Option<Txn>,
@@ -133,22 +133,33 @@ pub(super) async fn earlier(table: &DeltaTable, silver: &str, version: u64) -> R
         app_id: String,
         version: u64,
     }
-    let unreadable = |e| BatchError::unavailable(format!("{} cannot be read", table.table_url()), e);
+    let unreadable = |e| BatchError::unavailable("a gold table cannot be read", e);
     let newest = table.snapshot().map_err(unreadable)?.version();
-    let app_id = silver_txn(silver);
+    let (app_id, of_any) = (silver_txn(silver), silver_txn(""));
+    let mut end = newest;
     for at in (newest.saturating_sub(ENTRIES_MAX)..=newest).rev() {
-        let Some(entry) = table.log_store().read_commit_entry(at).await.map_err(unreadable)? else { return Ok(None) };
+        let Some(entry) = table.log_store().read_commit_entry(at).await.map_err(unreadable)? else { break };
         let lines = entry.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-        let Some(noted) = lines.filter_map(|l| l.txn).find(|t| t.app_id == app_id) else { continue };
-        if noted.version == version {
+        let Some(noted) = lines.filter_map(|l| l.txn).find(|t| t.app_id.starts_with(&of_any)) else { continue };
+        if noted.app_id == app_id && noted.version == version {
+            if end == newest {
+                return Ok(Some(table));
+            }
             let mut earlier = DeltaTable::new(table.log_store());
-            return Ok(earlier.load_version(at).await.is_ok().then_some(earlier));
+            return Ok(earlier.load_version(end).await.is_ok().then_some(earlier));
         }
-        if noted.version < version {
+        if noted.app_id == app_id && noted.version < version || at == 0 {
             return Ok(None);
         }
+        end = at - 1;
     }
-    Ok(None)
+    if end < newest {
+        return Ok(None);
+    }
+    // The log is cleaned up to here; what the table's state says is the newest.
+    let state = table.snapshot().map_err(unreadable)?;
+    let noted = state.transaction_version(table.log_store().as_ref(), app_id).await.map_err(unreadable)?;
+    Ok((noted.and_then(|v| u64::try_from(v).ok()) == Some(version)).then_some(table))
 }
 
 /// The models, run again.
@@ -161,7 +172,7 @@ struct Recomputed<'a> {
     /// Models whose tables are not.
     wrong: BTreeSet<String>,
     /// Models whose tables cannot be used.
-    absent: BTreeSet<String>,
+    absent: BTreeMap<String, Verdict>,
     scope: &'a Scope,
     watch: &'a dyn Watch,
 }
@@ -175,8 +186,12 @@ impl Recomputed<'_> {
     ) -> Result<TableCheck, BatchError> {
         let name = &node.model.name;
         check.version = table.version();
-        if let Some(input) = node.reads.intersection(&self.absent).next() {
-            return Ok(check.ended(Verdict::NotYetRun, format!("it reads gold.{input}, which is to be made first")));
+        if let Some((input, verdict)) = node.reads.iter().find_map(|name| self.absent.get_key_value(name)) {
+            let why = match verdict {
+                Verdict::NotYetRun => format!("it reads gold.{input}, which is to be made first"),
+                _ => format!("it reads gold.{input}, which could not be compared"),
+            };
+            return Ok(check.ended(*verdict, why));
         }
         let provider = gold::provider(table, name).await?;
         let by_date = node.model.header.partition.as_deref();

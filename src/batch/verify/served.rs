@@ -6,7 +6,7 @@ use super::super::gold::{self, date_of, dates_of, days_since_epoch};
 use super::super::graph::{Graph, Node};
 use super::super::publish::{marks, served_error, served_model};
 use super::super::{BatchError, Lake};
-use super::gold::{earlier, rows_of};
+use super::gold::{as_of, rows_of};
 use super::rows::{Layout, Tally, compare};
 use super::{Scope, TableCheck, Verdict, Watch, sql};
 use crate::config::Pipeline;
@@ -32,6 +32,9 @@ pub async fn verify_served(
         let fresh = |m: &ServedModel| TableCheck::new(&pipeline.name, format!("gold.{}", m.view));
         Ok(models.iter().map(|(_, m)| fresh(m).ended(verdict, why)).collect())
     };
+    if models.is_empty() {
+        return Ok(Vec::new());
+    }
     for _ in 0..TRIES {
         let standing = match client.gold_standing(&pipeline.name).await {
             Ok(standing) => standing,
@@ -67,24 +70,17 @@ async fn look(
         let mut check = TableCheck::new(&pipeline.name, format!("gold.{}", model.view));
         check.source_version = Some(standing.mark.version);
         let loaded = gold::load(lake, &node.model.name, &standing.mark.table).await?;
+        let served = standing.mark.version;
+        if let Some(at) = loaded.standing.silver.filter(|at| *at > served) {
+            check.notes.push(format!("gold is at version {at} of silver, served is {served}: not yet published"));
+        }
         let table = match loaded.table {
-            Some(table) if loaded.standing.silver == Some(standing.mark.version) => Some(table),
-            Some(table) => {
-                let newer = loaded.standing.silver.filter(|at| *at > standing.mark.version);
-                if let Some(at) = newer {
-                    let served = standing.mark.version;
-                    check
-                        .notes
-                        .push(format!("gold is at version {at} of silver, served is {served}: not yet published"));
-                }
-                earlier(&table, &standing.mark.table, standing.mark.version).await?
-            }
+            Some(table) => as_of(table, &standing.mark.table, served).await?,
             None => None,
         };
         let Some(table) = table else {
-            let version = standing.mark.version;
             let why = format!(
-                "gold/{} as of version {version} of silver, from which it was published, is gone: run the batch and compare again",
+                "gold/{} as of version {served} of silver, from which it was published, is gone: run the batch and compare again",
                 node.model.name
             );
             checks.push(check.ended(Verdict::NotChecked, why));
