@@ -62,6 +62,7 @@ where
     let silver = look(name.clone(), definitions.silver.name.clone()).await?;
     let refused = look(refused_table(name), definitions.refused.name.clone()).await?;
     let mut silver_standing = None;
+    let mut duplicate = None;
     if let (Some(target), Some(event_id), Some(event_time)) = (&silver, &record.event_id, record.event_time)
         && let Some(found) = &target.found
     {
@@ -86,7 +87,7 @@ where
         if let Some(of) = places.into_iter().next()
             && reached(found.facts.read_to, &in_bronze).await?
         {
-            return Ok(SilverPlace::Duplicate { of, silver_version: found.version });
+            duplicate = Some(SilverPlace::Duplicate { of, silver_version: found.version });
         }
     }
     if let Some(target) = &refused
@@ -94,6 +95,10 @@ where
         && let Some(reasons) = reasons(lake, &target.store, found.version, &record.place).await?
     {
         return Ok(SilverPlace::Refused { reasons, refused_version: found.version });
+    }
+    // A refused copy is no duplicate: it would not have stayed alone either.
+    if let Some(duplicate) = duplicate {
+        return Ok(duplicate);
     }
     if silver_standing.is_none() {
         silver_standing = silver.and_then(|t| t.found.map(|f| (f.version, f.facts.read_to)));

@@ -151,8 +151,8 @@ async fn from_kafka_to_what_is_served() {
     assert!(layers.iter().all(|l| l["verdict"] == "same"), "{report:#}");
 
     let found = site.run(&["--json", "sql", "select event_id, \"offset\", partition from silver.user_events where event_type = 'login' and time_status = 'ok' limit 1"]);
-    let found: Value = serde_json::from_slice(&found.stdout).expect("a row");
-    let found = &found[0];
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    let found: Value = serde_json::from_str(found.lines().next().expect("a row")).expect("JSON lines");
     let id = found["event_id"].as_str().expect("an id");
     let output = site.run(&["--json", "trace", id]);
     let trace: Value = serde_json::from_slice(&output.stdout).expect("a trace");
