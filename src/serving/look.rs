@@ -64,7 +64,7 @@ impl Client {
     pub async fn served_position(&self, plan: &AggregatePlan, source: &Source) -> Result<Option<i64>, Error> {
         let query = self
             .query(
-                "SELECT next_offset AS n FROM realtime.positions FINAL WHERE pipeline = ? AND aggregate = ? \
+                "SELECT toInt64(next_offset) AS n FROM realtime.positions FINAL WHERE pipeline = ? AND aggregate = ? \
                  AND definition = ? AND topic = ? AND generation = ? AND partition = ?",
             )
             .bind(&*plan.pipeline)
@@ -81,7 +81,7 @@ impl Client {
     pub async fn window_complete(&self, pipeline: &str, window_start: i64) -> Result<Option<bool>, Error> {
         let query = self
             .query(
-                "SELECT toUInt64(complete) AS n FROM realtime.windows WHERE pipeline = ? \
+                "SELECT toUInt64(ifNull(complete, false)) AS n FROM realtime.windows WHERE pipeline = ? \
                  AND toInt64(toUnixTimestamp(window_start)) = ?",
             )
             .bind(pipeline)
