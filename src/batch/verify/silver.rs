@@ -174,7 +174,7 @@ pub async fn verify_silver(
         comparison.group(first, last, &mut tally, watch).await?;
     }
     check.duplicate_rows = dates.values().map(kept).sum::<u64>().saturating_sub(tally.expected);
-    check.table = check.table.counted(tally, |dates| remedy(dates));
+    check.table = check.table.counted(tally, remedy);
     Ok(check)
 }
 
