@@ -116,6 +116,7 @@ fn fate(copy: &EventCopy) -> &'static str {
         Fate::Refused { .. } => "refused",
         Fate::Duplicate { .. } => "a duplicate",
         Fate::NotYetRun { .. } => "not yet run",
+        Fate::Expired { .. } => "gone for its age",
         Fate::Missing { .. } => "MISSING in silver",
     }
 }

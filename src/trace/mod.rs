@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -149,6 +149,10 @@ pub enum Fate {
     NotYetRun {
         why: String,
     },
+    /// Its date has left silver by retention.
+    Expired {
+        kept_from: NaiveDate,
+    },
     /// It should be there and is not.
     Missing {
         silver_version: u64,
@@ -285,6 +289,7 @@ impl Tracer<'_> {
             }
             SilverPlace::Refused { reasons, refused_version } => (Fate::Refused { reasons, refused_version }, None),
             SilverPlace::Duplicate { of, silver_version } => (Fate::Duplicate { of, silver_version }, None),
+            SilverPlace::Expired { kept } => (Fate::Expired { kept_from: kept }, None),
             SilverPlace::NotYetRun { why } => (Fate::NotYetRun { why }, None),
             SilverPlace::Missing { silver_version, read_to } => {
                 let date = event_time.and_then(DateTime::from_timestamp_micros).map(|t| t.date_naive());

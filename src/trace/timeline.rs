@@ -76,6 +76,9 @@ pub(super) fn of(copy: &EventCopy) -> Vec<Step> {
         }
         Fate::Duplicate { of, .. } => add(None, "silver", format!("a duplicate: the copy at {of} stayed")),
         Fate::NotYetRun { why } => add(None, "silver", format!("not yet run: {why}")),
+        Fate::Expired { kept_from } => {
+            add(None, "silver", format!("gone for its age: retention.silver keeps what is from {kept_from} on"));
+        }
         Fate::Missing { silver_version, bronze_version, remedy } => add(
             None,
             "silver",

@@ -11,6 +11,7 @@ use super::super::hour::Hour;
 use super::super::lake::refused_table;
 use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR, Quarantine, REASONS};
 use super::super::target::Target;
+use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
 use super::{CommitRef, Place, commit_of};
 use crate::config::{Pipeline, Role};
@@ -26,6 +27,8 @@ pub enum SilverPlace {
     Duplicate { of: Place, silver_version: u64 },
     /// The batch has not read it yet.
     NotYetRun { why: String },
+    /// Its date has left silver by retention: the first date that is kept.
+    Expired { kept: chrono::NaiveDate },
     /// Silver has read Bronze past it, and it is in none of the tables.
     Missing { silver_version: u64, read_to: u64 },
 }
@@ -112,12 +115,23 @@ where
             let why = "silver was made from another Bronze table; the next run makes it anew".into();
             Ok(SilverPlace::NotYetRun { why })
         }
-        Some(read_to) if in_bronze(read_to).await? => Ok(SilverPlace::Missing { silver_version, read_to }),
+        Some(read_to) if in_bronze(read_to).await? => match expired(lake, name, record).await? {
+            Some(kept) => Ok(SilverPlace::Expired { kept }),
+            None => Ok(SilverPlace::Missing { silver_version, read_to }),
+        },
         Some(read_to) => {
             let why = format!("silver has read Bronze to version {read_to}; the next run takes it");
             Ok(SilverPlace::NotYetRun { why })
         }
     }
+}
+
+/// The first date that silver keeps, where a record's is an earlier one.
+async fn expired(lake: &Lake, name: &str, record: &Record) -> Result<Option<chrono::NaiveDate>, BatchError> {
+    let Some(table) = lake.open(Layer::Silver, name).await? else { return Ok(None) };
+    let kept = horizon(&table, RETENTION_ID).await;
+    let kept = kept.map_err(|e| BatchError::unavailable(format!("silver/{name} cannot be read"), e))?;
+    Ok(kept.filter(|kept| record.event_time.is_some_and(|time| super::date_of_instant(time) < *kept)))
 }
 
 /// Whether Bronze held the record at the version that was read.

@@ -27,3 +27,4 @@ pub use planned::{HourPlan, SilverPlan, plan_silver};
 pub(crate) use properties::properties as file_properties;
 pub use reasons::Quarantine;
 pub use run::{SilverOutcome, run_silver, run_silver_with};
+pub(crate) use work::Definitions;

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::super::gold::{self, Inputs, PinnedSilver, dates_of, reached, silver_txn};
 use super::super::graph::{Graph, Node};
 use super::super::model::Kind;
+use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
 use super::rows::{Layout, Tally, compare};
 use super::{Scope, TableCheck, Verdict, Watch, sql};
@@ -68,6 +69,8 @@ pub async fn verify_gold(
         silver_dates: dates_of(&pinned, gold::DATE_COLUMN).await?,
         inputs: Inputs::default(),
         wrong: BTreeSet::new(),
+        shortened: BTreeSet::new(),
+        silver_kept: horizon(&silver.table, RETENTION_ID).await.map_err(|e| unreadable(&pipeline.name, &e))?,
         absent: BTreeMap::new(),
         scope,
         watch,
@@ -171,6 +174,10 @@ struct Recomputed<'a> {
     inputs: Inputs,
     /// Models whose tables are not.
     wrong: BTreeSet<String>,
+    /// Models that have lost old dates by retention, and those that read them.
+    shortened: BTreeSet<String>,
+    /// The first date that silver still has whole; none where nothing was taken out for its age.
+    silver_kept: Option<NaiveDate>,
     /// Models whose tables cannot be used.
     absent: BTreeMap<String, Verdict>,
     scope: &'a Scope,
@@ -204,6 +211,19 @@ impl Recomputed<'_> {
             let why = format!("it reads gold.{input} on all dates, which is different: mend that and compare again");
             return Ok(check.ended(Verdict::NotChecked, why));
         }
+        let own = horizon(table, RETENTION_ID).await.map_err(|e| unreadable(name, &e))?;
+        if own.is_some() || node.reads.iter().any(|input| self.shortened.contains(input)) {
+            self.shortened.insert(name.clone());
+        }
+        if snapshot && self.shortened.contains(name) {
+            self.inputs.model(node, provider);
+            let why = "dates that it may have been made from are gone by retention.gold";
+            return Ok(check.ended(Verdict::LeftOut, why));
+        }
+        let kept = own.max(self.silver_kept);
+        if let Some(kept) = kept.filter(|_| !snapshot) {
+            check.notes.push(format!("dates before {kept} are left out: retention has taken them from gold or silver"));
+        }
         let header = &node.model.header;
         let grain: Vec<&str> = header.grain.iter().map(String::as_str).collect();
         let layout = Layout::new(node.schema.clone(), &grain, &grain, by_date);
@@ -226,7 +246,7 @@ impl Recomputed<'_> {
             (Kind::ByDate, Some(column)) => {
                 let mut dates = reached(&self.silver_dates, node.reach_days);
                 dates.extend(dates_of(table, column).await?);
-                for date in dates.into_iter().filter(|d| self.scope.holds(*d)) {
+                for date in dates.into_iter().filter(|d| self.scope.holds(*d) && kept.is_none_or(|kept| *d >= kept)) {
                     let expected = self.inputs_of(node, date).await?.frame_of_date(self.lake, node, date).await?;
                     let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
                     let found = found()?.filter(sql::between(column, date, date)).map_err(unreadable)?;
@@ -276,6 +296,10 @@ impl Recomputed<'_> {
         }
         .boxed()
     }
+}
+
+fn unreadable(table: &str, e: &deltalake::DeltaTableError) -> BatchError {
+    BatchError::unavailable(format!("what retention has taken from {table} cannot be read"), e)
 }
 
 /// A table's rows, as its files say.

@@ -9,6 +9,7 @@ use deltalake::DeltaTable;
 use super::super::gold;
 use super::super::lake::refused_table;
 use super::super::silver::{Definitions, Quarantine, REASONS};
+use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake};
 use super::rows::{Layout, Tally, compare};
 use super::silver::{PLACE, pair};
@@ -46,6 +47,11 @@ pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch)
     let layout = layout.ok_or_else(|| {
         BatchError::refused("refused rows cannot be compared", "a column is missing", "this is a fault of the program")
     })?;
+    let kept = horizon(&refused, RETENTION_ID).await.map_err(unreadable)?;
+    if let Some(kept) = kept {
+        check.notes.push(format!("what was ingested before {kept} is left out: retention.silver has taken it"));
+    }
+    let since = pair.bronze_begins().max(kept);
     let session = lake.session();
     let reasons = sql::reasons_text(pipeline)?;
     let (bronze, refused) = (gold::provider(&pair.bronze, "bronze").await?, gold::provider(&refused, &table).await?);
@@ -56,12 +62,13 @@ pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch)
         let expected =
             format!("select * from (select {place}, {reasons} as {REASONS} from bronze) where {REASONS} is not null");
         let found = format!("select {place}, array_to_string({REASONS}, ', ') as {REASONS} from refused");
-        // What was ingested before Bronze begins has left it by retention.
-        let since = match pair.bronze_begins() {
-            Some(begins) => format!(" where ingestion_date >= date '{begins}'"),
+        // What was ingested before Bronze begins has left it by retention; earlier rows may have left this table, too.
+        let since = match since {
+            Some(since) => format!(" where ingestion_date >= date '{since}'"),
             None => String::new(),
         };
-        Ok::<_, DataFusionError>((session.sql(&expected).await?, session.sql(&format!("{found}{since}")).await?))
+        let (expected, found) = (format!("select * from ({expected}){since}"), format!("{found}{since}"));
+        Ok::<_, DataFusionError>((session.sql(&expected).await?, session.sql(&found).await?))
     };
     let failed = |e: DataFusionError| BatchError::unavailable("refused rows cannot be compared", e.strip_backtrace());
     let (expected, found) = planned.await.map_err(failed)?;

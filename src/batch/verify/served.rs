@@ -5,6 +5,7 @@ use chrono::NaiveDate;
 use super::super::gold::{self, date_of, dates_of, days_since_epoch};
 use super::super::graph::{Graph, Node};
 use super::super::publish::{marks, served_error, served_model};
+use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake};
 use super::gold::{as_of, rows_of};
 use super::rows::{Layout, Tally, compare};
@@ -118,7 +119,13 @@ async fn one(
         check.notes.push(format!("ClickHouse has no view gold.{}", model.view));
     }
     days.extend(served.into_iter().flatten().filter_map(|d| date_of(i32::from(d))));
-    let days: Vec<NaiveDate> = days.into_iter().filter(|d| scope.holds(*d)).collect();
+    let kept = horizon(table, RETENTION_ID).await;
+    let kept = kept.map_err(|e| BatchError::unavailable(format!("gold/{}", node.model.name), e))?;
+    if let Some(kept) = kept {
+        check.notes.push(format!("dates before {kept} are left out: retention.gold has taken them"));
+    }
+    let due = |d: &NaiveDate| scope.holds(*d) && kept.is_none_or(|kept| *d >= kept);
+    let days: Vec<NaiveDate> = days.into_iter().filter(due).collect();
     watch.begin(&format!("{} in ClickHouse", check.table), rows_of(table));
     let provider = gold::provider(table, &node.model.name).await?;
     let mut tally = Tally::default();
