@@ -97,7 +97,14 @@ pub mod duration {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
+    const DAY: u64 = 86_400;
+
     pub fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        let days = d.as_secs() / DAY;
+        if days > 1 && *d == Duration::from_secs(days * DAY) {
+            // humantime has months of 30.44 days: 90 days would come out as `2months 29days 2h 52m 48s`.
+            return s.collect_str(&format_args!("{days}days"));
+        }
         s.collect_str(&humantime::format_duration(*d))
     }
 
