@@ -5,6 +5,7 @@
 #   tools/delta-spark.sh --check  exit 0 when this machine can run Spark, else say what is missing, exit 1
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/maven.sh"
 version=$(cat "$here/delta-spark/version")
 target="${XDG_CACHE_HOME:-$HOME/.cache}/boathouse/delta-spark/$version"
 
@@ -27,14 +28,7 @@ fi
 
 if [ ! -e "$target/lib" ]; then
     echo "delta-spark: fetching Delta $version for Spark (13 MB) into $target" >&2
-    mkdir -p "$target"
-    partial=$(mktemp -d "$target/partial.XXXXXX")
-    trap 'rm -rf "$partial"' EXIT
-    mvn --batch-mode --quiet -Dstyle.color=never -f "$here/delta-spark/pom.xml" "-Ddelta.version=$version" \
-        dependency:copy-dependencies -DincludeGroupIds=io.delta,io.unitycatalog "-DoutputDirectory=$partial" >&2 ||
+    fetch_jars "$target" "$here/delta-spark/pom.xml" "-Ddelta.version=$version" -DincludeGroupIds=io.delta,io.unitycatalog ||
         missing "Maven could not fetch the jars (its message is above). Run tools/delta-spark.sh again."
-    chmod 755 "$partial"
-    # Another run may have been quicker: then its folder stays and ours goes.
-    mv -T "$partial" "$target/lib" 2>/dev/null || [ -e "$target/lib" ]
 fi
 echo "$target/lib"

@@ -3,6 +3,7 @@
 # DBeaver's and DataGrip's driver. Prints the folder. Needs Java 17+ and Maven.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/maven.sh"
 version=$(cat "$here/jdbc/version")
 target="${XDG_CACHE_HOME:-$HOME/.cache}/boathouse/jdbc/$version"
 
@@ -14,14 +15,7 @@ missing() {
 if [ ! -e "$target/lib" ]; then
     command -v mvn > /dev/null || missing "no mvn found, which fetches the driver (Debian, Ubuntu: apt install maven)"
     echo "tools/jdbc.sh: fetching clickhouse-jdbc $version into $target" >&2
-    mkdir -p "$target"
-    partial=$(mktemp -d "$target/partial.XXXXXX")
-    trap 'rm -rf "$partial"' EXIT
-    mvn --batch-mode --quiet -Dstyle.color=never -f "$here/jdbc/pom.xml" "-Djdbc.version=$version" \
-        dependency:copy-dependencies "-DoutputDirectory=$partial" >&2 ||
+    fetch_jars "$target" "$here/jdbc/pom.xml" "-Djdbc.version=$version" ||
         missing "Maven could not fetch the driver (its message is above). Run tools/jdbc.sh again."
-    chmod 755 "$partial"
-    # Another run may have been quicker: then its folder stays and ours goes.
-    mv -T "$partial" "$target/lib" 2> /dev/null || [ -e "$target/lib" ]
 fi
 echo "$target/lib"

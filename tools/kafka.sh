@@ -5,6 +5,7 @@
 #   tools/kafka.sh --check  exit 0 when this machine can run Kafka or set it up, else say what is missing, exit 1
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/maven.sh"
 version=$(cat "$here/kafka/version")
 target="${XDG_CACHE_HOME:-$HOME/.cache}/boathouse/kafka/$version"
 
@@ -28,12 +29,5 @@ fi
 [ ! -e "$target/lib" ] || exit 0
 
 echo "kafka: fetching Apache Kafka $version (43 MB) into $target" >&2
-mkdir -p "$target"
-partial=$(mktemp -d "$target/partial.XXXXXX")
-trap 'rm -rf "$partial"' EXIT
-mvn --batch-mode --quiet -Dstyle.color=never -f "$here/kafka/pom.xml" "-Dkafka.version=$version" \
-    dependency:copy-dependencies "-DoutputDirectory=$partial" >&2 ||
+fetch_jars "$target" "$here/kafka/pom.xml" "-Dkafka.version=$version" ||
     missing "Maven could not fetch the jars (its message is above). Run tools/kafka.sh again, or set BOATHOUSE_BROKER=tansu."
-chmod 755 "$partial"
-# Another run may have been quicker: then its folder stays and ours goes.
-mv -T "$partial" "$target/lib" 2>/dev/null || [ -e "$target/lib" ]
