@@ -30,6 +30,7 @@ pub mod engine;
 pub mod event;
 pub mod failpoint;
 pub mod kafka;
+pub mod priority;
 pub mod producer;
 pub mod recount;
 pub mod remedy;

@@ -20,12 +20,11 @@ use super::query::Queries;
 use super::shared::Shared;
 use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
+use crate::priority;
 use crate::telemetry::{Board, Limits};
 
 /// Threads that answer requests.
 const WORKERS: usize = 2;
-/// How much nicer the console's threads are than the stream's.
-const NICE: i32 = 10;
 /// A connection that has not sent a whole request head by then is closed.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Connections per worker.
@@ -96,12 +95,12 @@ impl Console {
         };
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || {
-            be_nice();
+            priority::lower();
             actix_web::rt::System::new().block_on(async move {
                 let looking = actix_web::rt::spawn(shared.hub.clone().keep(shared.clone()));
                 let server = HttpServer::new(move || {
                     // Made once on each worker's own thread.
-                    be_nice();
+                    priority::lower();
                     let shared = shared.clone();
                     App::new()
                         .configure(move |config| routes(config, shared))
@@ -205,19 +204,7 @@ fn desk_threads() -> std::io::Result<tokio::runtime::Runtime> {
         .worker_threads(desk::THREADS)
         .max_blocking_threads(8)
         .thread_name("console-desk")
-        .on_thread_start(be_nice)
+        .on_thread_start(priority::lower)
         .enable_all()
         .build()
-}
-
-/// The stream comes first where both want a core.
-fn be_nice() {
-    // SAFETY: both calls take and return integers; on Linux a thread's id stands for the thread alone.
-    let refused = unsafe {
-        let thread = libc::syscall(libc::SYS_gettid) as libc::id_t;
-        libc::setpriority(libc::PRIO_PROCESS, thread, NICE)
-    };
-    if refused != 0 {
-        tracing::debug!(error = %std::io::Error::last_os_error(), "a console thread keeps the stream's priority");
-    }
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How much nicer they are than the stream's threads: about a tenth of its share where both want a core.
-const NICE: i32 = 10;
+use crate::priority;
+
 /// Threads for blocking file access; tokio ends idle ones.
 const BLOCKING: usize = 16;
 
@@ -16,20 +16,9 @@ pub fn runtime(threads: u32) -> std::io::Result<Runtime> {
         .worker_threads(threads.max(1) as usize)
         .max_blocking_threads(BLOCKING)
         .thread_name_fn(move || format!("batch-{}", next.fetch_add(1, Ordering::Relaxed)))
-        .on_thread_start(be_nice)
+        .on_thread_start(priority::lower)
         .enable_all()
         .build()
-}
-
-fn be_nice() {
-    // SAFETY: both calls take and return integers; on Linux a thread's id stands for the thread alone.
-    let refused = unsafe {
-        let thread = libc::syscall(libc::SYS_gettid) as libc::id_t;
-        libc::setpriority(libc::PRIO_PROCESS, thread, NICE)
-    };
-    if refused != 0 {
-        tracing::debug!(error = %std::io::Error::last_os_error(), "a batch thread keeps the stream's priority");
-    }
 }
 
 #[cfg(test)]
@@ -48,7 +37,7 @@ mod tests {
             }))
             .unwrap();
         assert!(name.is_some_and(|name| name.starts_with("batch-")));
-        assert!(nice >= NICE, "{nice}");
+        assert!(nice >= priority::NICE, "{nice}");
         runtime.shutdown_background();
     }
 }
