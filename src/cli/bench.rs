@@ -117,12 +117,7 @@ impl Args {
             return args.run(context);
         }
         let stop = StopSignal::listen().context("cannot listen for signals")?;
-        let parent = self.data.clone().unwrap_or_else(std::env::temp_dir);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let name = format!("boathouse-bench-{since}-{}", std::process::id());
-        let folder = parent.join(&name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let folder = fs::canonicalize(&folder)?;
+        let (name, folder) = own_folder("boathouse-bench", self.data.as_deref())?;
         let load_average = load_average();
         let choice = match &self.brokers {
             Some(address) => BrokerChoice::External(address.clone()),
@@ -150,18 +145,40 @@ impl Args {
         } else {
             eprintln!("boathouse bench: logs and data are kept in {}", folder.display());
         }
-        if let Some(file) = &self.svg {
-            fs::write(file, report.svg()).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        if context.json {
-            output::json(&report)?;
-        } else {
-            let mut out = output::stdout();
-            std::io::Write::write_all(&mut out, report.text().as_bytes())?;
-            std::io::Write::flush(&mut out)?;
-        }
-        Ok(if report.right { Outcome::Right } else { Outcome::Wrong })
+        let svg = self.svg.as_deref().map(|file| (file, report.svg()));
+        conclude(context, &report, &report.text(), svg, report.right)
     }
+}
+
+/// A folder that no other run has, in `data` or the system's folder for temporary files, and its name.
+fn own_folder(prefix: &str, data: Option<&Path>) -> anyhow::Result<(String, PathBuf)> {
+    let parent = data.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let name = format!("{prefix}-{since}-{}", std::process::id());
+    let folder = parent.join(&name);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok((name, fs::canonicalize(&folder)?))
+}
+
+/// Writes the picture, where one is wanted, and the report, as JSON or as text.
+fn conclude(
+    context: &Context,
+    report: &impl serde::Serialize,
+    text: &str,
+    svg: Option<(&Path, String)>,
+    right: bool,
+) -> anyhow::Result<Outcome> {
+    if let Some((file, svg)) = svg {
+        fs::write(file, svg).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if context.json {
+        output::json(report)?;
+    } else {
+        let mut out = output::stdout();
+        std::io::Write::write_all(&mut out, text.as_bytes())?;
+        std::io::Write::flush(&mut out)?;
+    }
+    Ok(if right { Outcome::Right } else { Outcome::Wrong })
 }
 
 struct Run<'a> {

@@ -7,7 +7,7 @@ pub(crate) mod measured;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::Utc;
@@ -15,10 +15,10 @@ use chrono::Utc;
 use self::bronze::{Maker, size_of};
 use super::meter::Meter;
 use super::site::{Site, Wanted};
-use super::{load_average, machine, say};
+use super::{conclude, load_average, machine, own_folder, say};
 use crate::bench::{Account, BatchLoad, BatchReport, BatchRun, FIGURES, Incremental};
 use crate::cli::clickhouse::Http;
-use crate::cli::{Context, Outcome, output};
+use crate::cli::{Context, Outcome};
 use crate::config::ClickHouse;
 use crate::producer::fault::{Mix, Shares};
 use crate::stop_signal::StopSignal;
@@ -113,11 +113,7 @@ fn days(text: &str) -> Result<Days, String> {
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let stop = StopSignal::listen().context("cannot listen for signals")?;
-        let parent = self.data.clone().unwrap_or_else(std::env::temp_dir);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let folder = parent.join(format!("boathouse-bench-batch-{since}-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let folder = fs::canonicalize(&folder)?;
+        let (_, folder) = own_folder("boathouse-bench-batch", self.data.as_deref())?;
         let bench = Bench { args: &self, stop: &stop, folder: &folder, load_average: load_average() };
         let report = context.block_on(bench.everything());
         let keep =
@@ -133,17 +129,8 @@ impl Args {
             true => fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?,
             false => keep("gold is not right"),
         }
-        if let Some(file) = &self.svg {
-            fs::write(file, report.svg()).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        if context.json {
-            output::json(&report)?;
-        } else {
-            let mut out = output::stdout();
-            std::io::Write::write_all(&mut out, report.text().as_bytes())?;
-            std::io::Write::flush(&mut out)?;
-        }
-        Ok(if report.right { Outcome::Right } else { Outcome::Wrong })
+        let svg = self.svg.as_deref().map(|file| (file, report.svg()));
+        conclude(context, &report, &report.text(), svg, report.right)
     }
 }
 
