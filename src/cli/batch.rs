@@ -8,16 +8,15 @@ mod show;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
-use super::output;
 use super::{Context, Outcome};
+use super::{output, pipelines};
 use crate::batch::history::{History, Run, RunState};
 use crate::batch::run::graph::{GRAPH, GRAPH_ALIAS, Kind, Task};
-use crate::config::{Config, Pipeline};
+use crate::config::Config;
 
 /// The batch: bronze to silver to gold, and gold in ClickHouse. Start runs, look at them, stop them.
 #[derive(Debug, clap::Args)]
@@ -145,7 +144,7 @@ impl Runs {
             match self {
                 Runs::Run(args) => {
                     let mut ids = Vec::new();
-                    for pipeline in pipelines(&config, args.pipeline.as_deref())? {
+                    for pipeline in pipelines::chosen(&config, args.pipeline.as_deref())? {
                         ids.push((pipeline.clone(), history.request(&pipeline.name).await?));
                     }
                     follow::runs(&config, &history, ids, args.wait, context.json).await
@@ -159,7 +158,7 @@ impl Runs {
                             run.state.as_str()
                         );
                     }
-                    let pipeline = pipelines(&config, Some(&run.pipeline))?.remove(0);
+                    let pipeline = pipelines::named(&config, &run.pipeline)?.clone();
                     follow::runs(&config, &history, vec![(pipeline, run.run_id)], args.wait, context.json).await
                 }
                 Runs::History(args) => {
@@ -203,7 +202,7 @@ pub(super) fn start(
     context.block_on(async {
         let history = History::open(&config.server).await?;
         let mut ids = Vec::new();
-        for pipeline in pipelines(&config, pipeline)? {
+        for pipeline in pipelines::chosen(&config, pipeline)? {
             ids.push((pipeline.clone(), history.request_of(kind, &pipeline.name, parameters).await?));
         }
         follow::runs(&config, &history, ids, wait, context.json).await
@@ -217,17 +216,6 @@ async fn known(history: &History, run_id: &str) -> anyhow::Result<Run> {
     })
 }
 
-/// The pipeline of a name, or all of them.
-fn pipelines(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<Arc<Pipeline>>> {
-    let found: Vec<Arc<Pipeline>> =
-        config.pipelines.iter().filter(|p| name.is_none_or(|name| p.name == name)).cloned().collect();
-    if found.is_empty() {
-        let names: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
-        bail!("there is no pipeline `{}`; the pipelines are {}", name.unwrap_or_default(), names.join(", "));
-    }
-    Ok(found)
-}
-
 async fn pause(
     config: &Config,
     history: &History,
@@ -236,7 +224,7 @@ async fn pause(
     json: bool,
 ) -> anyhow::Result<Outcome> {
     let mut changed = Vec::new();
-    for pipeline in pipelines(config, name.as_deref())? {
+    for pipeline in pipelines::chosen(config, name.as_deref())? {
         changed.push((pipeline.name.clone(), history.pause(&pipeline.name, pause).await?));
     }
     if json {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::lake::Lake;
 use super::output::{self, Grid, count, safe_bytes, safe_text, shorten};
-use super::{Context, Outcome};
+use super::{Context, Outcome, pipelines};
 use crate::config::{Config, Field, Role};
 use crate::window::Verdict;
 
@@ -85,16 +85,10 @@ impl Args {
 }
 
 /// The pipelines asked for that have a Bronze table.
-fn pipelines(config: &Config, lake: &Lake, named: Option<&str>) -> anyhow::Result<Vec<String>> {
-    let all: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
-    if let Some(name) = named
-        && !all.contains(&name)
-    {
-        bail!("there is no pipeline `{name}`; the pipelines are {}", all.join(", "));
-    }
+fn read_from(config: &Config, lake: &Lake, named: Option<&str>) -> anyhow::Result<Vec<String>> {
     let tables = lake.tables();
-    let wanted = all.into_iter().filter(|p| named.is_none_or(|n| n == *p));
-    Ok(wanted.filter(|p| tables.contains(&format!("bronze.{p}"))).map(String::from).collect())
+    let wanted = pipelines::chosen(config, named)?.into_iter().map(|p| p.name.clone());
+    Ok(wanted.filter(|p| tables.contains(&format!("bronze.{p}"))).collect())
 }
 
 /// The reason of a row, in SQL.
@@ -125,7 +119,7 @@ impl List {
     pub(crate) async fn newest(&self, config: &Config, lake: &Lake) -> anyhow::Result<Vec<Letter>> {
         let condition = self.condition();
         let mut rows = Vec::new();
-        for pipeline in pipelines(config, lake, self.pipeline.as_deref())? {
+        for pipeline in read_from(config, lake, self.pipeline.as_deref())? {
             let sql = format!(
                 "select *, topic || '/' || generation || '/' || partition || '/' || \"offset\" as letter_source, \
                  {REASON} as letter_reason from bronze.{pipeline} where {condition} \
@@ -174,7 +168,7 @@ impl List {
     async fn reasons(&self, config: &Config, lake: &Lake, json: bool) -> anyhow::Result<()> {
         let condition = self.condition();
         let mut counted = Vec::new();
-        for pipeline in pipelines(config, lake, self.pipeline.as_deref())? {
+        for pipeline in read_from(config, lake, self.pipeline.as_deref())? {
             let sql = format!(
                 "select time_status, case time_status when 'future' then 'event time ahead of Kafka timestamp' \
                  else regexp_replace(parse_error, '(byte|found|:) -?[0-9][0-9.eE+-]*', '\\1 …', 'g') end as reason, count(*) as n from bronze.{pipeline} where {condition} \
@@ -314,7 +308,7 @@ fn parse_source(source: &str) -> anyhow::Result<(&str, i32, i32, i64)> {
 /// One record of Bronze with its pipeline: `topic/generation/partition/offset`.
 pub(crate) async fn record(config: &Config, lake: &Lake, source: &str) -> anyhow::Result<(String, RecordBatch)> {
     let (topic, generation, partition, offset) = parse_source(source)?;
-    for pipeline in pipelines(config, lake, None)? {
+    for pipeline in read_from(config, lake, None)? {
         let sql = format!(
             "select * from bronze.{pipeline} where topic = '{}' and generation = {generation} \
              and partition = {partition} and \"offset\" = {offset}",

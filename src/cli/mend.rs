@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use rdkafka::Message;
@@ -12,9 +12,9 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::message::OwnedMessage;
 use serde_json::json;
 
-use super::{Context, Outcome, kafka};
+use super::{Context, Outcome, kafka, pipelines};
 use crate::bronze::{self, DeltaLog, Ledger, Position, Table};
-use crate::config::{Config, Pipeline};
+use crate::config::Config;
 use crate::kafka::{Source, settings, topic_id};
 
 /// How long the broker may take to tell the topic's id.
@@ -99,22 +99,15 @@ impl Args {
     }
 }
 
-fn find<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Arc<Pipeline>> {
-    config.pipelines.iter().find(|p| p.name == name).with_context(|| {
-        let all: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
-        format!("there is no pipeline `{name}`; the pipelines are {}", all.join(", "))
-    })
-}
-
 fn accept_settings(context: &Context, config: &Config, name: &str) -> anyhow::Result<Vec<String>> {
-    let pipeline = find(config, name)?;
+    let pipeline = pipelines::named(config, name)?;
     let uri = &config.server.lakehouse.uri;
     let table = context.block_on(async { Ok(Table::accept_settings(uri, pipeline, None).await?) })?;
     Ok(vec![format!("the configuration's settings are in force, epoch {}", table.epoch())])
 }
 
 fn adopt_topic(context: &Context, config: &Config, name: &str, even_so: bool) -> anyhow::Result<Vec<String>> {
-    let pipeline = find(config, name)?;
+    let pipeline = pipelines::named(config, name)?;
     let uri = &config.server.lakehouse.uri;
     let logs = logs(config, &pipeline.topic)?;
     let topic_id = topic_id(kafka::consumer(&config.server.kafka)?.client(), &pipeline.topic, ASK);
@@ -134,7 +127,7 @@ fn adopt_topic(context: &Context, config: &Config, name: &str, even_so: bool) ->
 }
 
 fn accept_gap(context: &Context, config: &Config, name: &str) -> anyhow::Result<Vec<String>> {
-    let pipeline = find(config, name)?;
+    let pipeline = pipelines::named(config, name)?;
     let logs = logs(config, &pipeline.topic)?;
     context.block_on(async {
         let uri = &config.server.lakehouse.uri;
@@ -231,7 +224,7 @@ async fn is_another_log(config: &Config, table: &Table, logs: &[Log]) -> anyhow:
 }
 
 fn lower_mark(context: &Context, config: &Config, name: &str, to: DateTime<Utc>) -> anyhow::Result<Vec<String>> {
-    let pipeline = find(config, name)?;
+    let pipeline = pipelines::named(config, name)?;
     let uri = &config.server.lakehouse.uri;
     let logs = logs(config, &pipeline.topic)?;
     let to_us = to.timestamp_micros();
@@ -252,7 +245,7 @@ fn lower_mark(context: &Context, config: &Config, name: &str, to: DateTime<Utc>)
 }
 
 fn repair_log(context: &Context, config: &Config, name: &str, even_so: bool) -> anyhow::Result<Vec<String>> {
-    let pipeline = find(config, name)?;
+    let pipeline = pipelines::named(config, name)?;
     let uri = &config.server.lakehouse.uri;
     context.block_on(async {
         let Some(tail) = bronze::damaged_tail(uri, &pipeline.name).await? else {

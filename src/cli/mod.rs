@@ -14,6 +14,7 @@ mod kafka;
 pub(crate) mod lake;
 mod mend;
 pub(crate) mod output;
+mod pipelines;
 mod quality;
 mod reconcile;
 mod run;

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::kafka::{self, PlainConsumer};
 use super::output::{self, safe_bytes, safe_text};
 use super::status;
-use super::{Context, Outcome};
+use super::{Context, Outcome, pipelines};
 use crate::config::{Config, Pipeline, Role};
 use crate::event::{Columns, Decoder, RawBatch, Schema};
 use crate::stop_signal::StopSignal;
@@ -114,14 +114,10 @@ impl Args {
     }
 
     fn pipeline(&self, config: &Config) -> anyhow::Result<Arc<Pipeline>> {
-        let found = match &self.pipeline {
-            Some(name) => config.pipelines.iter().find(|p| p.name == *name),
-            None => config.pipelines.first(),
-        };
-        found.cloned().with_context(|| {
-            let names: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
-            format!("there is no such pipeline; there are: {}", names.join(", "))
-        })
+        match &self.pipeline {
+            Some(name) => pipelines::named(config, name).cloned(),
+            None => config.pipelines.first().cloned().context("there is no pipeline"),
+        }
     }
 
     /// The verdicts that are shown.

@@ -2,10 +2,8 @@
 
 use std::io::Write;
 
-use anyhow::bail;
-
 use super::output::{self, safe_text, shorten};
-use super::{Context, Outcome};
+use super::{Context, Outcome, pipelines};
 use crate::trace::{EventCopy, Fate, Question, Trace, trace};
 
 /// Longest shown line of what happened.
@@ -36,11 +34,8 @@ pub(crate) struct Args {
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let config = context.config()?;
-        if let Some(name) = &self.pipeline
-            && !config.pipelines.iter().any(|p| p.name == *name)
-        {
-            let names: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
-            bail!("there is no pipeline `{name}`; the pipelines are {}", names.join(", "));
+        if let Some(name) = &self.pipeline {
+            pipelines::named(&config, name)?;
         }
         let found = context.block_on(async { Ok(trace(&config, self.pipeline.as_deref(), &self.event).await?) })?;
         let outcome = if found.copies.is_empty() { Outcome::Wrong } else { Outcome::Right };

@@ -55,10 +55,10 @@ impl Args {
         let config = context.config()?;
         let lake = Lake::new(&config.server)?;
         let mut done = Vec::new();
-        for pipeline in pipelines(&config, self.pipeline.as_deref())? {
+        for pipeline in pipelines::chosen(&config, self.pipeline.as_deref())? {
             let name = &pipeline.name;
             let gaps =
-                context.block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?;
+                context.block_on(async { Ok(gaps_of_silver(&lake, pipeline, &Quarantine::of(pipeline)?).await?) })?;
             let within = |date: NaiveDate| date >= self.from && date <= self.to;
             let hours: Vec<_> = gaps.hours.iter().filter(|h| within(h.hour.date())).collect();
             let rows: u64 = gaps.by_date.iter().filter(|(date, _)| within(**date)).map(|(_, rows)| rows).sum();

@@ -25,9 +25,9 @@ impl Args {
         let mut outcome = Outcome::Right;
         let mut found = Vec::new();
         let mut out = output::stdout();
-        for pipeline in pipelines(&config, self.pipeline.as_deref())? {
+        for pipeline in pipelines::chosen(&config, self.pipeline.as_deref())? {
             let gaps =
-                context.block_on(async { Ok(gaps_of_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?;
+                context.block_on(async { Ok(gaps_of_silver(&lake, pipeline, &Quarantine::of(pipeline)?).await?) })?;
             let name = &pipeline.name;
             if !gaps.hours.is_empty() {
                 outcome = Outcome::Wrong;

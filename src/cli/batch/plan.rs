@@ -28,10 +28,9 @@ impl Args {
         let config = context.config()?;
         let lake = Lake::new(&config.server)?;
         let mut plans = Vec::new();
-        for pipeline in pipelines(&config, self.pipeline.as_deref())? {
-            plans.push(
-                context.block_on(async { Ok(plan_silver(&lake, &pipeline, &Quarantine::of(&pipeline)?).await?) })?,
-            );
+        for pipeline in pipelines::chosen(&config, self.pipeline.as_deref())? {
+            plans
+                .push(context.block_on(async { Ok(plan_silver(&lake, pipeline, &Quarantine::of(pipeline)?).await?) })?);
         }
         if context.json {
             output::json(&plans)?;

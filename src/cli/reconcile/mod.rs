@@ -29,7 +29,7 @@ use super::bronze::{EpochBegan, Position, Snapshot};
 use super::clickhouse::Http;
 use super::kafka;
 use super::output::{self, Progress};
-use super::{Context, Outcome};
+use super::{Context, Outcome, pipelines};
 use crate::batch::verify::Scope;
 use crate::bronze::{settings, settings_hash, table_key};
 use crate::config::{Config, Pipeline};
@@ -90,12 +90,7 @@ enum Check {
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let config = context.config()?;
-        if let Some(name) = &self.pipeline
-            && !config.pipelines.iter().any(|p| p.name == *name)
-        {
-            let names: Vec<&str> = config.pipelines.iter().map(|p| p.name.as_str()).collect();
-            bail!("there is no pipeline `{name}`; the pipelines are {}", names.join(", "));
-        }
+        let pipelines = pipelines::chosen(&config, self.pipeline.as_deref())?;
         let scope = Scope { from: self.from, to: self.to };
         let stream = [Check::Bronze, Check::Realtime].iter().any(|c| self.wants(*c));
         if !scope.is_everything() && stream {
@@ -110,7 +105,7 @@ impl Args {
             batch: Layers::default(),
             elapsed_seconds: 0.0,
         };
-        for pipeline in config.pipelines.iter().filter(|p| self.pipeline.as_ref().is_none_or(|n| *n == p.name)) {
+        for pipeline in pipelines {
             if stream {
                 self.check(context, &config, pipeline, &mut report)?;
             }
