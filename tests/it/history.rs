@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use boathouse::batch::history::{
     AttemptState, Cause, History, HistoryError, Lease, LeaseWatch, NewAttempt, Run, RunState, TAKE_OVER_AFTER,
 };
-use boathouse::batch::run::graph::{Policy, Task};
+use boathouse::batch::run::graph::{Kind, Policy, Task};
 use boathouse::batch::run::{Job, Runner, Work};
 use boathouse::batch::{BatchError, LogLine, TaskReport};
 use boathouse::config::{DatabaseUrl, Server};
@@ -75,6 +75,7 @@ on_both!(
     a_process_that_leaves_leaves_the_run_to_others,
     a_run_that_takes_too_long_fails,
     a_failed_run_is_retried_from_the_failed_task,
+    old_runs_go_and_what_is_looked_back_at_stays,
 );
 
 async fn what_is_written_is_read(place: Place) {
@@ -391,6 +392,43 @@ async fn a_process_that_leaves_leaves_the_run_to_others(place: Place) {
     assert_eq!(seen[6..8], ["run_bronze_to_silver/6 stopped", "run_bronze_to_silver/7 succeeded"]);
     let json = serde_json::to_value(history.attempts(&run_id).await.unwrap()).unwrap();
     assert_eq!(json[1]["state"], "stopped", "JSON has the names that texts have");
+}
+
+async fn old_runs_go_and_what_is_looked_back_at_stays(place: Place) {
+    let history = place.open().await;
+    // Slots count from when the schedule was first seen.
+    let slot = history.schedule("user_events").await.unwrap().last;
+    let mut ids = Vec::new();
+    for hour in 1..5 {
+        ids.push(history.claim_slot("user_events", slot + TimeDelta::hours(hour)).await.unwrap().unwrap());
+        let last = execute(&runner(&history, 0, good()), "a").await;
+        assert_eq!(last, RunState::Succeeded);
+    }
+    let upkeep = history.claim_slot_of(Kind::Upkeep, "user_events", slot).await.unwrap().unwrap();
+    assert_eq!(execute(&runner(&history, 0, good()), "a").await, RunState::Succeeded);
+    let waiting = history.request("user_events").await.unwrap();
+    let tasks: Vec<String> = attempts(&history, &upkeep).await;
+    assert_eq!(tasks[0], "apply_retention/1 succeeded");
+
+    assert_eq!(history.prune(Utc::now() - TimeDelta::days(90)).await.unwrap(), 0, "nothing is that old");
+    let before = history.schedule("user_events").await.unwrap();
+    let removed = history.prune(Utc::now() + TimeDelta::hours(1)).await.unwrap();
+    // The newest slots and successes, and what waits, however old. Ids of one second do not sort: the newest success may be
+    // another run than the newest slot's.
+    let success = history.last_success("user_events").await.unwrap().unwrap().run_id;
+    let gone: Vec<&String> = ids[..3].iter().filter(|id| **id != success).collect();
+    assert_eq!(removed, gone.len() as u64);
+    for gone in gone {
+        assert!(history.run(gone).await.unwrap().is_none());
+        assert_eq!(attempts(&history, gone).await, Vec::<String>::new());
+        assert_eq!(history.lines(gone, None, 0).await.unwrap(), []);
+    }
+    for kept in [&ids[3], &upkeep, &waiting] {
+        assert!(history.run(kept).await.unwrap().is_some(), "{kept}");
+    }
+    assert_eq!(history.schedule("user_events").await.unwrap(), before, "no slot is run a second time");
+    assert!(history.slot_succeeded("user_events", before.last).await.unwrap());
+    assert_eq!(history.prune(Utc::now() + TimeDelta::hours(1)).await.unwrap(), 0);
 }
 
 async fn a_run_that_takes_too_long_fails(place: Place) {
