@@ -5,24 +5,40 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::support::broker::broker;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_small_benchmark_measures_everything_and_is_right() {
-    let kafka = broker().await;
+const PICTURE: &str = "bench.svg";
+
+/// Runs a benchmark to its end; its report, and the folder that it had for its data.
+fn bench(arguments: &[&[&str]]) -> (Value, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let svg = folder.path().join("bench.svg");
+    let svg = folder.path().join(PICTURE);
     let output = Command::new(env!("CARGO_BIN_EXE_boathouse"))
-        .args(["--json", "bench", "--events", "20000", "--pairs", "1", "--rates", "1000", "--rate-duration", "3s"])
-        .args(["--flush", "200ms", "--bronze-flush", "500ms", "--kills", "1", "--brokers", kafka.address()])
+        .args(["--json", "bench"])
+        .args(arguments.concat())
         .args([std::ffi::OsStr::new("--data"), folder.path().as_os_str(), "--svg".as_ref(), svg.as_os_str()])
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (serde_json::from_slice(&output.stdout).unwrap(), folder)
+}
+
+fn assert_only_a_picture_is_left(folder: &TempDir) {
+    assert!(std::fs::read_to_string(folder.path().join(PICTURE)).unwrap().starts_with("<svg "));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_benchmark_measures_everything_and_is_right() {
+    let kafka = broker().await;
+    let (report, folder) = bench(&[
+        &["--events", "20000", "--pairs", "1", "--rates", "1000", "--rate-duration", "3s"][..],
+        &["--flush", "200ms", "--bronze-flush", "500ms", "--kills", "1", "--brokers", kafka.address()],
+    ]);
     assert_eq!(report["right"], true, "{report:#}");
     let runs = report["reconcile"].as_array().unwrap();
     assert_eq!(runs.len(), 2, "one drain and one rate: {report:#}");
@@ -47,9 +63,7 @@ async fn a_small_benchmark_measures_everything_and_is_right() {
     // Ten probes a second, each seen by both sinks.
     let count = |sink: &str| report["rates"][0][sink]["sample_count"].as_u64().unwrap();
     assert!(count("realtime_latency") >= 20 && count("realtime_latency") == count("bronze_latency"), "{report:#}");
-    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg "));
-    // Nothing is left but the picture.
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_only_a_picture_is_left(&folder);
     let consumer: BaseConsumer = kafka.client().create().unwrap();
     let metadata = consumer.fetch_metadata(None, Duration::from_secs(10)).unwrap();
     let left: Vec<&str> =
@@ -59,18 +73,10 @@ async fn a_small_benchmark_measures_everything_and_is_right() {
 
 #[test]
 fn a_small_benchmark_of_the_batch_measures_every_task_and_is_right() {
-    let folder = tempfile::tempdir().unwrap();
-    let svg = folder.path().join("batch.svg");
-    let output = Command::new(env!("CARGO_BIN_EXE_boathouse"))
-        .args(["--json", "bench", "batch", "--events", "20000", "--users", "300", "--commit", "5000"])
-        .args(["--history", "1,2", "--hour-events", "300", "--hours", "1"])
-        .args([std::ffi::OsStr::new("--data"), folder.path().as_os_str(), "--svg".as_ref(), svg.as_os_str()])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (report, folder) = bench(&[
+        &["batch", "--events", "20000", "--users", "300", "--commit", "5000"][..],
+        &["--history", "1,2", "--hour-events", "300", "--hours", "1"],
+    ]);
     assert_eq!((&report["right"], &report["differences"]), (&Value::from(true), &serde_json::json!([])), "{report:#}");
     let tasks = report["full"]["tasks"].as_array().unwrap();
     let names: Vec<&str> = tasks.iter().filter_map(|t| t["task"].as_str()).collect();
@@ -84,7 +90,5 @@ fn a_small_benchmark_of_the_batch_measures_every_task_and_is_right() {
     let histories: Vec<u64> = behind.iter().filter_map(|i| i["history_event_count"].as_u64()).collect();
     assert_eq!(histories, [36 * 300, 60 * 300]);
     assert!(behind.iter().all(|i| i["runs"][0]["tasks"][1]["rows_in"] == 300), "{report:#}");
-    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg "));
-    // Nothing is left but the picture.
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_only_a_picture_is_left(&folder);
 }
