@@ -5,14 +5,14 @@ use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpResponse, web};
+use actix_web::{Error, HttpMessage, ResponseError, web};
 use chrono::Utc;
 
 use super::access::{Caller, Via, is_public, needed, secret};
 use super::audit::Entry;
 use super::problem::Problem;
 use super::shared::Shared;
-use super::view::cookie;
+use super::view::{cookie, go};
 
 /// The session's cookie.
 pub const SESSION: &str = "boathouse_session";
@@ -42,10 +42,7 @@ pub async fn headers(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let secure = request.app_data::<web::Data<Shared>>().is_some_and(|shared| shared.secure());
-    let mut response = match next.call(request).await {
-        Ok(response) => response.map_into_boxed_body(),
-        Err(error) => return Err(error),
-    };
+    let mut response = for_whom_asks(next.call(request).await?.map_into_boxed_body());
     let map = response.headers_mut();
     for (name, value) in HEADERS {
         map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -59,19 +56,32 @@ pub async fn headers(
     Ok(response)
 }
 
+/// An answer that refuses, in the form that suits its path, whoever refused.
+fn for_whom_asks(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let problem = response.response().error().and_then(|error| error.as_error::<Problem>());
+    let Some(problem) = problem.map(|problem| problem.clone().at(response.request().path())) else { return response };
+    let (head, body) = problem.error_response().into_parts();
+    response.map_body(|own, _| {
+        for (name, value) in head.headers() {
+            own.headers_mut().insert(name.clone(), value.clone());
+        }
+        body
+    })
+}
+
 /// Lets through who may come in.
 pub async fn gate(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let Some(shared) = request.app_data::<web::Data<Shared>>().cloned() else {
-        return Ok(refuse(request, Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the console is not set up")));
+        return Ok(request.error_response(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the console is not set up")));
     };
     let path = request.path().to_owned();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reads && comes_from_elsewhere(&request) {
         let text = "this came from a page of another server; open the console itself and try again";
-        return Ok(refuse(request, Problem::new(StatusCode::FORBIDDEN, text)));
+        return Ok(request.error_response(Problem::new(StatusCode::FORBIDDEN, text)));
     }
     if is_public(&path) {
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
@@ -83,7 +93,7 @@ pub async fn gate(
         if !reads {
             shared.audit.add(&entry(&request, &caller, String::new(), StatusCode::FORBIDDEN));
         }
-        return Ok(refuse(request, Problem::new(StatusCode::FORBIDDEN, text)));
+        return Ok(request.error_response(Problem::new(StatusCode::FORBIDDEN, text)));
     }
     if reads {
         request.extensions_mut().insert(caller);
@@ -93,7 +103,7 @@ pub async fn gate(
         Ok(body) => body,
         Err(_) => {
             let text = format!("a request is at most {BODY_BYTES_MAX} bytes");
-            return Ok(refuse(request, Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)));
+            return Ok(request.error_response(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)));
         }
     };
     let fields = form_fields(&request, &body);
@@ -104,7 +114,7 @@ pub async fn gate(
             shared.audit.add(&entry(&request, &caller, "without its token".into(), StatusCode::FORBIDDEN));
             let text =
                 "this page is older than your session, or the request did not come from it; reload and try again";
-            return Ok(refuse(request, Problem::new(StatusCode::FORBIDDEN, text)));
+            return Ok(request.error_response(Problem::new(StatusCode::FORBIDDEN, text)));
         }
     }
     let detail = detail(&fields, &body);
@@ -145,20 +155,13 @@ fn unknown(request: ServiceRequest, reads: bool) -> ServiceResponse<BoxBody> {
     let path = request.path();
     if path.starts_with("/api/") || path.starts_with("/live/") || !reads {
         let text = "sign in, or send an API token as `Authorization: Bearer …`";
-        let mut problem = refuse(request, Problem::new(StatusCode::UNAUTHORIZED, text));
+        let mut problem = request.error_response(Problem::new(StatusCode::UNAUTHORIZED, text));
         problem.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return problem;
     }
     let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
     let next: String = url::form_urlencoded::byte_serialize(asked.as_bytes()).collect();
-    let response = HttpResponse::SeeOther().insert_header((header::LOCATION, format!("/login?next={next}"))).finish();
-    request.into_response(response)
-}
-
-fn refuse(request: ServiceRequest, problem: Problem) -> ServiceResponse<BoxBody> {
-    let problem = problem.at(request.path());
-    let response = actix_web::ResponseError::error_response(&problem);
-    request.into_response(response)
+    request.into_response(go(&format!("/login?next={next}")))
 }
 
 fn entry(request: &ServiceRequest, caller: &Caller, detail: String, status: StatusCode) -> Entry {

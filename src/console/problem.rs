@@ -17,12 +17,12 @@ pub struct Failure {
 }
 
 /// Why a request was not carried out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Problem {
     pub status: StatusCode,
     pub text: String,
     /// Whether a program asked.
-    pub json: bool,
+    json: bool,
 }
 
 impl Problem {
@@ -38,7 +38,8 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, text)
     }
 
-    /// For a path: programs that ask below `/api/` are told in JSON.
+    /// For a path: programs that ask below `/api/` are told in JSON. Who refuses need not know: the gate does it for
+    /// every answer.
     pub fn at(mut self, path: &str) -> Self {
         self.json = path.starts_with("/api/");
         self

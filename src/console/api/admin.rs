@@ -10,10 +10,6 @@ use crate::console::pages::users::{NewToken, NewUser, change, keep, remove_user}
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 
-fn json(problem: Problem) -> Problem {
-    Problem { json: true, ..problem }
-}
-
 /// Somebody who may sign in, or a program that may call.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Known {
@@ -47,12 +43,12 @@ pub async fn users(shared: web::Data<Shared>) -> HttpResponse {
 }
 
 pub async fn put_user(new: web::Json<NewUser>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    keep(&shared, new.into_inner()).await.map_err(json)?;
+    keep(&shared, new.into_inner()).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
 pub async fn delete_user(name: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    remove_user(&shared, name.into_inner()).await.map_err(json)?;
+    remove_user(&shared, name.into_inner()).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -64,18 +60,18 @@ pub struct Made {
 
 pub async fn add_token(new: web::Json<NewToken>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let NewToken { name, role } = new.into_inner();
-    let token = change(&shared, move |users| users.add_token(&name, role)).await.map_err(json)?;
+    let token = change(&shared, move |users| users.add_token(&name, role)).await?;
     Ok(HttpResponse::Created().json(Made { token }))
 }
 
 pub async fn delete_token(name: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let name = name.into_inner();
-    change(&shared, move |users| users.remove_token(&name)).await.map_err(json)?;
+    change(&shared, move |users| users.remove_token(&name)).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
 pub async fn audit(asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(entries(&shared, &asked).await.map_err(json)?))
+    Ok(HttpResponse::Ok().json(entries(&shared, &asked).await?))
 }
 
 pub async fn configuration(shared: web::Data<Shared>) -> HttpResponse {

@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::history::{Attempt, Run};
+use crate::batch::history::{Attempt, History, Run};
 use crate::batch::run::graph::Task;
 use crate::console::pages::batch::{cancel_one, known, request, retry_one, set_paused};
 use crate::console::pages::run::find;
@@ -12,10 +12,6 @@ use crate::console::shared::Shared;
 
 /// Runs that one call answers at most.
 const RUNS_MAX: u32 = 1_000;
-
-fn json(problem: Problem) -> Problem {
-    Problem { json: true, ..problem }
-}
 
 #[derive(Deserialize, schemars::JsonSchema)]
 pub struct Which {
@@ -28,10 +24,8 @@ pub struct Which {
 pub async fn runs(which: web::Query<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let Which { pipeline, limit } = which.into_inner();
     let limit = limit.unwrap_or(20).min(RUNS_MAX);
-    let work = move |history: crate::batch::history::History| async move {
-        Ok(history.runs(pipeline.as_deref(), limit).await?)
-    };
-    let runs: Vec<Run> = shared.desk.history(work).await.map_err(Problem::from).map_err(json)?;
+    let work = move |history: History| async move { Ok(history.runs(pipeline.as_deref(), limit).await?) };
+    let runs: Vec<Run> = shared.desk.history(work).await?;
     Ok(HttpResponse::Ok().json(runs))
 }
 
@@ -44,7 +38,7 @@ pub struct WholeRun {
 }
 
 pub async fn run(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = find(&shared, &id).await.map_err(json)?;
+    let found = find(&shared, &id).await?;
     Ok(HttpResponse::Ok().json(WholeRun { run: found.run, attempts: found.attempts }))
 }
 
@@ -66,12 +60,10 @@ pub async fn log(
         .as_deref()
         .map(str::parse)
         .transpose()
-        .map_err(|e: crate::batch::run::graph::NoTask| json(Problem::refused(e.to_string())))?;
-    let run = find(&shared, &id).await.map_err(json)?.run.run_id;
+        .map_err(|e: crate::batch::run::graph::NoTask| Problem::refused(e.to_string()))?;
+    let run = find(&shared, &id).await?.run.run_id;
     let after = which.after.unwrap_or(0);
-    let work =
-        move |history: crate::batch::history::History| async move { Ok(history.lines(&run, task, after).await?) };
-    let lines = shared.desk.history(work).await.map_err(Problem::from).map_err(json)?;
+    let lines = shared.desk.history(move |history| async move { Ok(history.lines(&run, task, after).await?) }).await?;
     Ok(HttpResponse::Ok().json(lines))
 }
 
@@ -90,17 +82,17 @@ pub struct Asked {
 }
 
 pub async fn trigger(new: web::Json<NewRun>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let run_id = request(&shared, &new.pipeline).await.map_err(json)?;
+    let run_id = request(&shared, &new.pipeline).await?;
     Ok(HttpResponse::Accepted().json(Asked { run_id }))
 }
 
 pub async fn cancel(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    cancel_one(&shared, &id).await.map_err(json)?;
+    cancel_one(&shared, &id).await?;
     Ok(HttpResponse::Accepted().json(Asked { run_id: id.into_inner() }))
 }
 
 pub async fn retry(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    retry_one(&shared, &id).await.map_err(json)?;
+    retry_one(&shared, &id).await?;
     Ok(HttpResponse::Accepted().json(Asked { run_id: id.into_inner() }))
 }
 
@@ -114,8 +106,8 @@ pub struct Schedule {
 }
 
 async fn set(shared: &Shared, pipeline: &str, paused: bool) -> Result<HttpResponse, Problem> {
-    let changed = set_paused(shared, pipeline, paused).await.map_err(json)?;
-    Ok(HttpResponse::Ok().json(Schedule { pipeline: known(shared, pipeline).map_err(json)?, paused, changed }))
+    let changed = set_paused(shared, pipeline, paused).await?;
+    Ok(HttpResponse::Ok().json(Schedule { pipeline: known(shared, pipeline)?, paused, changed }))
 }
 
 pub async fn pause(pipeline: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {

@@ -10,21 +10,13 @@ use crate::console::query::{On, PAGE_ROWS};
 use crate::console::shared::Shared;
 use crate::console::view::View;
 
-fn json(problem: Problem) -> Problem {
-    Problem { json: true, ..problem }
-}
-
-fn away(error: anyhow::Error) -> Problem {
-    json(Problem::from(error))
-}
-
 pub async fn tables(shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(data::tables(&shared).await.map_err(away)?))
+    Ok(HttpResponse::Ok().json(data::tables(&shared).await?))
 }
 
 pub async fn table(name: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = data::table(&shared, &name).await.map_err(away)?;
-    let missing = || json(Problem::missing("there is no such table; /api/v1/tables lists all"));
+    let found = data::table(&shared, &name).await?;
+    let missing = || Problem::missing("there is no such table; /api/v1/tables lists all");
     Ok(HttpResponse::Ok().json(found.ok_or_else(missing)?))
 }
 
@@ -48,7 +40,7 @@ pub async fn sql(
 ) -> Result<HttpResponse, Problem> {
     let Statement { sql, on, limit } = statement.into_inner();
     let answer = shared.ask(&view.caller.name, on, &sql, limit.unwrap_or(PAGE_ROWS)).await;
-    Ok(HttpResponse::Ok().json(answer.map_err(|error| json(Problem::refused(format!("{error:#}"))))?))
+    Ok(HttpResponse::Ok().json(answer.map_err(|error| Problem::refused(format!("{error:#}")))?))
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -59,15 +51,15 @@ pub struct Runs {
 
 pub async fn quality(which: web::Query<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let runs = which.runs.unwrap_or(1).clamp(1, 100).into();
-    Ok(HttpResponse::Ok().json(results::results(&shared, runs).await.map_err(away)?))
+    Ok(HttpResponse::Ok().json(results::results(&shared, runs).await?))
 }
 
 pub async fn dead_letters(asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = letters(&shared, &asked).await.map_err(away)?;
+    let found = letters(&shared, &asked).await?;
     Ok(HttpResponse::Ok().json(found.iter().map(|letter| letter.json()).collect::<Vec<_>>()))
 }
 
 pub async fn record(source: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = find(&shared, &source).await.map_err(|error| json(Problem::missing(format!("{error:#}"))))?;
+    let found = find(&shared, &source).await.map_err(|error| Problem::missing(format!("{error:#}")))?;
     Ok(HttpResponse::Ok().json(found))
 }
