@@ -11,6 +11,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
+use chrono::Utc;
 use maud::Markup;
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use super::pages;
 use super::problem::Problem;
 use super::shared::Shared;
 use super::view::View;
+use crate::telemetry::Status;
 
 /// Pages are rendered anew this often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -103,15 +105,15 @@ impl Hub {
         self.topics(HashMap::clear);
     }
 
-    /// Looks at the board and renders what is looked at, until the server ends.
+    /// Lets the meter look at the board and renders what is looked at, until the server ends.
     pub async fn keep(self, shared: Shared) {
         let pipelines = shared.pipeline_names();
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let look = shared.look();
-            shared.meter(|meter| meter.look(&look.status, &pipelines, Instant::now(), look.now));
+            let status = Status::of(&shared.board, shared.limits);
+            shared.meter(|meter| meter.look(&status, &pipelines, Instant::now(), Utc::now()));
             let wanted = self.topics(|topics| {
                 topics.retain(|_, sender| sender.receiver_count() > 0);
                 topics.keys().cloned().collect::<Vec<_>>()
