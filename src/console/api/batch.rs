@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::history::{Attempt, History, Run};
 use crate::batch::run::graph::Task;
 use crate::console::pages::batch::{cancel_one, known, request, retry_one, set_paused};
-use crate::console::pages::run::find;
+use crate::console::pages::run::of;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 
@@ -38,8 +38,11 @@ pub struct WholeRun {
 }
 
 pub async fn run(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = find(&shared, &id).await?;
-    Ok(HttpResponse::Ok().json(WholeRun { run: found.run, attempts: found.attempts }))
+    let whole = of(&shared, &id, |history, run| async move {
+        let attempts = history.attempts(&run.run_id).await?;
+        Ok(WholeRun { run, attempts })
+    });
+    Ok(HttpResponse::Ok().json(whole.await?))
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -61,9 +64,9 @@ pub async fn log(
         .map(str::parse)
         .transpose()
         .map_err(|e: crate::batch::run::graph::NoTask| Problem::refused(e.to_string()))?;
-    let run = find(&shared, &id).await?.run.run_id;
     let after = which.after.unwrap_or(0);
-    let lines = shared.desk.history(move |history| async move { Ok(history.lines(&run, task, after).await?) }).await?;
+    let read = move |history: History, run: Run| async move { Ok(history.lines(&run.run_id, task, after).await?) };
+    let lines = of(&shared, &id, read).await?;
     Ok(HttpResponse::Ok().json(lines))
 }
 

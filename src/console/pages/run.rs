@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::batch::{attempt_state, cancel_one, retry_one, run_badge};
 use super::run_id;
-use crate::batch::history::{Attempt, Line, Run, RunState};
+use crate::batch::history::{Attempt, History, Line, Run, RunState};
 use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
@@ -27,26 +27,42 @@ pub struct Asked {
 }
 
 /// A run with everything that is known of it.
-pub struct Found {
-    pub run: Run,
-    pub attempts: Vec<Attempt>,
-    pub lines: Vec<Line>,
+struct Found {
+    run: Run,
+    attempts: Vec<Attempt>,
+    lines: Vec<Line>,
 }
 
-pub async fn find(shared: &Shared, id: &str) -> Result<Found, Problem> {
+/// What `read` finds of a run in the history.
+pub async fn of<T, F>(
+    shared: &Shared,
+    id: &str,
+    read: impl FnOnce(History, Run) -> F + Send + 'static,
+) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: Future<Output = anyhow::Result<T>> + Send + 'static,
+{
     let missing = || Problem::missing("there is no such run; the batch page lists the newest");
     let asked = run_id(id).ok_or_else(missing)?.to_owned();
     let found = shared
         .desk
         .history(|history| async move {
             let Some(run) = history.run(&asked).await? else { return Ok(None) };
-            let attempts = history.attempts(&asked).await?;
-            let mut lines = history.lines(&asked, None, 0).await?;
-            lines.drain(..lines.len().saturating_sub(LINES_MAX));
-            Ok(Some(Found { run, attempts, lines }))
+            read(history, run).await.map(Some)
         })
         .await?;
     found.ok_or_else(missing)
+}
+
+async fn find(shared: &Shared, id: &str) -> Result<Found, Problem> {
+    of(shared, id, |history, run| async move {
+        let attempts = history.attempts(&run.run_id).await?;
+        let mut lines = history.lines(&run.run_id, None, 0).await?;
+        lines.drain(..lines.len().saturating_sub(LINES_MAX));
+        Ok(Found { run, attempts, lines })
+    })
+    .await
 }
 
 pub async fn page(
