@@ -12,7 +12,7 @@ use super::access::{Caller, Via, is_public, needed, secret};
 use super::audit::Entry;
 use super::problem::Problem;
 use super::shared::Shared;
-use super::view::{cookie, go};
+use super::view::{cookie, encoded, go};
 
 /// The session's cookie.
 pub const SESSION: &str = "boathouse_session";
@@ -160,7 +160,7 @@ fn unknown(request: ServiceRequest, reads: bool) -> ServiceResponse<BoxBody> {
         return problem;
     }
     let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
-    let next: String = url::form_urlencoded::byte_serialize(asked.as_bytes()).collect();
+    let next = encoded(asked);
     request.into_response(go(&format!("/login?next={next}")))
 }
 

@@ -35,9 +35,14 @@ pub enum Theme {
 
 impl Theme {
     pub fn of(headers: &HeaderMap) -> Self {
-        match cookie(headers, THEME).as_deref() {
-            Some("light") => Theme::Light,
-            Some("dark") => Theme::Dark,
+        Self::named(&cookie(headers, THEME).unwrap_or_default())
+    }
+
+    /// What is no name of a theme is as the system is.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "light" => Theme::Light,
+            "dark" => Theme::Dark,
             _ => Theme::System,
         }
     }
@@ -102,6 +107,11 @@ const PAGES: [(&str, &str, Role); 12] = [
     ("/users", "Users", Role::Admin),
     ("/audit", "Audit", Role::Admin),
 ];
+
+/// The page in the navigation whose path is this below `/`.
+pub fn page_below(name: &str) -> Option<&'static str> {
+    PAGES.iter().map(|(path, ..)| *path).find(|path| !name.is_empty() && path.strip_prefix('/') == Some(name))
+}
 
 impl View {
     /// A whole page. `live` is the path that its parts are sent on while they change.
@@ -284,6 +294,11 @@ pub fn figure(name: &str, value: &str, unit: &str, note: Option<&str>) -> Markup
                 @if let Some(note) = note { span.note { (note) } } }
         }
     }
+}
+
+/// A text as it stands in an address.
+pub fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// Sends the browser elsewhere after a change.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 /// `12,345,678`.
 pub fn count(n: impl Into<i128>) -> String {
@@ -88,6 +89,23 @@ pub fn bytes(n: u64) -> String {
 pub fn plural(n: impl Into<i128>, one: &str, many: &str) -> String {
     let n = n.into();
     format!("{} {}", count(n), if n == 1 { one } else { many })
+}
+
+/// A value of JSON: a text without quotes, none as a dash.
+pub fn value(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "–".into(),
+        other => other.to_string(),
+    }
+}
+
+/// The first so many characters, with an ellipsis behind them where there are more.
+pub fn begin(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 #[cfg(test)]

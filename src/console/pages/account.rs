@@ -141,11 +141,7 @@ pub struct ThemeForm {
 }
 
 pub async fn theme(form: web::Form<ThemeForm>, shared: web::Data<Shared>) -> HttpResponse {
-    let theme = match form.theme.as_str() {
-        "light" => Theme::Light,
-        "dark" => Theme::Dark,
-        _ => Theme::System,
-    };
+    let theme = Theme::named(&form.theme);
     HttpResponse::SeeOther()
         .insert_header((header::LOCATION, own_path(&form.back)))
         .insert_header(set_cookie(&shared, THEME, theme.as_str(), Some(Duration::from_secs(365 * 86_400))))

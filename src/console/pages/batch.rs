@@ -100,11 +100,11 @@ pub async fn newest(shared: &Shared) -> anyhow::Result<Vec<(Run, Vec<Attempt>)>>
             for (run, attempt) in history.attempts_since(&oldest.run_id).await? {
                 attempts.entry(run).or_default().push(attempt);
             }
-            Ok(runs
-                .into_iter()
-                .map(|run| (attempts.remove(&run.run_id).unwrap_or_default(), run))
-                .map(|(a, r)| (r, a))
-                .collect())
+            let with_attempts = |run: Run| {
+                let its = attempts.remove(&run.run_id).unwrap_or_default();
+                (run, its)
+            };
+            Ok(runs.into_iter().map(with_attempts).collect())
         })
         .await
 }

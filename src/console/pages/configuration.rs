@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::config::{Origin, Setting};
 use crate::console::shared::Shared;
 use crate::console::view::{View, empty};
+use crate::console::words;
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -35,17 +36,9 @@ pub fn values(settings: &[Setting]) -> Vec<Shown> {
     settings.iter().map(shown).collect()
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "–".into(),
-        other => other.to_string(),
-    }
-}
-
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> HttpResponse {
     let fits = |s: &&Setting| {
-        (asked.find.is_empty() || s.path.contains(&asked.find) || text(&s.value).contains(&asked.find))
+        (asked.find.is_empty() || s.path.contains(&asked.find) || words::value(&s.value).contains(&asked.find))
             && (asked.changed.is_empty() || s.origin != Origin::Default)
     };
     let wanted: Vec<&Setting> = shared.settings.iter().filter(fits).collect();
@@ -65,7 +58,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                 table {
                     thead { tr { th scope="col" { "Key" } th scope="col" { "Value" } th scope="col" { "From" } } }
                     tbody { @for setting in wanted {
-                        tr { th scope="row" { code { (setting.path) } } td.wrap { (text(&setting.value)) } td { (setting.origin) } }
+                        tr { th scope="row" { code { (setting.path) } } td.wrap { (words::value(&setting.value)) } td { (setting.origin) } }
                     } }
                 }
             }

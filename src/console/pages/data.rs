@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use maud::html;
 use serde::Serialize;
 
-use super::sql::rows;
+use super::sql::{address, rows};
 use crate::batch::upkeep::{Commit, TableSummary, history, summary};
 use crate::batch::{Lake, Layer};
 use crate::cli::lake::Lake as Catalog;
@@ -116,7 +116,6 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
     let Table { table, summary } = &found.table;
     let sql = format!("select * from {table} limit {SAMPLE}");
     let sample = shared.ask(&view.caller.name, On::Delta, &sql, SAMPLE).await;
-    let sent: String = url::form_urlencoded::byte_serialize(sql.as_bytes()).collect();
     let body = html! {
         p.crumbs { a href="/data" { "Data" } }
         h1 { (table) }
@@ -137,7 +136,7 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
         @match &sample {
             Ok(answer) => {
                 (rows(answer))
-                p { a href={ "/sql?on=delta&sql=" (sent) } { "Go on in the SQL editor" } }
+                p { a href=(address(On::Delta, &sql)) { "Go on in the SQL editor" } }
             }
             Err(error) => { p.said role="alert" { (format!("{error:#}")) } }
         }

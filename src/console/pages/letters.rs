@@ -11,6 +11,7 @@ use crate::cli::output::safe_bytes;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 use crate::console::view::{State, View, badge, empty};
+use crate::console::words;
 
 /// Letters of a page and of an answer.
 const LETTERS: usize = 100;
@@ -86,7 +87,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                         tr {
                             th scope="row" { a href={ "/records/" (letter.source) } { (letter.source) } }
                             td { (letter.ingested) } td { (badge(State::Watch, &letter.status)) } td.wrap { (letter.reason) }
-                            td { code { (letter.payload.as_deref().map_or_else(|| "–".into(), preview)) } }
+                            td { code { (letter.payload.as_deref().map_or_else(|| "–".into(), |payload| words::begin(&safe_bytes(payload), PREVIEW))) } }
                         }
                     } }
                 }
@@ -97,23 +98,9 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
     Ok(view.page("Dead letters", None, body))
 }
 
-fn preview(payload: &[u8]) -> String {
-    let text = safe_bytes(payload);
-    let mut cut: String = text.chars().take(PREVIEW).collect();
-    if cut.len() < text.len() {
-        cut.push('…');
-    }
-    cut
-}
-
 /// One record, whole.
 pub async fn one(view: View, source: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let record = find(&shared, &source).await.map_err(|error| Problem::missing(format!("{error:#}")))?;
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "–".into(),
-        other => other.to_string(),
-    };
     let body = html! {
         p.crumbs { a href="/dead-letters" { "Dead letters" } " / record" }
         h1 { (source) }
@@ -121,7 +108,7 @@ pub async fn one(view: View, source: web::Path<String>, shared: web::Data<Shared
         div.scroll tabindex="0" role="region" aria-label="Record" {
             table {
                 thead { tr { th scope="col" { "Column" } th scope="col" { "Value" } } }
-                tbody { @for (name, value) in &record { tr { th scope="row" { (name) } td.wrap { code { (text(value)) } } } } }
+                tbody { @for (name, value) in &record { tr { th scope="row" { (name) } td.wrap { code { (words::value(value)) } } } } }
             }
         }
     };

@@ -5,9 +5,11 @@ use maud::html;
 use serde::Deserialize;
 
 use super::run_id;
+use super::sql::address;
 use crate::console::problem::Problem;
+use crate::console::query::On;
 use crate::console::shared::Shared;
-use crate::console::view::{View, empty, go};
+use crate::console::view::{View, empty, encoded, go, page_below};
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -50,48 +52,29 @@ fn kind(text: &str) -> Kind {
 }
 
 fn sql(text: String) -> HttpResponse {
-    let sent: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
-    go(&format!("/sql?on=delta&sql={sent}"))
+    go(&address(On::Delta, &text))
 }
 
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let text = asked.q.trim();
     let pipeline = shared.pipelines.first();
-    let pages = [
-        "stream",
-        "batch",
-        "data",
-        "sql",
-        "quality",
-        "dead-letters",
-        "actors",
-        "api",
-        "configuration",
-        "users",
-        "audit",
-    ];
     Ok(match (kind(text), pipeline) {
         (Kind::Run, _) => go(&format!("/batch/runs/{text}")),
         (Kind::Record(source), _) => {
-            let path: String = source
-                .split('/')
-                .map(|part| url::form_urlencoded::byte_serialize(part.as_bytes()).collect::<String>())
-                .collect::<Vec<_>>()
-                .join("/");
+            let path = source.split('/').map(encoded).collect::<Vec<_>>().join("/");
             go(&format!("/records/{path}"))
         }
-        (Kind::Table, _) => {
-            let name: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
-            go(&format!("/data/{name}"))
-        }
+        (Kind::Table, _) => go(&format!("/data/{}", encoded(text))),
         (Kind::Date, Some(p)) => sql(format!(
             "select event_type, count(*) as events from silver.{} where cast(event_time as date) = date '{text}' group by 1 order by 2 desc",
             p.name
         )),
         // It is a UUID: no quote in it.
         (Kind::EventId, Some(p)) => sql(format!("select * from bronze.{} where event_id = '{text}'", p.name)),
-        _ if pages.contains(&text.to_lowercase().as_str()) => go(&format!("/{}", text.to_lowercase())),
         _ => {
+            if let Some(page) = page_below(&text.to_lowercase()) {
+                return Ok(go(page));
+            }
             let body = html! {
                 h1 { "Go to" }
                 (empty("This is nothing that the box knows", html! {

@@ -10,9 +10,11 @@ use serde::Deserialize;
 use crate::console::problem::Problem;
 use crate::console::query::{Answer, LIMIT, On, PAGE_ROWS, ROWS_MAX, csv};
 use crate::console::shared::Shared;
-use crate::console::view::{View, go};
+use crate::console::view::{View, encoded, go};
 use crate::console::words;
 
+/// Characters of a value in the table.
+const SHOWN: usize = 300;
 /// Statements to begin with.
 const EXAMPLES: [(On, &str, &str); 5] = [
     (On::Delta, "All tables", "select table_schema, table_name from information_schema.tables order by 1, 2"),
@@ -44,6 +46,11 @@ pub struct Asked {
 
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> HttpResponse {
     show(&view, &shared, &asked, None)
+}
+
+/// The editor with a statement in it.
+pub fn address(on: On, sql: &str) -> String {
+    format!("/sql?on={}&sql={}", on.as_str(), encoded(sql))
 }
 
 fn show(view: &View, shared: &Shared, asked: &Asked, answer: Option<Result<&Answer, &str>>) -> HttpResponse {
@@ -88,8 +95,7 @@ fn show(view: &View, shared: &Shared, asked: &Asked, answer: Option<Result<&Answ
                 section aria-labelledby="examples-title" {
                     h2 #examples-title { "To begin with" }
                     ul.examples { @for (on, name, sql) in EXAMPLES {
-                        @let sent: String = url::form_urlencoded::byte_serialize(sql.as_bytes()).collect();
-                        li { a href={ "/sql?on=" (on.as_str()) "&sql=" (sent) } { (name) } " " span.note { (on.as_str()) } }
+                        li { a href=(address(on, sql)) { (name) } " " span.note { (on.as_str()) } }
                     } }
                 }
             }
@@ -119,7 +125,7 @@ pub fn rows(answer: &Answer) -> Markup {
                         thead { tr { @for (i, name) in answer.columns.iter().enumerate() { th scope="col" class=[class(i)] { (name) } } } }
                         tbody { @for row in &answer.rows {
                             tr { @for (i, value) in row.iter().enumerate() {
-                                td class=[class(i)] { @match value { Some(value) => { (short(value)) } None => { span.note { "null" } } } }
+                                td class=[class(i)] { @match value { Some(value) => { (words::begin(value, SHOWN)) } None => { span.note { "null" } } } }
                             } }
                         } }
                     }
@@ -127,14 +133,6 @@ pub fn rows(answer: &Answer) -> Markup {
             }
         }
     }
-}
-
-fn short(value: &str) -> String {
-    let mut cut: String = value.chars().take(300).collect();
-    if cut.len() < value.len() {
-        cut.push('…');
-    }
-    cut
 }
 
 #[derive(Deserialize)]
