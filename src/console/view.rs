@@ -285,6 +285,37 @@ pub fn empty(what: &str, todo: Markup) -> Markup {
     html! { div.empty { p.what { (what) } p { (todo) } } }
 }
 
+/// The head of a column of words.
+pub fn th(name: &str) -> Markup {
+    html! { th scope="col" { (name) } }
+}
+
+/// The head of a column of numbers.
+pub fn n(name: &str) -> Markup {
+    html! { th.n scope="col" { (name) } }
+}
+
+/// A table under its columns' heads, which scrolls by itself where the window is narrow.
+pub fn table(label: &str, columns: &[Markup], rows: Markup) -> Markup {
+    table_of(None, label, columns, rows)
+}
+
+/// A table whose cells are signs.
+pub fn grid(label: &str, columns: &[Markup], rows: Markup) -> Markup {
+    table_of(Some("grid"), label, columns, rows)
+}
+
+fn table_of(class: Option<&str>, label: &str, columns: &[Markup], rows: Markup) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(label) {
+            table class=[class] {
+                thead { tr { @for column in columns { (column) } } }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
 /// One figure with its name.
 pub fn figure(name: &str, value: &str, unit: &str, note: Option<&str>) -> Markup {
     html! {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use crate::console::live::Parts;
 use crate::console::shared::{Look, Shared};
-use crate::console::view::{State, View, badge, empty, figure, part};
+use crate::console::view::{State, View, badge, empty, figure, n, part, table, th};
 use crate::console::words::{self, count};
 use crate::telemetry::{ActorPhase, ActorStatus};
 
@@ -48,32 +48,27 @@ fn tree(look: &Look) -> Markup {
             @if actors.is_empty() {
                 (empty("No actor has started yet", html! { "This fills while the daemon starts." }))
             } @else {
-                div.scroll tabindex="0" role="region" aria-label="Actors" {
-                    table {
-                        thead { tr {
-                            th scope="col" { "Actor" } th scope="col" { "Name" } th scope="col" { "State" }
-                            th.n scope="col" { "Restarts" } th scope="col" { "Last failure" }
-                        } }
-                        tbody {
-                            @for ((_, depth), actor) in &actors {
-                                @let state = match actor.phase {
-                                    ActorPhase::Running => (State::Good, "running"),
-                                    ActorPhase::BackingOff => (State::Watch, "waits to be made anew"),
-                                    ActorPhase::GaveUp => (State::Wrong, "given up"),
-                                };
-                                tr {
-                                    th scope="row" class={ "depth-" (depth) } { (actor.kind.replace('_', " ")) }
-                                    td { (actor.name) } td { (badge(state.0, state.1)) } td.n { (count(actor.restarts)) }
-                                    td {
-                                        @match (&actor.last_failure, actor.last_failure_seconds_ago) {
-                                            (Some(error), Some(ago)) => { (error) span.note { " " (words::seconds(ago)) " ago" } }
-                                            _ => { "–" }
-                                        }
-                                    }
-                                }
-                            }
-                        }
-                    }
+                @let columns = [th("Actor"), th("Name"), th("State"), n("Restarts"), th("Last failure")];
+                (table("Actors", &columns, html! { @for ((_, depth), actor) in &actors { (row(*depth, actor)) } }))
+            }
+        }
+    }
+}
+
+fn row(depth: usize, actor: &ActorStatus) -> Markup {
+    let (state, word) = match actor.phase {
+        ActorPhase::Running => (State::Good, "running"),
+        ActorPhase::BackingOff => (State::Watch, "waits to be made anew"),
+        ActorPhase::GaveUp => (State::Wrong, "given up"),
+    };
+    html! {
+        tr {
+            th scope="row" class={ "depth-" (depth) } { (actor.kind.replace('_', " ")) }
+            td { (actor.name) } td { (badge(state, word)) } td.n { (count(actor.restarts)) }
+            td {
+                @match (&actor.last_failure, actor.last_failure_seconds_ago) {
+                    (Some(error), Some(ago)) => { (error) span.note { " " (words::seconds(ago)) " ago" } }
+                    _ => { "–" }
                 }
             }
         }

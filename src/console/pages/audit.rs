@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::console::audit::Entry;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, empty};
+use crate::console::view::{State, View, badge, empty, table, th};
 use crate::console::words;
 
 /// Entries that one page or call shows at most.
@@ -45,18 +45,15 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
         @if entries.is_empty() {
             (empty("No entry", html! { "What somebody does here or by the API is noted at once." }))
         } @else {
-            div.scroll tabindex="0" role="region" aria-label="Audit log" {
-                table {
-                    thead { tr { th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "From" } th scope="col" { "Action" } th scope="col" { "Answer" } th scope="col" { "Detail" } } }
-                    tbody { @for entry in &entries {
-                        @let state = if entry.status < 400 { State::Good } else { State::Wrong };
-                        tr {
-                            td { (words::moment(entry.at)) } th scope="row" { (entry.who) } td { (entry.from) } td { (entry.action) }
-                            td { (badge(state, &entry.status.to_string())) } td.wrap { (entry.detail) }
-                        }
-                    } }
+            (table("Audit log", &["When", "Who", "From", "Action", "Answer", "Detail"].map(th), html! {
+                @for entry in &entries {
+                    @let state = if entry.status < 400 { State::Good } else { State::Wrong };
+                    tr {
+                        td { (words::moment(entry.at)) } th scope="row" { (entry.who) } td { (entry.from) } td { (entry.action) }
+                        td { (badge(state, &entry.status.to_string())) } td.wrap { (entry.detail) }
+                    }
                 }
-            }
+            }))
         }
     };
     Ok(view.page("Audit log", None, body))

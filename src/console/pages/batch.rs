@@ -13,7 +13,7 @@ use crate::batch::run::graph::Task;
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, empty, go, part};
+use crate::console::view::{self, State, View, badge, empty, go, n, part, table, th};
 use crate::console::words;
 
 /// Runs in the grid.
@@ -119,40 +119,33 @@ fn schedules(shared: &Shared) -> Markup {
     html! {
         section aria-labelledby="schedules-title" {
             h2 #schedules-title { "Schedules" }
-            div.scroll tabindex="0" role="region" aria-label="Schedule of each pipeline" {
-                table {
-                    thead { tr {
-                        th scope="col" { "Pipeline" } th scope="col" { "State" } th scope="col" { "Next run" } th scope="col" { "Last run" }
-                        th.n scope="col" { "Silver" } th.n scope="col" { "Gold" } th.n scope="col" { "Served" }
-                    } }
-                    tbody {
-                        @for (name, batch) in shared.board.batches() {
-                            tr {
-                                th scope="row" { (name) }
-                                td {
-                                    @match (&batch.running, batch.paused, batch.enabled) {
-                                        (Some(running), ..) => { (badge(State::Busy, running.task.as_deref().unwrap_or("running"))) }
-                                        (None, Some(since), _) => { (badge(State::Watch, &format!("paused for {}", words::age(since, now)))) }
-                                        (None, None, true) => { (badge(State::Good, "waits for its slot")) }
-                                        (None, None, false) => { (badge(State::Idle, "by hand only")) }
-                                    }
-                                }
-                                td { @match batch.next_slot {
-                                    Some(slot) => { (words::moment(slot)) span.note { " in " (words::age(now, slot)) } }
-                                    None => { "–" }
-                                } }
-                                td { @match &batch.last {
-                                    Some(last) => { a href={ "/batch/runs/" (last.run_id) } { (last.outcome) } span.note { " " (words::ago(last.ended, now)) } }
-                                    None => { "none yet" }
-                                } }
-                                @for (_, since) in batch.fresh.layers() {
-                                    td.n { (since.map_or_else(|| "–".into(), |since| format!("{} old", words::age(since, now)))) }
-                                }
+            @let columns = [th("Pipeline"), th("State"), th("Next run"), th("Last run"), n("Silver"), n("Gold"), n("Served")];
+            (table("Schedule of each pipeline", &columns, html! {
+                @for (name, batch) in shared.board.batches() {
+                    tr {
+                        th scope="row" { (name) }
+                        td {
+                            @match (&batch.running, batch.paused, batch.enabled) {
+                                (Some(running), ..) => { (badge(State::Busy, running.task.as_deref().unwrap_or("running"))) }
+                                (None, Some(since), _) => { (badge(State::Watch, &format!("paused for {}", words::age(since, now)))) }
+                                (None, None, true) => { (badge(State::Good, "waits for its slot")) }
+                                (None, None, false) => { (badge(State::Idle, "by hand only")) }
                             }
+                        }
+                        td { @match batch.next_slot {
+                            Some(slot) => { (words::moment(slot)) span.note { " in " (words::age(now, slot)) } }
+                            None => { "–" }
+                        } }
+                        td { @match &batch.last {
+                            Some(last) => { a href={ "/batch/runs/" (last.run_id) } { (last.outcome) } span.note { " " (words::ago(last.ended, now)) } }
+                            None => { "none yet" }
+                        } }
+                        @for (_, since) in batch.fresh.layers() {
+                            td.n { (since.map_or_else(|| "–".into(), |since| format!("{} old", words::age(since, now)))) }
                         }
                     }
                 }
-            }
+            }))
         }
     }
 }
@@ -181,21 +174,15 @@ pub fn attempt_state(state: AttemptState) -> (State, &'static str) {
 }
 
 fn grid(runs: &[(Run, Vec<Attempt>)], now: DateTime<Utc>) -> Markup {
+    let mut columns = vec![th("Run"), th("State"), th("Started (UTC)"), n("Took")];
+    columns.extend(COLUMNS.map(|(_, name)| html! { th.cell scope="col" { (name) } }));
     html! {
         section aria-labelledby="runs-title" {
             h2 #runs-title { "Runs" }
             @if runs.is_empty() {
                 (empty("No run yet", html! { "The schedule starts one when its slot comes, or start one with the button above." }))
             } @else {
-                div.scroll tabindex="0" role="region" aria-label="Runs and their tasks" {
-                    table.grid {
-                        thead { tr {
-                            th scope="col" { "Run" } th scope="col" { "State" } th scope="col" { "Started (UTC)" } th.n scope="col" { "Took" }
-                            @for (_, name) in COLUMNS { th.cell scope="col" { (name) } }
-                        } }
-                        tbody { @for (run, attempts) in runs { (row(run, attempts, now)) } }
-                    }
-                }
+                (view::grid("Runs and their tasks", &columns, html! { @for (run, attempts) in runs { (row(run, attempts, now)) } }))
                 p.note { "Each cell is a task's last attempt; a number is how often it was tried. "
                     span aria-hidden="true" { "● done  ◐ running  ■ failed  ▲ stopped  ○ not begun" } }
             }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::config::{Origin, Setting};
 use crate::console::shared::Shared;
-use crate::console::view::{View, empty};
+use crate::console::view::{View, empty, table, th};
 use crate::console::words;
 
 #[derive(Deserialize)]
@@ -54,14 +54,11 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
         @if wanted.is_empty() {
             (empty("No value fits", html! { a href="/configuration" { "Show all" } }))
         } @else {
-            div.scroll tabindex="0" role="region" aria-label="Values in force" {
-                table {
-                    thead { tr { th scope="col" { "Key" } th scope="col" { "Value" } th scope="col" { "From" } } }
-                    tbody { @for setting in wanted {
-                        tr { th scope="row" { code { (setting.path) } } td.wrap { (words::value(&setting.value)) } td { (setting.origin) } }
-                    } }
+            (table("Values in force", &["Key", "Value", "From"].map(th), html! {
+                @for setting in wanted {
+                    tr { th scope="row" { code { (setting.path) } } td.wrap { (words::value(&setting.value)) } td { (setting.origin) } }
                 }
-            }
+            }))
         }
     };
     view.page("Configuration", None, body)

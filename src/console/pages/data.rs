@@ -11,7 +11,7 @@ use crate::cli::lake::Lake as Catalog;
 use crate::console::problem::Problem;
 use crate::console::query::On;
 use crate::console::shared::Shared;
-use crate::console::view::{View, empty, figure};
+use crate::console::view::{self, View, empty, figure, n, th};
 use crate::console::words::{self, count};
 
 /// Versions that a table's page shows.
@@ -92,18 +92,16 @@ pub async fn page(view: View, shared: web::Data<Shared>) -> Result<HttpResponse,
         @if tables.is_empty() {
             (empty("No table yet", html! { "Bronze appears with the first event, silver and gold with the first " a href="/batch" { "batch run" } "." }))
         } @else {
-            div.scroll tabindex="0" role="region" aria-label="Tables" {
-                table {
-                    thead { tr { th scope="col" { "Table" } th.n scope="col" { "Rows" } th.n scope="col" { "Size" } th.n scope="col" { "Files" } th.n scope="col" { "Small files" } th.n scope="col" { "Version" } } }
-                    tbody { @for Table { table, summary } in &tables {
-                        tr {
-                            th scope="row" { a href={ "/data/" (table) } { (table) } }
-                            td.n { (count(summary.rows)) } td.n { (words::bytes(summary.bytes)) } td.n { (count(summary.files as i64)) }
-                            td.n { (count(summary.files_small as i64)) } td.n { (count(summary.version)) }
-                        }
-                    } }
+            @let columns = [th("Table"), n("Rows"), n("Size"), n("Files"), n("Small files"), n("Version")];
+            (view::table("Tables", &columns, html! {
+                @for Table { table, summary } in &tables {
+                    tr {
+                        th scope="row" { a href={ "/data/" (table) } { (table) } }
+                        td.n { (count(summary.rows)) } td.n { (words::bytes(summary.bytes)) } td.n { (count(summary.files as i64)) }
+                        td.n { (count(summary.files_small as i64)) } td.n { (count(summary.version)) }
+                    }
                 }
-            }
+            }))
             p.note { "Many small files make reading slow; " code { "boathouse tables optimize TABLE" } " merges them." }
         }
     };
@@ -126,12 +124,9 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
         }
         section aria-labelledby="columns-title" {
             h2 #columns-title { "Columns" }
-            div.scroll tabindex="0" role="region" aria-label="Columns and their types" {
-                table {
-                    thead { tr { th scope="col" { "Column" } th scope="col" { "Type" } } }
-                    tbody { @for (name, kind) in &found.columns { tr { th scope="row" { (name) } td { code { (kind) } } } } }
-                }
-            }
+            (view::table("Columns and their types", &["Column", "Type"].map(th), html! {
+                @for (name, kind) in &found.columns { tr { th scope="row" { (name) } td { code { (kind) } } } }
+            }))
         }
         @match &sample {
             Ok(answer) => {
@@ -142,17 +137,15 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
         }
         section aria-labelledby="versions-title" {
             h2 #versions-title { "Newest versions" }
-            div.scroll tabindex="0" role="region" aria-label="Versions of the table" {
-                table {
-                    thead { tr { th.n scope="col" { "Version" } th scope="col" { "When" } th scope="col" { "Operation" } th.n scope="col" { "Files added" } th.n scope="col" { "Files removed" } th.n scope="col" { "Rows added" } } }
-                    tbody { @for commit in &found.commits {
-                        tr {
-                            td.n { (count(commit.version)) } td { (commit.at.map_or_else(|| "–".into(), words::moment)) } td { (commit.operation) }
-                            td.n { (count(commit.files_added as i64)) } td.n { (count(commit.files_removed as i64)) } td.n { (count(commit.rows_added)) }
-                        }
-                    } }
+            @let columns = [n("Version"), th("When"), th("Operation"), n("Files added"), n("Files removed"), n("Rows added")];
+            (view::table("Versions of the table", &columns, html! {
+                @for commit in &found.commits {
+                    tr {
+                        td.n { (count(commit.version)) } td { (commit.at.map_or_else(|| "–".into(), words::moment)) } td { (commit.operation) }
+                        td.n { (count(commit.files_added as i64)) } td.n { (count(commit.files_removed as i64)) } td.n { (count(commit.rows_added)) }
+                    }
                 }
-            }
+            }))
         }
     };
     Ok(view.page(table, None, body))

@@ -10,7 +10,7 @@ use crate::cli::lake::Lake;
 use crate::cli::output::safe_bytes;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, empty};
+use crate::console::view::{State, View, badge, empty, table, th};
 use crate::console::words;
 
 /// Letters of a page and of an answer.
@@ -80,18 +80,15 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                 (empty("None fits this filter", html! { a href="/dead-letters" { "Show all" } }))
             }
         } @else {
-            div.scroll tabindex="0" role="region" aria-label="Dead letters" {
-                table {
-                    thead { tr { th scope="col" { "Record" } th scope="col" { "Arrived" } th scope="col" { "Kind" } th scope="col" { "Reason" } th scope="col" { "Begins" } } }
-                    tbody { @for letter in &letters {
-                        tr {
-                            th scope="row" { a href={ "/records/" (letter.source) } { (letter.source) } }
-                            td { (letter.ingested) } td { (badge(State::Watch, &letter.status)) } td.wrap { (letter.reason) }
-                            td { code { (letter.payload.as_deref().map_or_else(|| "–".into(), |payload| words::begin(&safe_bytes(payload), PREVIEW))) } }
-                        }
-                    } }
+            (table("Dead letters", &["Record", "Arrived", "Kind", "Reason", "Begins"].map(th), html! {
+                @for letter in &letters {
+                    tr {
+                        th scope="row" { a href={ "/records/" (letter.source) } { (letter.source) } }
+                        td { (letter.ingested) } td { (badge(State::Watch, &letter.status)) } td.wrap { (letter.reason) }
+                        td { code { (letter.payload.as_deref().map_or_else(|| "–".into(), |payload| words::begin(&safe_bytes(payload), PREVIEW))) } }
+                    }
                 }
-            }
+            }))
             @if letters.len() == LETTERS { p.note { "The newest " (LETTERS) "." } }
         }
     };
@@ -105,12 +102,9 @@ pub async fn one(view: View, source: web::Path<String>, shared: web::Data<Shared
         p.crumbs { a href="/dead-letters" { "Dead letters" } " / record" }
         h1 { (source) }
         p.lead { "The record as Bronze keeps it." }
-        div.scroll tabindex="0" role="region" aria-label="Record" {
-            table {
-                thead { tr { th scope="col" { "Column" } th scope="col" { "Value" } } }
-                tbody { @for (name, value) in &record { tr { th scope="row" { (name) } td.wrap { code { (words::value(value)) } } } } }
-            }
-        }
+        (table("Record", &["Column", "Value"].map(th), html! {
+            @for (name, value) in &record { tr { th scope="row" { (name) } td.wrap { code { (words::value(value)) } } } }
+        }))
     };
     Ok(view.page(&source, None, body))
 }

@@ -10,7 +10,7 @@ use crate::batch::{KeptResult, Lake, kept_results};
 use crate::console::problem::Problem;
 use crate::console::query::On;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, empty};
+use crate::console::view::{State, View, badge, empty, grid, n, th};
 use crate::console::words::{self, count};
 
 /// Runs that the page looks back.
@@ -58,33 +58,33 @@ pub async fn page(view: View, shared: web::Data<Shared>) -> Result<HttpResponse,
         @if results.is_empty() {
             (empty("Nothing was checked yet", html! { "A " a href="/batch" { "batch run" } " checks before it serves. Expectations are " code { "[[expectation]]" } " sections in pipeline.toml and lines in the headers of models." }))
         } @else {
-            div.scroll tabindex="0" role="region" aria-label="Expectations" {
-                table.grid {
-                    thead { tr { th scope="col" { "Expectation" } th scope="col" { "Table" } th scope="col" { "Newest" } th.n scope="col" { "Rows checked" } th.n scope="col" { "Broken by" } th scope="col" { "Over " (runs.len()) " runs, oldest first" } th scope="col" { "What was looked at" } } }
-                    tbody { @for ((_, table, name), kept) in &by_name {
-                        @if let Some(newest) = kept.first() {
-                            @let (sign, word) = state(newest);
-                            tr {
-                                th scope="row" { (name) span.note { " " (newest.result.check) } }
-                                td { a href={ "/data/" (table) } { (table) } } td { (badge(sign, word)) }
-                                td.n { (count(newest.result.rows_checked)) } td.n { (count(newest.result.rows_failed)) }
-                                td { @for run in &runs {
-                                    @match kept.iter().find(|result| result.run_id == *run) {
-                                        Some(result) => {
-                                            @let (sign, word) = state(result);
-                                            a class={ "tick " (sign.class()) } href={ "/batch/runs/" (run) } title={ (words::moment(result.checked_at)) ": " (word) } {
-                                                span aria-hidden="true" { (sign.sign()) } span.sr { (words::moment(result.checked_at)) " " (word) }
-                                            }
+            @let over = format!("Over {} runs, oldest first", runs.len());
+            @let columns =
+                [th("Expectation"), th("Table"), th("Newest"), n("Rows checked"), n("Broken by"), th(&over), th("What was looked at")];
+            (grid("Expectations", &columns, html! {
+                @for ((_, table, name), kept) in &by_name {
+                    @if let Some(newest) = kept.first() {
+                        @let (sign, word) = state(newest);
+                        tr {
+                            th scope="row" { (name) span.note { " " (newest.result.check) } }
+                            td { a href={ "/data/" (table) } { (table) } } td { (badge(sign, word)) }
+                            td.n { (count(newest.result.rows_checked)) } td.n { (count(newest.result.rows_failed)) }
+                            td { @for run in &runs {
+                                @match kept.iter().find(|result| result.run_id == *run) {
+                                    Some(result) => {
+                                        @let (sign, word) = state(result);
+                                        a class={ "tick " (sign.class()) } href={ "/batch/runs/" (run) } title={ (words::moment(result.checked_at)) ": " (word) } {
+                                            span aria-hidden="true" { (sign.sign()) } span.sr { (words::moment(result.checked_at)) " " (word) }
                                         }
-                                        None => { span.tick.idle aria-hidden="true" { "·" } }
                                     }
-                                } }
-                                td.wrap { (newest.result.detail) }
-                            }
+                                    None => { span.tick.idle aria-hidden="true" { "·" } }
+                                }
+                            } }
+                            td.wrap { (newest.result.detail) }
                         }
-                    } }
+                    }
                 }
-            }
+            }))
         }
         @for (name, answer) in &refused {
             section aria-label={ "Refused rows of " (name) } {

@@ -12,7 +12,7 @@ use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, empty, go, part};
+use crate::console::view::{State, View, badge, empty, go, n, part, table, th};
 use crate::console::words::{self, count};
 
 /// Log lines of a page: the newest.
@@ -152,26 +152,21 @@ fn tasks(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
             @if attempts.is_empty() {
                 (empty("No task has begun", html! { "A daemon takes the run up within a second; another run of the pipeline may be under way." }))
             } @else {
-                div.scroll tabindex="0" role="region" aria-label="Attempts" {
-                    table {
-                        thead { tr {
-                            th scope="col" { "Task" } th.n scope="col" { "Attempt" } th scope="col" { "State" } th scope="col" { "Started" }
-                            th.n scope="col" { "Took" } th.n scope="col" { "Rows in" } th.n scope="col" { "Rows out" } th.n scope="col" { "Refused" }
-                            th scope="col" { "What it did" }
-                        } }
-                        tbody {
-                            @for a in attempts {
-                                @let (state, word) = attempt_state(a.state);
-                                tr {
-                                    th scope="row" { (a.task.as_str().replace('_', " ")) } td.n { (a.attempt) } td { (badge(state, word)) }
-                                    td { (words::clock(a.started)) } td.n { (words::took(a.started, a.ended.unwrap_or(now))) }
-                                    td.n { (count(a.rows_in)) } td.n { (count(a.rows_out)) } td.n { (count(a.rows_refused)) }
-                                    td.wrap { @if let Some(error) = &a.error { span.error { (error) } } @else { (a.summary.as_deref().unwrap_or("")) } }
-                                }
-                            }
+                @let columns = [
+                    th("Task"), n("Attempt"), th("State"), th("Started"),
+                    n("Took"), n("Rows in"), n("Rows out"), n("Refused"), th("What it did"),
+                ];
+                (table("Attempts", &columns, html! {
+                    @for a in attempts {
+                        @let (state, word) = attempt_state(a.state);
+                        tr {
+                            th scope="row" { (a.task.as_str().replace('_', " ")) } td.n { (a.attempt) } td { (badge(state, word)) }
+                            td { (words::clock(a.started)) } td.n { (words::took(a.started, a.ended.unwrap_or(now))) }
+                            td.n { (count(a.rows_in)) } td.n { (count(a.rows_out)) } td.n { (count(a.rows_refused)) }
+                            td.wrap { @if let Some(error) = &a.error { span.error { (error) } } @else { (a.summary.as_deref().unwrap_or("")) } }
                         }
                     }
-                }
+                }))
             }
         }
     }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use crate::console::live::Parts;
 use crate::console::shared::{Look, Shared};
-use crate::console::view::{State, View, badge, empty, part};
+use crate::console::view::{State, View, badge, empty, n, part, table, th};
 use crate::console::words::{self, count};
 use crate::telemetry::{PartitionPhase, PartitionStatus, SinkCondition};
 
@@ -75,35 +75,29 @@ fn partitions(look: &Look) -> Markup {
                     "It stands by, or the topic does not exist yet. Send an event, as with " code { "boathouse-producer" } ", and it appears here."
                 }))
             } @else {
-                div.scroll tabindex="0" role="region" aria-label="Partitions" {
-                    table {
-                        thead { tr {
-                            th scope="col" { "Partition" } th scope="col" { "State" }
-                            th.n scope="col" { "Records/s" } th.n scope="col" { "End of log" } th.n scope="col" { "Lag" }
-                            th.n scope="col" { "Read to" } th.n scope="col" { "Bronze" } th.n scope="col" { "Realtime" }
-                            th.n scope="col" { "Watermark behind" } th.n scope="col" { "Last moved" }
-                        } }
-                        tbody {
-                            @for (p, per_second) in look.status.partitions.iter().zip(&look.partition_rates) {
-                                tr {
-                                    th scope="row" { (name(p)) }
-                                    td { (phase(p)) }
-                                    td.n { (words::rate(*per_second)) }
-                                    td.n { (p.end_offset.map_or_else(|| "–".into(), count)) }
-                                    td.n { (p.lag_records.map_or_else(|| "–".into(), count)) }
-                                    td.n { (count(p.position)) }
-                                    td.n { (position(p.position, p.bronze_position)) }
-                                    td.n { (position(p.position, p.realtime_position)) }
-                                    td.n { (p.watermark_delay_seconds.map_or_else(|| "–".into(), words::seconds)) }
-                                    td.n { (words::seconds(p.last_progress_seconds_ago)) " ago" }
-                                }
-                                @if let PartitionPhase::Stopped { what, command } = &p.phase {
-                                    tr.below { td colspan="10" { p.error { (what) } p { "To resolve it: " (command) } } }
-                                }
-                            }
+                @let columns = [
+                    th("Partition"), th("State"), n("Records/s"), n("End of log"), n("Lag"),
+                    n("Read to"), n("Bronze"), n("Realtime"), n("Watermark behind"), n("Last moved"),
+                ];
+                (table("Partitions", &columns, html! {
+                    @for (p, per_second) in look.status.partitions.iter().zip(&look.partition_rates) {
+                        tr {
+                            th scope="row" { (name(p)) }
+                            td { (phase(p)) }
+                            td.n { (words::rate(*per_second)) }
+                            td.n { (p.end_offset.map_or_else(|| "–".into(), count)) }
+                            td.n { (p.lag_records.map_or_else(|| "–".into(), count)) }
+                            td.n { (count(p.position)) }
+                            td.n { (position(p.position, p.bronze_position)) }
+                            td.n { (position(p.position, p.realtime_position)) }
+                            td.n { (p.watermark_delay_seconds.map_or_else(|| "–".into(), words::seconds)) }
+                            td.n { (words::seconds(p.last_progress_seconds_ago)) " ago" }
+                        }
+                        @if let PartitionPhase::Stopped { what, command } = &p.phase {
+                            tr.below { td colspan="10" { p.error { (what) } p { "To resolve it: " (command) } } }
                         }
                     }
-                }
+                }))
             }
         }
     }
@@ -120,25 +114,18 @@ fn verdicts(look: &Look) -> Markup {
         section aria-labelledby="verdicts-title" {
             h2 #verdicts-title { "Verdicts since this instance took the partition up" }
             @if !status.partitions.is_empty() {
-                div.scroll tabindex="0" role="region" aria-label="Verdicts" {
-                    table {
-                        thead { tr {
-                            th scope="col" { "Partition" } th.n scope="col" { "Records" } th.n scope="col" { "Size" }
-                            th.n scope="col" { "ok" } th.n scope="col" { "late" } th.n scope="col" { "future" } th.n scope="col" { "unparsed" }
-                        } }
-                        tbody {
-                            @for p in &status.partitions {
-                                tr {
-                                    th scope="row" { (name(p)) }
-                                    td.n { (count(p.records)) } td.n { (words::bytes(p.bytes)) }
-                                    @for n in [p.ok_records, p.late_records, p.future_records, p.unparsed_records] {
-                                        td.n { (count(n)) span.note { " " (share(n, p.records)) } }
-                                    }
-                                }
+                @let columns = [th("Partition"), n("Records"), n("Size"), n("ok"), n("late"), n("future"), n("unparsed")];
+                (table("Verdicts", &columns, html! {
+                    @for p in &status.partitions {
+                        tr {
+                            th scope="row" { (name(p)) }
+                            td.n { (count(p.records)) } td.n { (words::bytes(p.bytes)) }
+                            @for n in [p.ok_records, p.late_records, p.future_records, p.unparsed_records] {
+                                td.n { (count(n)) span.note { " " (share(n, p.records)) } }
                             }
                         }
                     }
-                }
+                }))
                 p.note { "Late and refused records are in Bronze like all others. " a href="/dead-letters" { "Dead letters" } " shows why." }
             }
         }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::console::access::{Role, Users};
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{View, empty, go};
+use crate::console::view::{View, empty, go, table, th};
 use crate::console::words;
 
 #[derive(Deserialize)]
@@ -86,33 +86,28 @@ fn lists(view: &View, users: &Users) -> Markup {
             },
         )
     };
+    let columns = |who: &str| [th(who), th("Role"), th("Since"), html! { th scope="col" { span.sr { "Remove" } } }];
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Users" {
-            table {
-                thead { tr { th scope="col" { "User" } th scope="col" { "Role" } th scope="col" { "Since" } th scope="col" { span.sr { "Remove" } } } }
-                tbody { @for user in &users.users {
-                    tr {
-                        th scope="row" { (user.name) } td { (user.role) } td { (words::moment(user.since)) }
-                        td.n { @if user.name != view.caller.name { (remove("/users/remove", &user.name)) } @else { span.note { "you" } } }
-                    }
-                } }
+        (table("Users", &columns("User"), html! {
+            @for user in &users.users {
+                tr {
+                    th scope="row" { (user.name) } td { (user.role) } td { (words::moment(user.since)) }
+                    td.n { @if user.name != view.caller.name { (remove("/users/remove", &user.name)) } @else { span.note { "you" } } }
+                }
             }
-        }
+        }))
         h2 { "API tokens" }
         @if users.tokens.is_empty() {
             (empty("No token", html! { "Programs that call " code { "/api/v1" } " sign in with one. Make one below." }))
         } @else {
-            div.scroll tabindex="0" role="region" aria-label="API tokens" {
-                table {
-                    thead { tr { th scope="col" { "Token" } th scope="col" { "Role" } th scope="col" { "Since" } th scope="col" { span.sr { "Remove" } } } }
-                    tbody { @for token in &users.tokens {
-                        tr {
-                            th scope="row" { (token.name) } td { (token.role) } td { (words::moment(token.since)) }
-                            td.n { (remove("/users/tokens/remove", &token.name)) }
-                        }
-                    } }
+            (table("API tokens", &columns("Token"), html! {
+                @for token in &users.tokens {
+                    tr {
+                        th scope="row" { (token.name) } td { (token.role) } td { (words::moment(token.since)) }
+                        td.n { (remove("/users/tokens/remove", &token.name)) }
+                    }
                 }
-            }
+            }))
         }
     }
 }
