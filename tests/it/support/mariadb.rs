@@ -25,7 +25,7 @@ impl MariaDb {
         let data = folder.path().join("data");
         std::fs::create_dir(&data).expect("a folder for the data");
         bootstrap(&root, &data);
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let port = super::daemon::free_port();
         let log = folder.path().join("log");
         let child = server(&root, &data)
             .args([&format!("--port={port}"), "--bind-address=127.0.0.1"])

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::daemon::free_port;
+
 /// How long the server may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +35,7 @@ impl Prometheus {
         let config = folder.path().join("prometheus.yml");
         std::fs::write(&config, text).expect("prometheus.yml");
         std::fs::copy(grafana("prometheus-rules.yml"), folder.path().join("prometheus-rules.yml")).expect("the rules");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let port = free_port();
         let log = folder.path().join("log");
         let child = Command::new(program("prometheus"))
             .arg(format!("--config.file={}", config.display()))
