@@ -162,16 +162,14 @@ impl Console {
 }
 
 fn routes(config: &mut web::ServiceConfig, shared: Shared) {
-    let json = web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, request| {
-        unreadable(&error, format!("the body is not the JSON that this call takes: {error}")).at(request.path()).into()
+    let json = web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, _| {
+        unreadable(&error, format!("the body is not the JSON that this call takes: {error}")).into()
     });
-    let form = web::FormConfig::default().limit(BODY_BYTES_MAX).error_handler(|error, request| {
-        unreadable(&error, format!("the form is not as this page takes it: {error}")).at(request.path()).into()
-    });
-    let query = web::QueryConfig::default().error_handler(|error, request| {
-        Problem::refused(format!("the address holds something that this page does not take: {error}"))
-            .at(request.path())
-            .into()
+    let form = web::FormConfig::default()
+        .limit(BODY_BYTES_MAX)
+        .error_handler(|error, _| unreadable(&error, format!("the form is not as this page takes it: {error}")).into());
+    let query = web::QueryConfig::default().error_handler(|error, _| {
+        Problem::refused(format!("the address holds something that this page does not take: {error}")).into()
     });
     config
         .app_data(web::Data::new(shared))
@@ -195,8 +193,8 @@ fn unreadable(error: &impl ResponseError, text: String) -> Problem {
     }
 }
 
-async fn nowhere(request: actix_web::HttpRequest) -> Result<HttpResponse, Problem> {
-    Err(Problem::missing("there is nothing at this address").at(request.path()))
+async fn nowhere() -> Result<HttpResponse, Problem> {
+    Err(Problem::missing("there is nothing at this address"))
 }
 
 fn desk_threads() -> std::io::Result<tokio::runtime::Runtime> {
