@@ -41,6 +41,11 @@ impl Layer {
             Self::Gold => "gold",
         }
     }
+
+    /// The layer of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Bronze, Self::Silver, Self::Gold].into_iter().find(|layer| layer.as_str() == name)
+    }
 }
 
 impl std::fmt::Display for Layer {

@@ -170,12 +170,8 @@ fn print(grid: &Grid) -> anyhow::Result<()> {
 /// Layer and name of a table such as `silver.user_events`.
 fn parts(table: &str) -> anyhow::Result<(Layer, &str)> {
     let (layer, name) = table.split_once('.').with_context(|| format!("`{table}` is no layer.table"))?;
-    let layer = match layer {
-        "bronze" => Layer::Bronze,
-        "silver" => Layer::Silver,
-        "gold" => Layer::Gold,
-        _ => bail!("`{layer}` is no layer; the layers are bronze, silver and gold"),
-    };
+    let layer = Layer::named(layer)
+        .with_context(|| format!("`{layer}` is no layer; the layers are bronze, silver and gold"))?;
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         bail!("`{name}` is no table's name");
     }

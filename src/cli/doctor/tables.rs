@@ -41,11 +41,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     }
     for table in tables {
         let Some((layer, name)) = table.split_once('.') else { continue };
-        let layer = match layer {
-            "bronze" => Layer::Bronze,
-            "silver" => Layer::Silver,
-            _ => Layer::Gold,
-        };
+        let Some(layer) = Layer::named(layer) else { continue };
         match summary(&lake, layer, name).await {
             Ok(None) => {}
             Ok(Some(found)) => findings.push(judge(&table, &found)),

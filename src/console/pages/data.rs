@@ -42,7 +42,7 @@ pub struct WholeTable {
 /// Layer and name of a table such as `silver.user_events`; no path leads out of the lakehouse.
 fn parts(table: &str) -> Option<(Layer, &str)> {
     let (layer, name) = table.split_once('.')?;
-    let layer = [Layer::Bronze, Layer::Silver, Layer::Gold].into_iter().find(|l| l.as_str() == layer)?;
+    let layer = Layer::named(layer)?;
     let fine = !name.is_empty() && name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     fine.then_some((layer, name))
 }
