@@ -7,12 +7,10 @@ use futures::{FutureExt, TryStreamExt};
 
 use super::run::graph::Task;
 use super::run::{Job, Work};
-use super::silver::{Quarantine, backfill_silver_of, run_silver_with};
+use super::silver::{backfill_silver_of, run_silver};
 use super::upkeep::tasks::{clean_logs, compact_tables, vacuum_tables};
 use super::upkeep::{Clock, apply_retention};
-use super::{
-    BatchError, Lake, Layer, TaskContext, TaskReport, data_quality_checks, publish_gold, quarantine, run_gold,
-};
+use super::{BatchError, Lake, Layer, TaskContext, TaskReport, data_quality_checks, publish_gold, run_gold};
 use crate::config::{self, Pipeline, Server};
 use crate::serving;
 
@@ -69,11 +67,7 @@ async fn run(
     match task {
         Task::CheckBronzeExists => check_bronze_exists(lake, pipeline, &context).await,
         Task::SkipPipeline => Ok(note(&context, "Bronze holds nothing: nothing to do")),
-        Task::RunBronzeToSilver => {
-            let refusing = quarantine(pipeline)?.into_iter().map(|(name, holds)| Quarantine { name, holds });
-            let refusing: Vec<Quarantine> = refusing.collect();
-            Ok(run_silver_with(lake, pipeline, &refusing, &context).await?.1)
-        }
+        Task::RunBronzeToSilver => Ok(run_silver(lake, pipeline, &context).await?.1),
         Task::RunSilverToGold => Ok(run_gold(lake, pipeline, &context).await?.1),
         Task::GoldToClickhouse => publish_gold(lake, pipeline, clickhouse, &run_id, &context).await,
         Task::DataQualityChecks => data_quality_checks(lake, pipeline, clickhouse, &run_id, &context).await,

@@ -9,7 +9,7 @@ use super::super::gold;
 use super::super::graph::silver_columns;
 use super::super::hour::Hour;
 use super::super::lake::refused_table;
-use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR, Quarantine, REASONS};
+use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR, REASONS};
 use super::super::target::Target;
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
@@ -53,7 +53,7 @@ pub async fn locate_in_silver<F>(
 where
     F: Future<Output = Result<bool, BatchError>>,
 {
-    let definitions = Definitions::new(pipeline, &Quarantine::of(pipeline)?);
+    let definitions = Definitions::of(pipeline)?;
     let name = &pipeline.name;
     let look = |table: String, definition: String| async move {
         if !lake.may_exist(Layer::Silver, &table) {

@@ -8,7 +8,7 @@ use deltalake::DeltaTable;
 
 use super::super::gold;
 use super::super::lake::refused_table;
-use super::super::silver::{Definitions, Quarantine, REASONS};
+use super::super::silver::{Definitions, REASONS};
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake};
 use super::rows::{Layout, Tally, compare};
@@ -22,7 +22,7 @@ use crate::config::Pipeline;
 pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch) -> Result<TableCheck, BatchError> {
     let table = refused_table(&pipeline.name);
     let mut check = TableCheck::new(&pipeline.name, format!("silver.{table}"));
-    let definitions = Definitions::new(pipeline, &Quarantine::of(pipeline)?);
+    let definitions = Definitions::of(pipeline)?;
     let pair = match pair(lake, pipeline, &definitions.refused, &table).await? {
         Ok(pair) => pair,
         Err((verdict, why)) => return Ok(check.ended(verdict, why)),

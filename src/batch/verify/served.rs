@@ -142,7 +142,7 @@ async fn one(
                 let rows = client.gold_rows(model, &numbers).map_err(served_error)?;
                 let rows = futures::StreamExt::map(rows, move |batch| {
                     let batch = batch.map_err(served_error)?;
-                    sql::conform(&batch, &schema).map_err(|e| BatchError::unavailable("rows of ClickHouse", e))
+                    gold::conform(&batch, &schema).map_err(|e| BatchError::unavailable("rows of ClickHouse", e))
                 });
                 futures::StreamExt::boxed(rows)
             }

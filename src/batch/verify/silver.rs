@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::super::gold::{self, date_of};
 use super::super::graph::silver_columns;
 use super::super::plan::TargetFacts;
-use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR, Quarantine};
+use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
 use super::super::target::{Definition, Target};
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
@@ -134,7 +134,7 @@ pub async fn verify_silver(
     watch: &dyn Watch,
 ) -> Result<SilverCheck, BatchError> {
     let mut check = SilverCheck::of(TableCheck::new(&pipeline.name, format!("silver.{}", pipeline.name)));
-    let definitions = Definitions::new(pipeline, &Quarantine::of(pipeline)?);
+    let definitions = Definitions::of(pipeline)?;
     let pair = match pair(lake, pipeline, &definitions.silver, &pipeline.name).await? {
         Ok(pair) => pair,
         Err((verdict, why)) => {
@@ -329,7 +329,7 @@ impl<'a> Comparison<'a> {
         let session = self.lake.session();
         let planned = async {
             let rows = sql::on_dates(EVENT_TIME_COLUMN, first, last);
-            session.register_table("bronze", sql::part(session.read_table(self.bronze.clone())?, Some(rows))?)?;
+            session.register_table("bronze", session.read_table(self.bronze.clone())?.filter(rows)?.into_view())?;
             let columns: Vec<String> = self
                 .layout
                 .schema

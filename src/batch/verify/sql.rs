@@ -1,17 +1,14 @@
 //! A pipeline's rules for silver in SQL over Bronze, written a second time.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use chrono::NaiveDate;
-use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::DataFrame;
 use futures::{StreamExt, TryStreamExt};
 
-use super::super::gold::days_since_epoch;
+use super::super::gold::{conform, days_since_epoch};
 use super::super::{BatchError, quarantine};
 use super::rows::Ordered;
 use crate::config::{AllowedValue, FieldType, Pipeline, Role};
@@ -117,15 +114,6 @@ pub fn on_dates(column: &str, first: NaiveDate, last: NaiveDate) -> Expr {
     column().gt_eq(at(first)).and(column().lt(at(end)))
 }
 
-/// A part of a table as something to read from by name.
-pub fn part(frame: DataFrame, rows: Option<Expr>) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-    let frame = match rows {
-        Some(rows) => frame.filter(rows)?,
-        None => frame,
-    };
-    Ok(frame.into_view())
-}
-
 /// A frame's rows in the order of columns, in the types of a schema.
 pub async fn ordered(
     frame: DataFrame,
@@ -142,11 +130,6 @@ pub async fn ordered(
         conform(&batch, &schema).map_err(|e| BatchError::unavailable(what.clone(), e))
     });
     Ok(batches.boxed())
-}
-
-/// The columns of a schema by name, in its types, whatever nulls.
-pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
-    super::super::gold::conform(batch, schema)
 }
 
 /// All rows of a short answer.

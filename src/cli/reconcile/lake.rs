@@ -9,7 +9,7 @@ use super::super::output::Progress;
 use crate::batch::verify::{
     Scope, SilverCheck, TableCheck, Watch, verify_gold, verify_refused, verify_served, verify_silver,
 };
-use crate::batch::{BatchError, Lake};
+use crate::batch::{Lake, refused_table};
 use crate::config::{Config, Pipeline};
 use crate::serving::Client;
 
@@ -38,28 +38,25 @@ pub(super) fn check(
         let found = context.block_on(async { Ok(verify_silver(&lake, pipeline, scope, &bars).await) })?;
         match found {
             Ok(check) => layers.silver.push(check),
-            Err(e) => layers.silver.push(SilverCheck::of(failed(name, &format!("silver.{name}"), &e))),
+            Err(e) => layers.silver.push(SilverCheck::of(TableCheck::failed(name, &format!("silver.{name}"), &e))),
         }
         if scope.is_everything() {
             let found = context.block_on(async { Ok(verify_refused(&lake, pipeline, &bars).await) })?;
-            layers.refused.push(found.unwrap_or_else(|e| failed(name, &format!("silver.{name}_refused"), &e)));
+            let table = format!("silver.{}", refused_table(name));
+            layers.refused.push(found.unwrap_or_else(|e| TableCheck::failed(name, &table, &e)));
         }
     }
     if wants(super::Check::Gold) {
         let found = context.block_on(async { Ok(verify_gold(&lake, pipeline, scope, &bars).await) })?;
-        layers.gold.extend(found.unwrap_or_else(|e| vec![failed(name, "gold", &e)]));
+        layers.gold.extend(found.unwrap_or_else(|e| vec![TableCheck::failed(name, "gold", &e)]));
     }
     if wants(super::Check::ClickhouseGold) {
         let client = Client::new(&config.server.clickhouse)?;
         let found = context.block_on(async { Ok(verify_served(&lake, pipeline, &client, scope, &bars).await) })?;
-        layers.clickhouse_gold.extend(found.unwrap_or_else(|e| vec![failed(name, "gold", &e)]));
+        layers.clickhouse_gold.extend(found.unwrap_or_else(|e| vec![TableCheck::failed(name, "gold", &e)]));
     }
     bars.finish();
     Ok(())
-}
-
-fn failed(pipeline: &str, table: &str, error: &BatchError) -> TableCheck {
-    TableCheck::failed(pipeline, table, error)
 }
 
 /// A bar on the terminal for the table that is being compared.
