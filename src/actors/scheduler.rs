@@ -188,6 +188,8 @@ struct Line {
     upkeep: Option<Slots>,
     /// Since when upkeep's slots count where none was ever run.
     upkeep_since: DateTime<Utc>,
+    /// The slot of upkeep after which the next one is looked for; none until the history was asked.
+    upkeep_last: Option<DateTime<Utc>>,
     work: Work,
     run: Option<JoinHandle<Result<RunState, HistoryError>>>,
     /// Whether the board knows what the history tells of earlier times.
@@ -212,6 +214,7 @@ impl Desk {
                 Slots::new(&Schedule { cron, timezone, catch_up: CatchUp::Latest, ..Schedule::default() }).ok()
             }),
             upkeep_since: Utc::now(),
+            upkeep_last: None,
             pipeline: pipeline.clone(),
             work: work.clone(),
             run: None,
@@ -359,15 +362,19 @@ impl Line {
 
     /// Asks for upkeep whose slot is due. It waits in the same line as the pipeline's batch, so that neither gets into
     /// the other's commits, and one of several daemons does it.
-    async fn claim_upkeep(&self, setup: &Setup, history: &History) -> Result<(), HistoryError> {
+    async fn claim_upkeep(&mut self, setup: &Setup, history: &History) -> Result<(), HistoryError> {
         let Some(slots) = &self.upkeep else { return Ok(()) };
         let name = &self.pipeline.name;
-        let (now, newest) = (Utc::now(), history.newest_slot(Kind::Upkeep, name).await?);
-        let last = newest.unwrap_or(self.upkeep_since);
-        if let Some(slot) = slots.due(last, now)
-            && let Some(run_id) = history.claim_slot_of(Kind::Upkeep, name, slot).await?
-        {
-            tracing::debug!(pipeline = name, %slot, run_id, "upkeep of the tables is due");
+        let now = Utc::now();
+        // Slots only go forward: what was not due after an earlier one is not due after a later one.
+        if self.upkeep_last.is_none_or(|last| slots.due(last, now).is_some()) {
+            let last = history.newest_slot(Kind::Upkeep, name).await?.unwrap_or(self.upkeep_since);
+            self.upkeep_last = Some(last);
+            if let Some(slot) = slots.due(last, now)
+                && let Some(run_id) = history.claim_slot_of(Kind::Upkeep, name, slot).await?
+            {
+                tracing::debug!(pipeline = name, %slot, run_id, "upkeep of the tables is due");
+            }
         }
         setup.board.batch(name, |batch| batch.upkeep.next_slot = slots.after(now));
         Ok(())
