@@ -1,6 +1,7 @@
 //! A record's row of silver, or the reason why it has none.
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use chrono::NaiveDate;
 use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::logical_expr::{Expr, col, lit};
 use deltalake::DeltaTable;
@@ -11,9 +12,8 @@ use super::super::hour::Hour;
 use super::super::lake::refused_table;
 use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR, REASONS};
 use super::super::target::Target;
-use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
-use super::{CommitRef, Place, commit_of};
+use super::{CommitRef, Place, commit_of, date_of_instant};
 use crate::config::{Pipeline, Role};
 
 /// Where a record is in silver.
@@ -28,7 +28,7 @@ pub enum SilverPlace {
     /// The batch has not read it yet.
     NotYetRun { why: String },
     /// Its date has left silver by retention: the first date that is kept.
-    Expired { kept: chrono::NaiveDate },
+    Expired { kept: NaiveDate },
     /// Silver has read Bronze past it, and it is in none of the tables.
     Missing { silver_version: u64, read_to: u64 },
 }
@@ -64,12 +64,10 @@ where
     };
     let silver = look(name.clone(), definitions.silver.name.clone()).await?;
     let refused = look(refused_table(name), definitions.refused.name.clone()).await?;
-    let mut silver_standing = None;
     let mut duplicate = None;
     if let (Some(target), Some(event_id), Some(event_time)) = (&silver, &record.event_id, record.event_time)
         && let Some(found) = &target.found
     {
-        silver_standing = Some((found.version, found.facts.read_to));
         let hour = Hour::of_micros(event_time);
         let rows = copies(lake, pipeline, &target.store, found.version, event_id, hour).await?;
         let places: Vec<Place> =
@@ -103,35 +101,28 @@ where
     if let Some(duplicate) = duplicate {
         return Ok(duplicate);
     }
-    if silver_standing.is_none() {
-        silver_standing = silver.and_then(|t| t.found.map(|f| (f.version, f.facts.read_to)));
-    }
-    let Some((silver_version, read_to)) = silver_standing else {
+    let Some(found) = silver.and_then(|target| target.found) else {
         let why = format!("there is no silver/{name} yet; `boathouse batch run` makes it");
         return Ok(SilverPlace::NotYetRun { why });
     };
-    match read_to {
+    let silver_version = found.version;
+    match found.facts.read_to {
         None => {
             let why = "silver was made from another Bronze table; the next run makes it anew".into();
             Ok(SilverPlace::NotYetRun { why })
         }
-        Some(read_to) if in_bronze(read_to).await? => match expired(lake, name, record).await? {
-            Some(kept) => Ok(SilverPlace::Expired { kept }),
-            None => Ok(SilverPlace::Missing { silver_version, read_to }),
-        },
+        Some(read_to) if in_bronze(read_to).await? => {
+            let older = |kept: &NaiveDate| record.event_time.is_some_and(|time| date_of_instant(time) < *kept);
+            match found.horizon.filter(older) {
+                Some(kept) => Ok(SilverPlace::Expired { kept }),
+                None => Ok(SilverPlace::Missing { silver_version, read_to }),
+            }
+        }
         Some(read_to) => {
             let why = format!("silver has read Bronze to version {read_to}; the next run takes it");
             Ok(SilverPlace::NotYetRun { why })
         }
     }
-}
-
-/// The first date that silver keeps, where a record's is an earlier one.
-async fn expired(lake: &Lake, name: &str, record: &Record) -> Result<Option<chrono::NaiveDate>, BatchError> {
-    let Some(table) = lake.open(Layer::Silver, name).await? else { return Ok(None) };
-    let kept = horizon(&table, RETENTION_ID).await;
-    let kept = kept.map_err(|e| BatchError::unavailable(format!("silver/{name} cannot be read"), e))?;
-    Ok(kept.filter(|kept| record.event_time.is_some_and(|time| super::date_of_instant(time) < *kept)))
 }
 
 /// Whether Bronze held the record at the version that was read.

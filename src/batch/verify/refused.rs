@@ -9,7 +9,6 @@ use deltalake::DeltaTable;
 use super::super::gold;
 use super::super::lake::refused_table;
 use super::super::silver::{Definitions, REASONS};
-use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake};
 use super::rows::{Layout, Tally, compare};
 use super::silver::{PLACE, pair};
@@ -47,7 +46,7 @@ pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch)
     let layout = layout.ok_or_else(|| {
         BatchError::refused("refused rows cannot be compared", "a column is missing", "this is a fault of the program")
     })?;
-    let kept = horizon(&refused, RETENTION_ID).await.map_err(unreadable)?;
+    let kept = pair.target.horizon();
     if let Some(kept) = kept {
         check.notes.push(format!("what was ingested before {kept} is left out: retention.silver has taken it"));
     }

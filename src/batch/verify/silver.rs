@@ -16,7 +16,6 @@ use super::super::graph::silver_columns;
 use super::super::plan::TargetFacts;
 use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
 use super::super::target::{Definition, Target};
-use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
 use super::rows::{Layout, Tally, compare};
 use super::{Scope, TableCheck, Verdict, Watch, sql};
@@ -160,7 +159,7 @@ pub async fn verify_silver(
     let comparison = Comparison::new(lake, pipeline, &pair, &silver).await?;
     let mut dates = comparison.dates().await?;
     check.unchecked_rows = comparison.leave_out_what_bronze_outlived(&pair, &silver, &mut dates, &mut check.table);
-    if let Some(kept) = horizon(&silver, RETENTION_ID).await.map_err(unreadable)? {
+    if let Some(kept) = pair.target.horizon() {
         dates.retain(|date, _| *date >= kept);
         check.table.notes.push(format!("dates before {kept} are left out: retention.silver has taken them"));
     }
