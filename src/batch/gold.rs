@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use serde::Serialize;
 
 pub(crate) use compute::Inputs;
-pub(crate) use compute::{conform, date_of, days_since_epoch};
+pub(crate) use compute::{conform, date_of, days_since_epoch, in_memory};
 pub use plan::Work;
 pub(crate) use plan::{Standing, Touched, plan, reached};
 pub(crate) use table::{GoldTable, silver_txn};

@@ -10,7 +10,7 @@ mod windows;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -230,7 +230,7 @@ impl Tracer<'_> {
     }
 
     async fn copy(&self, bronze: &Lookup, file: &str, row: &RecordBatch) -> Result<EventCopy, TraceError> {
-        let place = place(row)?;
+        let place = Place::of_row(row, 0).map_err(TraceError::Column)?;
         let event_time = micros(row, "event_time");
         let record = Record { place: place.clone(), event_id: self.event_id(row), event_time };
         let log = self.lake.log_store(Layer::Bronze, &self.pipeline.name)?;
@@ -302,20 +302,6 @@ impl Tracer<'_> {
             }
         }
     }
-}
-
-fn place(row: &RecordBatch) -> Result<Place, TraceError> {
-    let number = |name: &'static str| {
-        let column = row.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int32Type>());
-        column.map(|c| c.value(0)).ok_or(TraceError::Column(name))
-    };
-    let offset = row.column_by_name("offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
-    Ok(Place {
-        topic: text(row, "topic").ok_or(TraceError::Column("topic"))?,
-        generation: number("generation")?,
-        partition: number("partition")?,
-        offset: offset.ok_or(TraceError::Column("offset"))?.value(0),
-    })
 }
 
 /// A text of a row; none where it has none.

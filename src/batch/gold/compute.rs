@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{Datelike, Days, NaiveDate};
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, TableProvider};
 use datafusion::common::{Column, DataFusionError, ScalarValue, TableReference};
+use datafusion::datasource::MemTable;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
@@ -166,6 +167,15 @@ impl Rows {
     }
 }
 
+/// Rows as a table of a schema's columns, whatever nulls.
+pub fn in_memory(schema: &Schema, rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    Ok(Arc::new(MemTable::try_new(Arc::new(nullable(schema)), vec![rows])?))
+}
+
+fn nullable(schema: &Schema) -> Schema {
+    Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>())
+}
+
 /// The columns by name, cast to the types of a schema.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
     let columns: Result<Vec<ArrayRef>, _> = schema
@@ -176,8 +186,7 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, a
             cast(batch.column(index), field.data_type())
         })
         .collect();
-    let fields: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-    RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns?)
+    RecordBatch::try_new(Arc::new(nullable(schema)), columns?)
 }
 
 /// DataFusion's error in the user's terms: a lack of memory or of storage may pass, anything else is the model's.

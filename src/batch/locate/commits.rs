@@ -61,7 +61,7 @@ async fn first_after(log: &LogStoreRef, newest: u64, at: DateTime<Utc>) -> Resul
     Ok(least)
 }
 
-async fn entry(log: &LogStoreRef, version: u64) -> Result<Option<String>, BatchError> {
+pub(super) async fn entry(log: &LogStoreRef, version: u64) -> Result<Option<String>, BatchError> {
     let read = log.read_commit_entry(version).await;
     let read = read
         .map_err(|e| BatchError::unavailable(format!("log entry {version} of {} cannot be read", log.root_url()), e))?;

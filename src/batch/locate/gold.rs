@@ -9,7 +9,6 @@ use arrow::datatypes::Schema;
 use chrono::{Days, NaiveDate};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, ScalarValue};
-use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{Expr, col, lit};
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -152,16 +151,14 @@ pub async fn contributions(
 }
 
 fn of_rows(schema: &Schema, rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>, BatchError> {
-    let fields: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-    let table = MemTable::try_new(Arc::new(Schema::new(fields)), vec![rows]);
-    Ok(Arc::new(table.map_err(|e| BatchError::unavailable("one event's rows cannot be kept", e))?))
+    gold::in_memory(schema, rows).map_err(|e| BatchError::unavailable("one event's rows cannot be kept", e))
 }
 
 /// What the entry of a table's newest version says of itself.
 async fn newest_commit(table: &deltalake::DeltaTable) -> Option<CommitRef> {
     let version = table.version()?;
-    let entry = table.log_store().read_commit_entry(version).await.ok().flatten()?;
-    Some(super::commits::described(version, &String::from_utf8_lossy(&entry)))
+    let entry = super::commits::entry(&table.log_store(), version).await.ok().flatten()?;
+    Some(super::commits::described(version, &entry))
 }
 
 /// The grain of one row: which row of the model's table it is.

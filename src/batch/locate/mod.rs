@@ -25,6 +25,24 @@ pub struct Place {
     pub offset: i64,
 }
 
+impl Place {
+    /// The place of a row of Bronze or silver, or the column that it lacks.
+    pub fn of_row(batch: &RecordBatch, row: usize) -> Result<Self, &'static str> {
+        let number = |name: &'static str| {
+            let column = batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int32Type>());
+            column.map(|c| c.value(row)).ok_or(name)
+        };
+        let topic = batch.column_by_name("topic").and_then(|c| c.as_string_opt::<i32>());
+        let offset = batch.column_by_name("offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
+        Ok(Self {
+            topic: topic.filter(|c| c.is_valid(row)).ok_or("topic")?.value(row).to_owned(),
+            generation: number("generation")?,
+            partition: number("partition")?,
+            offset: offset.ok_or("offset")?.value(row),
+        })
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}/{}/{}", self.topic, self.generation, self.partition, self.offset)

@@ -71,7 +71,7 @@ where
         let hour = Hour::of_micros(event_time);
         let rows = copies(lake, pipeline, &target.store, found.version, event_id, hour).await?;
         let places: Vec<Place> =
-            rows.iter().flat_map(|batch| (0..batch.num_rows()).filter_map(|r| place(batch, r))).collect();
+            rows.iter().flat_map(|batch| (0..batch.num_rows()).filter_map(|r| Place::of_row(batch, r).ok())).collect();
         let mut at = 0;
         for batch in &rows {
             for row in 0..batch.num_rows() {
@@ -146,7 +146,7 @@ pub(super) async fn silver_has(
 ) -> Result<bool, BatchError> {
     let store = lake.log_store(Layer::Silver, &pipeline.name)?;
     let rows = copies(lake, pipeline, &store, version, record.0, record.1).await?;
-    Ok(rows.iter().any(|batch| (0..batch.num_rows()).any(|row| place(batch, row).as_ref() == Some(wanted))))
+    Ok(rows.iter().any(|batch| (0..batch.num_rows()).any(|row| Place::of_row(batch, row).as_ref() == Ok(wanted))))
 }
 
 /// Silver's rows of an event in its hour: one, if all is well.
@@ -176,17 +176,6 @@ async fn copies(
 
 fn named(column: &str) -> Expr {
     col(Column::from_name(column))
-}
-
-fn place(batch: &RecordBatch, row: usize) -> Option<Place> {
-    use arrow::datatypes::{Int32Type, Int64Type};
-    let number = |name: &str| Some(batch.column_by_name(name)?.as_primitive_opt::<Int32Type>()?.value(row));
-    Some(Place {
-        topic: batch.column_by_name("topic")?.as_string_opt::<i32>()?.value(row).to_owned(),
-        generation: number("generation")?,
-        partition: number("partition")?,
-        offset: batch.column_by_name("offset")?.as_primitive_opt::<Int64Type>()?.value(row),
-    })
 }
 
 /// Why a record was refused; none where it is not among the refused.

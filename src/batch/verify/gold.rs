@@ -4,11 +4,8 @@
 //! it should be, so that one wrong value is told once, where it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use arrow::datatypes::Schema;
 use chrono::{Days, NaiveDate};
-use datafusion::datasource::MemTable;
 use deltalake::DeltaTable;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -286,11 +283,9 @@ impl Recomputed<'_> {
                         batches.push(batch);
                     }
                 }
-                let fields: Vec<_> =
-                    input.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-                let table = MemTable::try_new(Arc::new(Schema::new(fields)), vec![batches]);
+                let table = gold::in_memory(&input.schema, batches);
                 let table = table.map_err(|e| BatchError::unavailable(format!("the model {name}"), e))?;
-                inputs.model(input, Arc::new(table));
+                inputs.model(input, table);
             }
             Ok(inputs)
         }
