@@ -17,7 +17,7 @@ use super::super::model::Kind;
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
 use super::rows::{Layout, Tally, compare};
-use super::{Scope, TableCheck, Verdict, Watch, sql};
+use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::config::Pipeline;
 
 /// Entries of a table's log that are read for an earlier version.
@@ -55,11 +55,13 @@ pub async fn verify_gold(
         });
         return Ok(ended.collect());
     };
-    let mut pinned = DeltaTable::new(silver.table.log_store());
-    if let Err(e) = pinned.load_version(version).await {
-        let why = format!("version {version} of silver, which it was made from, cannot be read any more ({e})");
-        return Ok(graph.nodes.iter().map(|node| fresh(node).ended(Verdict::NotChecked, &why)).collect());
-    }
+    let pinned = match at_version(silver.table, version).await {
+        Ok(pinned) => pinned,
+        Err(e) => {
+            let why = format!("version {version} of silver, which it was made from, cannot be read any more ({e})");
+            return Ok(graph.nodes.iter().map(|node| fresh(node).ended(Verdict::NotChecked, &why)).collect());
+        }
+    };
     let mut run = Recomputed {
         lake,
         graph: &graph,
@@ -142,11 +144,7 @@ pub(super) async fn as_of(table: DeltaTable, silver: &str, version: u64) -> Resu
         let lines = entry.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
         let Some(noted) = lines.filter_map(|l| l.txn).find(|t| t.app_id.starts_with(&of_any)) else { continue };
         if noted.app_id == app_id && noted.version == version {
-            if end == newest {
-                return Ok(Some(table));
-            }
-            let mut earlier = DeltaTable::new(table.log_store());
-            return Ok(earlier.load_version(end).await.is_ok().then_some(earlier));
+            return Ok(at_version(table, end).await.ok());
         }
         if noted.app_id == app_id && noted.version < version || at == 0 {
             return Ok(None);

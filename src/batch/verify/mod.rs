@@ -15,6 +15,7 @@ mod silver;
 mod sql;
 
 use chrono::NaiveDate;
+use deltalake::{DeltaTable, DeltaTableError};
 use serde::Serialize;
 
 pub use gold::verify_gold;
@@ -136,6 +137,16 @@ impl TableCheck {
         }
         self
     }
+}
+
+/// A table as of a version; as it is where it has that one in hand.
+async fn at_version(table: DeltaTable, version: u64) -> Result<DeltaTable, DeltaTableError> {
+    if table.version() == Some(version) {
+        return Ok(table);
+    }
+    let mut earlier = DeltaTable::new(table.log_store());
+    earlier.load_version(version).await?;
+    Ok(earlier)
 }
 
 /// Is told how far a comparison is.

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 
 use super::super::gold::{self, date_of, dates_of, days_since_epoch};
-use super::super::graph::{Graph, Node};
+use super::super::graph::Node;
 use super::super::publish::{marks, served_error, served_model};
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake};
@@ -48,7 +48,7 @@ pub async fn verify_served(
         if standing.mark.models != marks(&models) {
             return all(Verdict::NotYetRun, "a served model was changed since the last run; the next one publishes it");
         }
-        let checks = look(lake, pipeline, client, &graph, &standing, scope, watch).await?;
+        let checks = look(lake, pipeline, client, &models, &standing, scope, watch).await?;
         if client.gold_standing(&pipeline.name).await.map_err(served_error)?.as_ref() == Some(&standing) {
             return Ok(checks);
         }
@@ -60,14 +60,13 @@ async fn look(
     lake: &Lake,
     pipeline: &Pipeline,
     client: &Client,
-    graph: &Graph,
+    models: &[(&Node, ServedModel)],
     standing: &GoldStanding,
     scope: &Scope,
     watch: &dyn Watch,
 ) -> Result<Vec<TableCheck>, BatchError> {
     let mut checks = Vec::new();
-    for node in graph.served() {
-        let Some(model) = served_model(node) else { continue };
+    for (node, model) in models {
         let mut check = TableCheck::new(&pipeline.name, format!("gold.{}", model.view));
         check.source_version = Some(standing.mark.version);
         let loaded = gold::load(lake, &node.model.name, &standing.mark.table).await?;
@@ -88,7 +87,7 @@ async fn look(
             continue;
         };
         check.version = table.version();
-        checks.push(one(lake, client, node, &model, &table, check, scope, watch).await?);
+        checks.push(one(lake, client, node, model, &table, check, scope, watch).await?);
     }
     Ok(checks)
 }

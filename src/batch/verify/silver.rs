@@ -18,7 +18,7 @@ use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
 use super::super::target::{Definition, Target};
 use super::super::{BatchError, Lake, Layer};
 use super::rows::{Layout, Tally, compare};
-use super::{Scope, TableCheck, Verdict, Watch, sql};
+use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::bronze::PARTITION_COLUMN;
 use crate::config::{Pipeline, Role};
 use crate::event::EVENT_TIME_COLUMN;
@@ -92,14 +92,15 @@ pub(super) async fn pair(
         Ok(read_to) => read_to,
         Err(why) => return not_yet(format!("{why}; the next run makes it anew")),
     };
-    let mut bronze = DeltaTable::new(lake.log_store(Layer::Bronze, &pipeline.name)?);
-    if let Err(e) = bronze.load_version(read_to).await {
-        let why = format!(
-            "version {read_to} of Bronze, which it was made from, cannot be read any more ({e}); run the batch and compare again"
-        );
-        return Ok(Err((Verdict::NotChecked, why)));
+    match at_version(newest, read_to).await {
+        Ok(bronze) => Ok(Ok(Pair { target, bronze, read_to, bronze_newest })),
+        Err(e) => {
+            let why = format!(
+                "version {read_to} of Bronze, which it was made from, cannot be read any more ({e}); run the batch and compare again"
+            );
+            Ok(Err((Verdict::NotChecked, why)))
+        }
     }
-    Ok(Ok(Pair { target, bronze, read_to, bronze_newest }))
 }
 
 /// The version of Bronze that a table holds, or why it is none of this one's.
