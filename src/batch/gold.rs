@@ -90,10 +90,15 @@ impl PinnedSilver {
     pub async fn touched(&self, since: u64) -> Result<Touched, BatchError> {
         let range = super::changes::changes(&self.table.log_store(), since, self.version).await?;
         let LogRange::Whole(changes) = range else { return Ok(None) };
-        let date = |file: &ChangedFile| file.partition.get(DATE_COLUMN).cloned().flatten()?.parse().ok();
+        let date = |file: &ChangedFile| partition_date(file.partition.get(DATE_COLUMN));
         // A file whose entry does not name its date could be of any: an Option of the set is what is wanted.
         Ok(changes.added.iter().chain(&changes.removed).map(date).collect())
     }
+}
+
+/// The date that a file's partition is of, by its value in the log.
+pub(crate) fn partition_date(value: Option<&Option<String>>) -> Option<NaiveDate> {
+    value?.as_deref()?.parse().ok()
 }
 
 /// The dates of a table's files.
@@ -104,8 +109,7 @@ pub(crate) async fn dates_of(table: &DeltaTable, column: &str) -> Result<BTreeSe
     let mut files = snapshot.file_views(log_store.as_ref(), None);
     let mut dates = BTreeSet::new();
     while let Some(file) = files.try_next().await.map_err(unreadable)? {
-        let values = file.partition_values_map();
-        dates.extend(values.get(column).cloned().flatten().and_then(|v| v.parse::<NaiveDate>().ok()));
+        dates.extend(partition_date(file.partition_values_map().get(column)));
     }
     Ok(dates)
 }
@@ -208,8 +212,7 @@ pub async fn plan_gold(
 fn rows_on(silver: &DeltaTable, dates: &BTreeSet<NaiveDate>) -> u64 {
     let Ok(state) = silver.snapshot() else { return 0 };
     let on = |file: &deltalake::kernel::LogicalFileView| {
-        let date = file.partition_values_map().get(DATE_COLUMN).cloned().flatten().and_then(|v| v.parse().ok());
-        date.is_some_and(|d| dates.contains(&d))
+        partition_date(file.partition_values_map().get(DATE_COLUMN)).is_some_and(|d| dates.contains(&d))
     };
     state.log_data().iter().filter(on).filter_map(|f| f.num_records()).map(|n| n as u64).sum()
 }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::super::graph::{Node, table_type};
 use super::super::target::sync_entry;
 use super::super::{BatchError, Lake, Layer};
+use super::partition_date;
 use super::plan::Standing;
 
 /// The table property that holds the fingerprint of the model whose rows are in force.
@@ -187,9 +188,7 @@ fn is_conflict(e: &DeltaTableError) -> bool {
 async fn removes(table: &DeltaTable, node: &Node, replace: &Replace) -> Result<Vec<Action>, DeltaTableError> {
     let snapshot = table.snapshot()?.snapshot();
     let partition = node.model.header.partition.as_deref().unwrap_or_default();
-    let date = |file: &LogicalFileView| {
-        file.partition_values_map().get(partition).cloned().flatten().and_then(|v| v.parse::<NaiveDate>().ok())
-    };
+    let date = |file: &LogicalFileView| partition_date(file.partition_values_map().get(partition));
     let log_store = table.log_store();
     let mut files = snapshot.file_views(log_store.as_ref(), None);
     let mut removes = Vec::new();

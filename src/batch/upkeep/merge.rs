@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use deltalake::DeltaTableError;
 use deltalake::kernel::Action;
 use futures::TryStreamExt;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::commit::{Planned, commit};
 use super::plan::{Candidate, merges};
 use crate::batch::changes::decoded;
+use crate::batch::gold::partition_date;
 use crate::batch::output::{Layout, PartitionWriter};
 use crate::batch::scan::DataFile;
 use crate::batch::target::Landing;
@@ -181,12 +182,11 @@ impl Found {
 
     fn candidates(&self) -> Vec<Candidate> {
         let candidate = |file: &MergeFile| {
-            let written_on = file.partition.get(PARTITION_COLUMN).cloned().flatten();
             let oldest =
                 file.moment("minValues", "ingestion_time").map_or(file.modified_ms * 1000, |t| t.timestamp_micros());
             Candidate {
                 partition: format!("{:?}", file.partition),
-                written_on: written_on.and_then(|date| date.parse::<NaiveDate>().ok()),
+                written_on: partition_date(file.partition.get(PARTITION_COLUMN)),
                 newest_row: file.moment("maxValues", "ingestion_time"),
                 order: (oldest, file.modified_ms, file.path.clone()),
                 size: file.size,

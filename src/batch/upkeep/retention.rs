@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::commit::{Planned, commit};
 use crate::batch::changes::{LogRange, changes, decoded};
-use crate::batch::gold::{self, DATE_COLUMN, date_of, days_since_epoch};
+use crate::batch::gold::{self, DATE_COLUMN, date_of, days_since_epoch, partition_date};
 use crate::batch::graph::Graph;
 use crate::batch::publish::served_error;
 use crate::batch::silver::Definitions;
@@ -148,8 +148,8 @@ impl Old<'_> {
         let (mut removes, mut removed, mut rows) = (Vec::<Value>::new(), HashSet::new(), 0);
         let mut dates = BTreeSet::new();
         for file in state.log_data().iter() {
-            let date = file.partition_values_map().get(self.column).cloned().flatten();
-            let Some(date) = date.and_then(|d| d.parse::<NaiveDate>().ok()).filter(|date| *date < first) else {
+            let date = partition_date(file.partition_values_map().get(self.column));
+            let Some(date) = date.filter(|date| *date < first) else {
                 continue;
             };
             let remove = serde_json::to_value(Action::Remove(file.remove_action(true)));
@@ -242,10 +242,11 @@ async fn behind(
     let LogRange::Whole(changes) = changes(&table.log_store(), read_to, version).await? else {
         return Ok(Some(format!("{reader} has read it up to version {read_to}, which its log no longer reaches")));
     };
-    let old = changes.added.iter().chain(&changes.removed).any(|file| {
-        let date = file.partition.get(column).cloned().flatten().and_then(|d| d.parse::<NaiveDate>().ok());
-        date.is_none_or(|date| date < kept)
-    });
+    let old = changes
+        .added
+        .iter()
+        .chain(&changes.removed)
+        .any(|file| partition_date(file.partition.get(column)).is_none_or(|date| date < kept));
     Ok(old.then(|| format!("{reader} has not read all of them yet")))
 }
 

@@ -11,7 +11,7 @@ use datafusion::common::DataFusionError;
 use deltalake::DeltaTable;
 use serde::Serialize;
 
-use super::super::gold::{self, date_of};
+use super::super::gold::{self, date_of, partition_date};
 use super::super::graph::silver_columns;
 use super::super::plan::TargetFacts;
 use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
@@ -119,9 +119,8 @@ impl Pair {
     /// The earliest value of Bronze's partition column: what was ingested before has left it by retention.
     pub fn bronze_begins(&self) -> Option<NaiveDate> {
         let state = self.bronze.snapshot().ok()?;
-        let date = |f: deltalake::kernel::LogicalFileView| {
-            f.partition_values_map().get(PARTITION_COLUMN).cloned().flatten()?.parse::<NaiveDate>().ok()
-        };
+        let date =
+            |f: deltalake::kernel::LogicalFileView| partition_date(f.partition_values_map().get(PARTITION_COLUMN));
         state.log_data().iter().filter_map(date).min()
     }
 }
@@ -244,7 +243,7 @@ impl<'a> Comparison<'a> {
         })?;
         let mut there: BTreeMap<NaiveDate, u64> = BTreeMap::new();
         for file in pair.target.files() {
-            let date = file.partition.get(EVENT_DATE).cloned().flatten().and_then(|d| d.parse().ok());
+            let date = partition_date(file.partition.get(EVENT_DATE));
             *there.entry(date.unwrap_or_default()).or_default() += file.rows;
         }
         Ok(Self {
