@@ -86,6 +86,16 @@ impl PinnedSilver {
         dates_of(&self.table, DATE_COLUMN).await
     }
 
+    /// [`Self::touched`], with what is known of it already: most tables stand at the same version.
+    async fn touched_once(&self, since: u64, known: &mut BTreeMap<u64, Touched>) -> Result<Touched, BatchError> {
+        if let Some(touched) = known.get(&since) {
+            return Ok(touched.clone());
+        }
+        let touched = self.touched(since).await?;
+        known.insert(since, touched.clone());
+        Ok(touched)
+    }
+
     /// The dates touched after a version; none where the log no longer reaches back so far.
     pub async fn touched(&self, since: u64) -> Result<Touched, BatchError> {
         let range = super::changes::changes(&self.table.log_store(), since, self.version).await?;
@@ -184,6 +194,7 @@ pub async fn plan_gold(
             dates.extend(silver.dates().await?);
         }
     }
+    let mut known = BTreeMap::new();
     let mut plans = Vec::new();
     for node in &graph.nodes {
         let name = &node.model.name;
@@ -191,7 +202,7 @@ pub async fn plan_gold(
         let standing = GoldTable::load(lake, name, id).await?.standing;
         let touched = match (&silver, standing.silver) {
             (Some(silver), Some(at)) if at <= silver.version => {
-                silver.touched(at).await?.map(|touched| touched.union(&dates).copied().collect())
+                silver.touched_once(at, &mut known).await?.map(|touched| touched.union(&dates).copied().collect())
             }
             _ => None,
         };
@@ -230,7 +241,7 @@ struct Run<'a> {
     task: &'a TaskContext,
     silver: &'a PinnedSilver,
     inputs: Inputs,
-    /// Dates touched since a version of silver: most tables stand at the same one.
+    /// Dates touched since a version of silver.
     touched: BTreeMap<u64, Touched>,
     /// The dates that were read of silver.
     read: BTreeSet<NaiveDate>,
@@ -291,14 +302,7 @@ impl Run<'_> {
 
     async fn plan(&mut self, node: &Node, standing: &Standing) -> Result<Work, BatchError> {
         let touched = match standing.silver {
-            Some(at) if at < self.silver.version => match self.touched.get(&at) {
-                Some(known) => known.clone(),
-                None => {
-                    let found = self.silver.touched(at).await?;
-                    self.touched.insert(at, found.clone());
-                    found
-                }
-            },
+            Some(at) if at < self.silver.version => self.silver.touched_once(at, &mut self.touched).await?,
             // A run that was held up must not take a table back to an older silver than another run has reached.
             Some(at) if at > self.silver.version && self.newest_version().await? >= at => {
                 let cause = format!(
