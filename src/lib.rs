@@ -11,6 +11,7 @@
 //! 7. [`serving`]: dirty totals go to ClickHouse, versioned by position; views add them up.
 //! 8. [`batch`]: every hour Bronze's new rows become silver, silver's touched dates become gold, gold is served.
 //!
+//! [`storage`] knows where the lakehouse is, a folder or a bucket;
 //! [`config`] is the only room that reads files or the environment; [`telemetry`] names every metric;
 //! [`console`] shows all of it in a browser; [`cli`] has one file per subcommand.
 
@@ -39,6 +40,7 @@ pub mod serving;
 #[cfg(test)]
 mod simulation;
 pub mod stop_signal;
+pub mod storage;
 pub mod telemetry;
 pub mod trace;
 pub mod window;

@@ -1,10 +1,10 @@
 //! Looks every few seconds how much room is left where the daemon writes, for the metrics. Not at a scrape: a file
 //! system that hangs must not take the metrics and the health check with it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Server;
+use crate::storage::Place;
 use crate::telemetry::{Board, space};
 
 const PERIOD: Duration = Duration::from_secs(10);
@@ -12,9 +12,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Puts the room on the board until the runtime ends.
 pub fn watch(server: &Server, board: &Board, io: &tokio::runtime::Handle) {
     let mut places = vec![("data", server.data_dir.clone())];
-    let uri = &server.lakehouse.uri;
-    if let Some(path) = uri.strip_prefix("file://").or((!uri.contains("://")).then_some(uri)) {
-        places.push(("lakehouse", PathBuf::from(path)));
+    if let Ok(Place::Folder(path)) = Place::of(&server.lakehouse.uri) {
+        places.push(("lakehouse", path));
     }
     for (place, path) in places {
         let board = board.clone();

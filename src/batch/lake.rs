@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::BatchError;
 use crate::config::Server;
+use crate::storage::Place;
 
 /// Parts into which DataFusion splits a plan: batch has its own few threads, the stream has the others.
 const PARTS: usize = 2;
@@ -136,14 +137,10 @@ impl Lake {
 
     /// Whether a table may be there: on a local disk, whether it has a log. Looking at storage would make its folder.
     pub fn may_exist(&self, layer: Layer, table: &str) -> bool {
-        let uri = self.table_uri(layer, table);
-        let folder = match url::Url::parse(&uri) {
-            // A one-letter scheme is a drive, and a plain path has none.
-            Ok(url) if url.scheme() == "file" => url.to_file_path().ok(),
-            Ok(url) if url.scheme().len() > 1 => None,
-            _ => Some(PathBuf::from(&uri)),
-        };
-        folder.is_none_or(|folder| folder.join("_delta_log").is_dir())
+        match Place::of(&self.table_uri(layer, table)) {
+            Ok(Place::Folder(folder)) => folder.join("_delta_log").is_dir(),
+            _ => true,
+        }
     }
 
     /// A table at its newest version, freshly loaded; none where there is no table.

@@ -17,6 +17,7 @@ use super::settle::settle;
 use super::{BronzeError, Ledger, SealedFile};
 use crate::config::{Pipeline, Role};
 use crate::kafka::Source;
+use crate::storage::{Conditional, conditional_writes};
 
 /// How the name of a data file begins whose rows are all of one partition, in offset order. No other writer's file has
 /// such a name, whatever it merges.
@@ -102,6 +103,7 @@ impl Table {
         purpose: Purpose,
     ) -> Result<Self, BronzeError> {
         let log = open_log(lakehouse_uri, &pipeline.name)?;
+        check_storage(&log).await?;
         let in_force = settle(&log, pipeline, topic_id.as_deref(), purpose).await?;
         if in_force.created
             && let Some(root) = log.local()
@@ -215,6 +217,23 @@ pub(super) fn open_log(lakehouse_uri: &str, pipeline: &str) -> Result<DeltaLog, 
     let url = deltalake::ensure_table_uri(&uri).map_err(failed)?;
     let store = deltalake::DeltaTableBuilder::from_url(url).and_then(|b| b.build_storage()).map_err(failed)?;
     Ok(DeltaLog::new(store, pipeline))
+}
+
+/// Refuses a bucket whose store lets one writer overwrite another's log entry. A file system's hard links cannot.
+async fn check_storage(log: &DeltaLog) -> Result<(), BronzeError> {
+    if log.local().is_some() {
+        return Ok(());
+    }
+    let store = log.store().object_store(None);
+    match conditional_writes(store.as_ref(), &Path::default()).await {
+        Ok(Conditional::Kept) => Ok(()),
+        Ok(Conditional::Ignored) => Err(BronzeError::stopped(
+            "the object store ignores If-None-Match: two writers would overwrite each other's commits",
+            log.name(),
+            "keep the lakehouse in a store that knows conditional writes (Amazon S3, MinIO, Ceph, Cloudflare R2 do)",
+        )),
+        Err(e) => Err(BronzeError::io(format!("{} cannot be written", log.name()), e)),
+    }
 }
 
 fn now_ms() -> i64 {

@@ -2,23 +2,23 @@
 //! reading of its own, so that a fault in the daemon's reader or writer cannot hide itself.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
+use deltalake::kernel::LogicalFileView;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 
 use crate::bronze::table_key;
-use crate::cli::lake::{local_path, open_delta};
+use crate::cli::lake::open_delta;
 use crate::config::Pipeline;
 use crate::kafka::Source;
+use crate::storage::{DataFile, FileAt, Place};
 
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 8192;
@@ -31,8 +31,8 @@ pub(crate) struct Snapshot {
     pub topic: String,
     pub generation: i32,
     table: deltalake::DeltaTable,
-    files: Vec<PathBuf>,
-    folder: PathBuf,
+    files: Vec<Arc<FileAt>>,
+    place: Place,
 }
 
 /// Where Bronze stands with a partition.
@@ -55,31 +55,38 @@ pub(crate) enum EpochBegan {
 impl Snapshot {
     /// The newest version; none where the table does not exist yet.
     pub async fn newest(lakehouse_uri: &str, pipeline: &Pipeline) -> anyhow::Result<Option<Self>> {
-        let folder = local_path(lakehouse_uri)?.join("bronze").join(&pipeline.name);
-        if !folder.join("_delta_log").exists() {
+        let place = Place::of(lakehouse_uri)?.join("bronze").join(&pipeline.name);
+        if !place.is_table().await? {
             return Ok(None);
         }
-        Self::at(folder, None).await.map(Some)
+        Self::at(place, None).await.map(Some)
     }
 
-    async fn at(folder: PathBuf, version: Option<u64>) -> anyhow::Result<Self> {
-        let table = open_delta(&folder, version).await?;
+    async fn at(place: Place, version: Option<u64>) -> anyhow::Result<Self> {
+        let table = open_delta(&place, version).await?;
         let state = table.snapshot()?;
         let metadata = serde_json::to_value(state.metadata())?;
         let configuration: HashMap<String, String> =
             serde_json::from_value(metadata["configuration"].clone()).context("the table's configuration")?;
-        let folder = folder.canonicalize()?;
-        let files = state.log_data().iter().map(|f| folder.join(f.object_store_path().to_string())).collect();
+        let (store, io) = (table.log_store().object_store(None), tokio::runtime::Handle::current());
+        let at = |f: LogicalFileView| FileAt {
+            place: place.clone(),
+            store: store.clone(),
+            path: f.object_store_path(),
+            size: f.size().max(0) as u64,
+            io: io.clone(),
+        };
+        let files = state.log_data().iter().map(|f| Arc::new(at(f))).collect();
         let text = |key: &str| configuration.get(key).cloned();
         let topic = text(table_key::TOPIC);
-        let topic = topic.with_context(|| format!("{} was not made by Boathouse: no topic", folder.display()))?;
+        let topic = topic.with_context(|| format!("{place} was not made by Boathouse: no topic"))?;
         Ok(Self {
             version: state.version(),
             topic,
             generation: text(table_key::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0),
             configuration,
             files,
-            folder,
+            place,
             table,
         })
     }
@@ -89,16 +96,14 @@ impl Snapshot {
         let text = |key: &str| self.configuration.get(key).map(String::as_str).unwrap_or_default();
         let mut began = None;
         for version in (0..=self.version).rev() {
-            let entry = self.folder.join(format!("_delta_log/{version:020}.json"));
-            let lines = match std::fs::read_to_string(&entry) {
-                Ok(lines) => lines,
+            let entry = self.table.log_store().read_commit_entry(version).await;
+            let entry = entry.with_context(|| format!("log entry {version} of {} cannot be read", self.place))?;
+            let Some(entry) = entry else {
                 // Log cleanup has been here: what is older is known only where there was one setting all along.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    let first = text(table_key::EARLIER).is_empty() && self.generation == 0;
-                    return Ok(first.then_some(EpochBegan::WithTheTable));
-                }
-                Err(e) => return Err(e).with_context(|| format!("{} cannot be read", entry.display())),
+                let first = text(table_key::EARLIER).is_empty() && self.generation == 0;
+                return Ok(first.then_some(EpochBegan::WithTheTable));
             };
+            let lines = String::from_utf8_lossy(&entry);
             let Some(line) = lines.lines().find(|line| line.starts_with("{\"metaData\"")) else { continue };
             let action: serde_json::Value = serde_json::from_str(line).context("a metaData action")?;
             if action["metaData"]["configuration"][table_key::EPOCH].as_str() != Some(text(table_key::EPOCH)) {
@@ -110,7 +115,7 @@ impl Snapshot {
             None => Ok(None),
             Some(0) => Ok(Some(EpochBegan::WithTheTable)),
             Some(version) => {
-                let at = Self::at(self.folder.clone(), Some(version)).await?;
+                let at = Self::at(self.place.clone(), Some(version)).await?;
                 Ok(Some(EpochBegan::At(Box::new(at))))
             }
         }
@@ -128,9 +133,8 @@ impl Snapshot {
     pub fn runs(&self, pipeline: &str) -> anyhow::Result<BTreeMap<Arc<Source>, Vec<Run>>> {
         let mut runs: BTreeMap<Arc<Source>, Vec<Run>> = BTreeMap::new();
         let mut sources: HashMap<(i32, i32), Arc<Source>> = HashMap::new();
-        for path in &self.files {
-            let path: Arc<Path> = Arc::from(path.as_path());
-            for ((generation, partition), mut found) in runs_of(&path)? {
+        for file in &self.files {
+            for ((generation, partition), mut found) in runs_of(file)? {
                 let source = sources.entry((generation, partition)).or_insert_with(|| {
                     Arc::new(Source {
                         pipeline: pipeline.into(),
@@ -152,7 +156,7 @@ impl Snapshot {
 /// Rows of one partition in one file, with strictly increasing offsets.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
-    file: Arc<Path>,
+    file: Arc<FileAt>,
     /// Rows of the file.
     rows: Vec<Range<usize>>,
     pub first: i64,
@@ -160,9 +164,9 @@ pub(crate) struct Run {
     pub count: u64,
 }
 
-fn open(path: &Path, columns: &[&str]) -> anyhow::Result<ParquetRecordBatchReaderBuilder<File>> {
-    let unreadable = || format!("the data file {} cannot be read", path.display());
-    let file = File::open(path).with_context(unreadable)?;
+fn open(at: &FileAt, columns: &[&str]) -> anyhow::Result<ParquetRecordBatchReaderBuilder<DataFile>> {
+    let unreadable = || format!("the data file {at} cannot be read");
+    let file = at.open().with_context(unreadable)?;
     // Types by Parquet alone: a file that another program has merged must read the same.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).with_context(unreadable)?;
@@ -172,13 +176,12 @@ fn open(path: &Path, columns: &[&str]) -> anyhow::Result<ParquetRecordBatchReade
 
 type RunsOfFile = BTreeMap<(i32, i32), Vec<Run>>;
 
-fn runs_of(path: &Arc<Path>) -> anyhow::Result<RunsOfFile> {
+fn runs_of(file: &Arc<FileAt>) -> anyhow::Result<RunsOfFile> {
     let mut runs = RunsOfFile::new();
     let mut row = 0;
-    for batch in open(path, &["generation", "partition", "offset"])?.build()? {
-        let batch = batch.with_context(|| format!("the data file {} is damaged", path.display()))?;
-        let place =
-            |name: &str| batch.column_by_name(name).with_context(|| format!("{} has no column {name}", path.display()));
+    for batch in open(file, &["generation", "partition", "offset"])?.build()? {
+        let batch = batch.with_context(|| format!("the data file {file} is damaged"))?;
+        let place = |name: &str| batch.column_by_name(name).with_context(|| format!("{file} has no column {name}"));
         let generations = place("generation")?.as_primitive::<Int32Type>().values();
         let partitions = place("partition")?.as_primitive::<Int32Type>().values();
         let offsets = place("offset")?.as_primitive::<Int64Type>().values();
@@ -204,7 +207,7 @@ fn runs_of(path: &Arc<Path>) -> anyhow::Result<RunsOfFile> {
                 }
                 // Not rising: a file that was merged, or a row that is there twice.
                 _ => of_source.push(Run {
-                    file: path.clone(),
+                    file: file.clone(),
                     rows: std::iter::once(row..row + 1).collect(),
                     first: offsets[i],
                     last: offsets[i],
@@ -226,7 +229,7 @@ pub(crate) struct Rows {
 
 struct Cursor {
     reader: ParquetRecordBatchReader,
-    file: Arc<Path>,
+    file: Arc<FileAt>,
     batch: RecordBatch,
     at: usize,
 }
@@ -247,7 +250,7 @@ impl Cursor {
             match self.reader.next() {
                 None => return Ok(false),
                 Some(batch) => {
-                    self.batch = batch.with_context(|| format!("the data file {} is damaged", self.file.display()))?;
+                    self.batch = batch.with_context(|| format!("the data file {} is damaged", self.file))?;
                     self.at = 0;
                 }
             }

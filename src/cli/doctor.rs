@@ -3,6 +3,7 @@
 mod disk;
 mod kafka;
 mod servers;
+mod storage;
 mod tables;
 
 use std::io::Write as _;
@@ -89,6 +90,7 @@ impl Args {
         findings.extend(context.block_on(async {
             let mut found = servers::clickhouse(&config).await;
             found.extend(servers::history(&config).await);
+            found.extend(storage::check(&config).await);
             found.extend(tables::check(&config).await);
             found.push(daemon(&config).await);
             Ok(found)

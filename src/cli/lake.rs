@@ -1,6 +1,5 @@
 //! The lakehouse as SQL sees it: Delta tables by name and by path, opened when a statement names them, only read.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -11,7 +10,8 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::delta_datafusion::{DeltaRuntimeEnvBuilder, DeltaSessionConfig, DeltaSessionContext};
-use url::Url;
+
+use crate::storage::Place;
 
 /// Bytes that a statement may hold before it spills to disk.
 const MEMORY_BYTES: usize = 512 << 20;
@@ -26,13 +26,13 @@ const BY_PATH: &str = "delta";
 #[derive(Clone)]
 pub(crate) struct Lake {
     session: SessionContext,
-    root: Option<PathBuf>,
+    root: Option<Place>,
     /// Whether statements such as `SET` are taken, which change the session alone.
     statements: bool,
 }
 
 impl Lake {
-    /// A session over the lakehouse at `uri` (a folder or a `file://` address); without one, only paths are known.
+    /// A session over the lakehouse at `uri` (a folder, or an address of a bucket); without one, only paths are known.
     pub fn open(uri: Option<&str>) -> anyhow::Result<Self> {
         let lake = Self::with(uri, MEMORY_BYTES, true)?;
         if let Some(catalog) = lake.session.catalog(CATALOG) {
@@ -48,7 +48,7 @@ impl Lake {
     }
 
     fn with(uri: Option<&str>, memory_bytes: usize, statements: bool) -> anyhow::Result<Self> {
-        let root = uri.map(local_path).transpose()?;
+        let root = uri.map(Place::of).transpose()?;
         let runtime = DeltaRuntimeEnvBuilder::new().with_max_spill_size(memory_bytes).build();
         let base = DeltaSessionContext::with_runtime_env(runtime).into_inner();
         let config = SessionConfig::from(DeltaSessionConfig::default())
@@ -61,8 +61,8 @@ impl Lake {
         let session = SessionContext::new_with_state(state);
         let catalog = MemoryCatalogProvider::new();
         for layer in LAYERS {
-            let folder = root.as_ref().map(|r| r.join(layer));
-            catalog.register_schema(layer, Arc::new(Layer { folder }))?;
+            let place = root.as_ref().map(|r| r.join(layer));
+            catalog.register_schema(layer, Arc::new(Layer { place }))?;
         }
         session.register_catalog(CATALOG, Arc::new(catalog));
         Ok(Self { session, root, statements })
@@ -82,7 +82,7 @@ impl Lake {
     pub fn tables(&self) -> Vec<String> {
         let Some(root) = &self.root else { return Vec::new() };
         let names = |layer: &str| {
-            delta_folders(&root.join(layer)).into_iter().map(|name| format!("{layer}.{name}")).collect::<Vec<_>>()
+            table_names(&root.join(layer)).into_iter().map(|name| format!("{layer}.{name}")).collect::<Vec<_>>()
         };
         LAYERS.iter().flat_map(|layer| names(layer)).collect()
     }
@@ -113,67 +113,53 @@ impl Lake {
     }
 }
 
-/// The folder that a lakehouse URI means.
-pub(crate) fn local_path(uri: &str) -> anyhow::Result<PathBuf> {
-    match Url::parse(uri) {
-        // A one-letter scheme is a drive, and a plain path has none.
-        Ok(url) if url.scheme() == "file" => {
-            url.to_file_path().map_err(|()| anyhow::anyhow!("`{uri}` is not a local file address"))
-        }
-        Ok(url) if url.scheme().len() > 1 => {
-            bail!("`{uri}`: this build reads local lakehouses only; {}:// is not linked in", url.scheme())
-        }
-        _ => Ok(PathBuf::from(uri)),
+/// Opens the Delta table at a place at its newest version, or at `version`.
+pub(crate) async fn open_delta(place: &Place, version: Option<u64>) -> anyhow::Result<deltalake::DeltaTable> {
+    if place.folder().is_some_and(|folder| !folder.is_dir()) {
+        bail!("there is no folder {place}");
     }
-}
-
-/// Opens the Delta table in a folder at its newest version, or at `version`.
-pub(crate) async fn open_delta(folder: &Path, version: Option<u64>) -> anyhow::Result<deltalake::DeltaTable> {
-    let folder = folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()))?;
-    if !folder.join("_delta_log").is_dir() {
-        bail!("{} is no Delta table: it has no _delta_log", folder.display());
+    if !place.is_table().await? {
+        bail!("{place} is no Delta table: it has no _delta_log");
     }
-    let url = Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is no path", folder.display()))?;
+    let url = place.url()?;
     let table = match version {
         None => deltalake::open_table(url).await,
         Some(version) => deltalake::open_table_with_version(url, version).await,
     };
-    table.with_context(|| format!("the Delta table {} cannot be read", folder.display()))
+    table.with_context(|| format!("the Delta table {place} cannot be read"))
 }
 
-async fn provider(folder: &Path, version: Option<u64>) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-    let table = open_delta(folder, version).await.map_err(|e| DataFusionError::Plan(format!("{e:#}")))?;
+async fn provider(place: &Place, version: Option<u64>) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    let table = open_delta(place, version).await.map_err(|e| DataFusionError::Plan(format!("{e:#}")))?;
     table.table_provider().await
 }
 
-/// The Delta tables in a folder, by name.
-fn delta_folders(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut names: Vec<String> = entries
-        .filter_map(Result::ok)
-        .filter(|e| e.path().join("_delta_log").is_dir())
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
+/// The Delta tables at a place, by name; none where it cannot be looked at, which opening one then says.
+fn table_names(place: &Place) -> Vec<String> {
+    let look = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        runtime.block_on(place.tables()).ok()
+    };
+    // A catalog is asked for its names without waiting, from threads that must not block on a runtime of their own.
+    std::thread::scope(|scope| scope.spawn(look).join().ok().flatten()).unwrap_or_default()
 }
 
 /// One layer's tables. Every statement sees the newest version.
 #[derive(Debug)]
 struct Layer {
-    folder: Option<PathBuf>,
+    place: Option<Place>,
 }
 
 #[async_trait]
 impl SchemaProvider for Layer {
     fn table_names(&self) -> Vec<String> {
-        self.folder.as_deref().map(delta_folders).unwrap_or_default()
+        self.place.as_ref().map(table_names).unwrap_or_default()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        match &self.folder {
+        match &self.place {
             // A name with a separator could leave the layer's folder.
-            Some(folder) if self.table_exist(name) => provider(&folder.join(name), None).await.map(Some),
+            Some(place) if self.table_exist(name) => provider(&place.join(name), None).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -200,8 +186,8 @@ impl SchemaProvider for ByPath {
             }
             _ => (name, None),
         };
-        let path = local_path(path).map_err(|e| DataFusionError::Plan(e.to_string()))?;
-        provider(&path, version).await.map(Some)
+        let place = Place::of(path).map_err(|e| DataFusionError::Plan(e.to_string()))?;
+        provider(&place, version).await.map(Some)
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -36,7 +36,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigErrors, Log, process_env};
+use crate::config::{Config, ConfigErrors, Lakehouse, Log, process_env};
+use crate::storage;
 use crate::telemetry::logs;
 
 const EXAMPLES: &str = "\
@@ -128,12 +129,16 @@ pub(crate) struct Context {
 impl Context {
     /// The configuration; its mistakes are the error.
     pub fn config(&self) -> anyhow::Result<Config> {
-        Ok(Config::load(self.config_path.as_deref())?)
+        let config = Config::load(self.config_path.as_deref())?;
+        storage::connect(&config.server.lakehouse);
+        Ok(config)
     }
 
     /// The configuration and where each value comes from.
     pub fn loaded(&self) -> Result<crate::config::Loaded, ConfigErrors> {
-        crate::config::Loaded::load(self.config_path.as_deref(), process_env())
+        let loaded = crate::config::Loaded::load(self.config_path.as_deref(), process_env())?;
+        storage::connect(&loaded.config.server.lakehouse);
+        Ok(loaded)
     }
 
     /// Runs a future to its end on the command's multi-thread runtime; for commands that are no daemons. It is one
@@ -165,6 +170,8 @@ pub fn main() -> ExitCode {
     // Both ring and aws-lc-rs are linked; rustls needs one chosen before the first connection.
     let _already_chosen = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
+    // For commands that take an address and need no configuration: the environment has the settings then.
+    storage::connect(&Lakehouse::default());
     let context = Context { config_path: cli.config, json: cli.json, runtime: OnceCell::new() };
     match execute(cli.command, cli.verbose, &context) {
         Ok(Outcome::Right) => ExitCode::SUCCESS,

@@ -29,7 +29,7 @@ fn neutral(shape: &Shape) -> Value {
         Shape::Table(keys) => {
             Value::Object(keys.iter().filter(|k| k.required).map(|k| (k.name.clone(), neutral(&k.shape))).collect())
         }
-        Shape::Map(_) => Value::Object(Map::new()),
+        Shape::Map { .. } => Value::Object(Map::new()),
         Shape::List(_) => Value::Array(Vec::new()),
         Shape::Text | Shape::Secret => Value::from(""),
         Shape::Duration { .. } => Value::from("1s"),
@@ -50,7 +50,7 @@ impl Checker<'_> {
     fn node(&mut self, node: &Node, shape: &Shape, path: &str) -> Option<Value> {
         match (shape, &node.content) {
             (Shape::Table(_), Content::Table(entries)) => Some(self.table(node, entries, shape, path)),
-            (Shape::Map(item), Content::Table(entries)) => {
+            (Shape::Map { item, .. }, Content::Table(entries)) => {
                 let mut map = Map::new();
                 self.map(entries, item, "", path, &mut map);
                 Some(Value::Object(map))

@@ -24,6 +24,7 @@ The environment overrides every key. A name is the key's path in capitals, joine
 |---|---|
 | `kafka.brokers` | `BOATHOUSE__KAFKA__BROKERS` |
 | `security.protocol` in `kafka.properties` (one underscore for each dot) | `BOATHOUSE__KAFKA__PROPERTIES__SECURITY_PROTOCOL` |
+| `aws_region` in `lakehouse.options` | `BOATHOUSE__LAKEHOUSE__OPTIONS__AWS_REGION` |
 | `bronze.flush_interval` of the pipeline `user_events` | `BOATHOUSE__PIPELINE__USER_EVENTS__BRONZE__FLUSH_INTERVAL` |
 | `window` of its aggregate `logins_per_source` | `BOATHOUSE__PIPELINE__USER_EVENTS__AGGREGATE__LOGINS_PER_SOURCE__WINDOW` |
 
@@ -92,8 +93,8 @@ fn toml(value: &Value) -> String {
 fn kind(shape: &Shape) -> String {
     match shape {
         Shape::Table(_) => "table".into(),
-        Shape::Map(item) if **item == Shape::Text => "table of texts".into(),
-        Shape::Map(item) => format!("table, each a {}", kind(item)),
+        Shape::Map { item, .. } if **item == Shape::Text => "table of texts".into(),
+        Shape::Map { item, .. } => format!("table, each a {}", kind(item)),
         Shape::List(item) if **item == Shape::Text => "list of texts".into(),
         Shape::List(item) => format!("list, each {}", kind(item)),
         Shape::Text => "text".into(),

@@ -3,7 +3,7 @@
 //! Names are the path of a key in capitals, joined by two underscores: `BOATHOUSE__KAFKA__BROKERS`. A pipeline's keys
 //! follow its name: `BOATHOUSE__PIPELINE__USER_EVENTS__BRONZE__FLUSH_INTERVAL`; an element of a list of tables is
 //! named by its `name`: `…__AGGREGATE__EVENTS_PER_MINUTE__WINDOW`. In `kafka.properties`, where names have dots, one
-//! underscore is a dot: `BOATHOUSE__KAFKA__PROPERTIES__SECURITY_PROTOCOL`.
+//! underscore is a dot: `BOATHOUSE__KAFKA__PROPERTIES__SECURITY_PROTOCOL`; in `lakehouse.options` it is an underscore.
 
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub(super) fn overrides(env: impl IntoIterator<Item = (String, String)>) -> Vec<
 pub(super) fn apply(o: &Override, keys: &[String], tree: &mut Node, shape: &Shape, errors: &mut ConfigErrors) {
     let origin = Origin::Env(o.variable.clone());
     let Some((key, rest)) = keys.split_first() else {
-        if matches!(shape, Shape::Table(_) | Shape::Map(_)) {
+        if matches!(shape, Shape::Table(_) | Shape::Map { .. }) {
             errors.add(origin, "names a section, not a key", format!("add `__KEY`: {}", names(shape)));
             return;
         }
@@ -66,8 +66,8 @@ pub(super) fn apply(o: &Override, keys: &[String], tree: &mut Node, shape: &Shap
                 errors.add(origin, format!("no configuration key `{}`", key.to_uppercase()), hint);
             }
         },
-        Shape::Map(item) => {
-            let name = keys.join("_").replace('_', ".");
+        Shape::Map { item, dotted } => {
+            let name = if *dotted { keys.join("_").replace('_', ".") } else { keys.join("__") };
             // The file may write the same key as tables in tables; the override must not be one of two.
             let node = match &mut tree.content {
                 Content::Table(entries) => {
@@ -122,7 +122,8 @@ fn keys_of(shape: &Shape) -> Vec<&str> {
 
 fn names(shape: &Shape) -> String {
     match shape {
-        Shape::Map(_) => "any key, with one underscore for each dot".into(),
+        Shape::Map { dotted: true, .. } => "any key, with one underscore for each dot".into(),
+        Shape::Map { .. } => "any key".into(),
         _ => format!("the keys here are {}", keys_of(shape).join(", ").to_uppercase()),
     }
 }

@@ -261,7 +261,8 @@ fn collect<T: serde::Serialize>(of: &T, prefix: &str, places: &Places, out: &mut
     // Configuration types serialise by construction: no map keys but texts, no failing fields.
     let value = serde_json::to_value(of).unwrap_or_default();
     flatten(&value, "", &mut |path, value| {
-        let secret = path.strip_prefix("kafka.properties.").is_some_and(validate::is_secret_property);
+        let secret = path.strip_prefix("kafka.properties.").is_some_and(validate::is_secret_property)
+            || path.strip_prefix("lakehouse.options.").is_some_and(validate::is_secret_option);
         out.push(Setting {
             path: tree::join(prefix, path),
             value: if secret { Value::from("***") } else { value.clone() },

@@ -67,6 +67,7 @@ pub struct Kafka {
     pub stuck_after: Duration,
     /// Any other librdkafka setting by its own name, such as `security.protocol`. Settings that exactly-once
     /// delivery depends on cannot be changed here.
+    #[schemars(extend("x-dotted" = true))]
     pub properties: BTreeMap<String, String>,
 }
 
@@ -92,16 +93,30 @@ impl fmt::Debug for Kafka {
 }
 
 /// Where the Delta tables live.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lakehouse {
-    /// A folder or URI; tables are below it as `bronze/<pipeline>`.
+    /// A folder, or a bucket of a store that speaks S3, as `s3://bucket/path`; tables are below it as
+    /// `bronze/<pipeline>`. The store must know conditional writes (`If-None-Match`).
     pub uri: String,
+    /// Settings of the object store by their own names, such as `aws_region`, `aws_endpoint`, `aws_access_key_id`,
+    /// `aws_secret_access_key`, `aws_allow_http`. The usual variables of the environment (`AWS_REGION` …), web
+    /// identities and instance roles are taken where nothing is set here. Better no secrets in a file:
+    /// `BOATHOUSE__LAKEHOUSE__OPTIONS__AWS_SECRET_ACCESS_KEY`.
+    pub options: BTreeMap<String, String>,
 }
 
 impl Default for Lakehouse {
     fn default() -> Self {
-        Self { uri: "/data/lakehouse".into() }
+        Self { uri: "/data/lakehouse".into(), options: BTreeMap::new() }
+    }
+}
+
+/// Shows which options are set, not what they hold: some are secrets.
+impl fmt::Debug for Lakehouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("Lakehouse").field("uri", &self.uri).field("options", &options).finish()
     }
 }
 

@@ -5,12 +5,18 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+/// What a schema calls a table of free keys whose names have dots, where those of the environment cannot.
+pub(super) const DOTTED: &str = "x-dotted";
+
 /// What a value may be.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
     Table(Vec<Key>),
-    /// Free keys, all with values of one shape.
-    Map(Box<Shape>),
+    /// Free keys, all with values of one shape. Their names have dots, or else underscores.
+    Map {
+        item: Box<Shape>,
+        dotted: bool,
+    },
     List(Box<Shape>),
     Text,
     /// A text that must not be shown.
@@ -58,7 +64,7 @@ impl Shape {
     pub fn describe(&self) -> String {
         match self {
             Shape::Table(_) => "a table".into(),
-            Shape::Map(_) => "a table of free keys".into(),
+            Shape::Map { .. } => "a table of free keys".into(),
             Shape::List(item) => match **item {
                 Shape::Table(_) => "a list of tables".into(),
                 _ => format!("a list, each {}", item.describe()),
@@ -114,7 +120,10 @@ fn read(schema: &Value) -> Shape {
     };
     match kind {
         Some("object") => match schema.get("additionalProperties") {
-            Some(item @ Value::Object(_)) => Shape::Map(Box::new(read(item))),
+            Some(item @ Value::Object(_)) => Shape::Map {
+                item: Box::new(read(item)),
+                dotted: schema.get(DOTTED).and_then(Value::as_bool).unwrap_or(false),
+            },
             _ => Shape::Table(keys(schema)),
         },
         Some("array") => Shape::List(Box::new(schema.get("items").map_or(Shape::Text, read))),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::error::{ConfigErrors, did_you_mean};
 use super::load::Places;
 use super::{Aggregate, AllowedValue, Field, FieldType, Pipeline, Role};
-pub(super) use server::{is_secret_property, server};
+pub(super) use server::{is_secret_option, is_secret_property, server};
 
 /// Columns that Bronze has beside the pipeline's fields.
 pub const BRONZE_COLUMNS: [&str; 13] = [

@@ -274,10 +274,24 @@ fn variables_that_name_nothing_are_mistakes() {
 }
 
 #[test]
-fn a_lakehouse_that_this_build_cannot_reach_is_refused() {
-    let mistakes = Folder::new("[lakehouse]\nuri = \"s3://bucket/lake\"\n", &[("p", FIELDS)]).mistakes(&[]);
+fn a_lakehouse_that_cannot_be_reached_is_refused() {
+    let mistakes = Folder::new("[lakehouse]\nuri = \"gs://bucket/lake\"\n", &[("p", FIELDS)]).mistakes(&[]);
     assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
-    assert!(mistakes[0].starts_with("boathouse.toml:2: `lakehouse.uri` \"s3://bucket/lake\""), "{mistakes:#?}");
+    assert!(mistakes[0].starts_with("boathouse.toml:2: `lakehouse.uri` `gs://bucket/lake`"), "{mistakes:#?}");
+}
+
+#[test]
+fn options_of_the_object_store_are_checked_and_their_secrets_hidden() {
+    let file = "[lakehouse]\nuri = \"s3://bucket/lake\"\n[lakehouse.options]\naws_regoin = \"eu\"\nbucket = \"b\"\n";
+    let mistakes = Folder::new(file, &[("p", FIELDS)]).mistakes(&[]);
+    assert_eq!(mistakes.len(), 2, "{mistakes:#?}");
+    assert!(mistakes[0].starts_with("boathouse.toml:4: `lakehouse.options.aws_regoin`"), "{mistakes:#?}");
+    assert!(mistakes[1].contains("names the bucket"), "{mistakes:#?}");
+
+    let options = [("BOATHOUSE__LAKEHOUSE__OPTIONS__AWS_REGION", "eu-central-1")];
+    let mistakes = Folder::new("", &[("p", FIELDS)]).mistakes(&options);
+    assert_eq!(mistakes.len(), 1, "a folder has no options: {mistakes:#?}");
+    assert!(mistakes[0].contains("lakehouse.options.aws_region"), "{mistakes:#?}");
 }
 
 #[test]

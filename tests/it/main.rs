@@ -8,6 +8,7 @@ mod at_hand;
 mod bench;
 mod bi;
 mod bronze;
+mod bucket;
 mod by_hand;
 mod cli;
 mod config;

@@ -65,12 +65,7 @@ pub(crate) async fn filled(engine: &Engine, prefix: &str) -> (Site, crate::suppo
     let kafka = broker().await;
     let topic = kafka.new_topic(prefix, 3).await;
     let site = Site::new(kafka.address(), &engine.url, &topic);
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pipelines/user_events/gold");
-    let models = site.pipeline_file().with_file_name("gold");
-    std::fs::create_dir_all(&models).expect("a folder for the models");
-    for model in std::fs::read_dir(shipped).expect("the shipped models").flatten() {
-        std::fs::copy(model.path(), models.join(model.file_name())).expect("a copy of the model");
-    }
+    site.add_shipped_models();
     produce(kafka.address(), &topic, &["--count", &EVENTS.to_string(), "--max-rate"]);
     let mut daemon = site.start();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;

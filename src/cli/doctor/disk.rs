@@ -1,9 +1,10 @@
 //! Room and rights where the daemon writes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Finding;
 use crate::config::Config;
+use crate::storage::Place;
 use crate::telemetry::{Space, space};
 
 /// Part of a disk that should be free, and bytes without which a commit may fail any minute.
@@ -11,10 +12,9 @@ const FREE_PART: f64 = 0.1;
 const FREE_BYTES: u64 = 1 << 30;
 
 pub(super) fn check(config: &Config) -> Vec<Finding> {
-    let uri = config.server.lakehouse.uri.clone();
     let mut places = vec![("data_dir", config.server.data_dir.clone())];
-    if let Some(path) = uri.strip_prefix("file://").or((!uri.contains("://")).then_some(uri.as_str())) {
-        places.push(("lakehouse.uri", PathBuf::from(path)));
+    if let Ok(Place::Folder(path)) = Place::of(&config.server.lakehouse.uri) {
+        places.push(("lakehouse.uri", path));
     }
     places.iter().flat_map(|(key, path)| [rights(key, path), room(key, path, space(path))]).collect()
 }

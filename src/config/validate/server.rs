@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::super::Server;
 use super::super::error::ConfigErrors;
 use super::super::load::Places;
+use super::super::{Lakehouse, Server};
 use super::{DAY, LONGEST, bad_cron, bad_zone};
+use crate::storage::{self, Place};
 
 /// librdkafka settings that exactly-once delivery depends on, and what has their say instead.
 const PROTECTED: [(&str, &str); 14] = [
@@ -28,6 +29,11 @@ const PROTECTED: [(&str, &str); 14] = [
 /// Whether a librdkafka setting holds a secret.
 pub(in crate::config) fn is_secret_property(name: &str) -> bool {
     ["password", "secret", "jaas", "ssl.key", "ssl_key", "oauthbearer.config", "token"].iter().any(|s| name.contains(s))
+}
+
+/// Whether an option of the object store holds a secret.
+pub(in crate::config) fn is_secret_option(name: &str) -> bool {
+    ["secret", "token", "access_key_id", "customer_key"].iter().any(|s| name.contains(s)) && !name.ends_with("_file")
 }
 
 pub(in crate::config) fn server(server: &Server, places: &Places, errors: &mut ConfigErrors) {
@@ -60,12 +66,7 @@ pub(in crate::config) fn server(server: &Server, places: &Places, errors: &mut C
     if server.lakehouse.uri.is_empty() {
         add("lakehouse.uri", "`lakehouse.uri` is empty".into(), "name a folder, as in \"/data/lakehouse\"");
     }
-    if let Some((scheme, _)) = server.lakehouse.uri.split_once("://")
-        && scheme != "file"
-    {
-        let message = format!("`lakehouse.uri` \"{}\": this build knows local folders only", server.lakehouse.uri);
-        add("lakehouse.uri", message, "name a folder; a mounted file system is one too");
-    }
+    lakehouse(&server.lakehouse, &mut add);
     match url::Url::parse(&server.clickhouse.url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             if !url.username().is_empty() || url.password().is_some() {
@@ -169,6 +170,31 @@ pub(in crate::config) fn server(server: &Server, places: &Places, errors: &mut C
 
 fn readable(file: &Path) -> std::io::Result<()> {
     std::fs::read(file).map(drop)
+}
+
+fn lakehouse(lakehouse: &Lakehouse, add: &mut impl FnMut(&str, String, &str)) {
+    let place = Place::of(&lakehouse.uri);
+    if let Err(e) = &place
+        && !lakehouse.uri.is_empty()
+    {
+        add(
+            "lakehouse.uri",
+            format!("`lakehouse.uri` {e}"),
+            "name a folder, or a bucket as in \"s3://bucket/lakehouse\"",
+        );
+    }
+    for (name, value) in &lakehouse.options {
+        let path = format!("lakehouse.options.{name}");
+        if matches!(place, Ok(Place::Folder(_))) {
+            add(&path, format!("`{path}` is set, and `lakehouse.uri` is a folder"), "take it out, or name a bucket");
+        } else if let Err(e) = storage::check_option(name, value) {
+            add(&path, format!("`{path}` {e}"), "docs/operations.md, \"A lakehouse on S3\", names the common ones");
+        }
+    }
+    if storage::is_half_a_key(&lakehouse.options) {
+        let message = "`lakehouse.options` has one of aws_access_key_id and aws_secret_access_key".into();
+        add("lakehouse.options", message, "set both, or neither");
+    }
 }
 
 fn is_host_port(text: &str) -> bool {

@@ -74,6 +74,16 @@ impl Site {
         }
     }
 
+    /// Gives the pipeline the gold models that the product ships.
+    pub fn add_shipped_models(&self) {
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pipelines/user_events/gold");
+        let models = self.pipeline_file().with_file_name("gold");
+        fs::create_dir_all(&models).expect("a folder for the models");
+        for model in fs::read_dir(shipped).expect("the shipped models").flatten() {
+            fs::copy(model.path(), models.join(model.file_name())).expect("a copy of the model");
+        }
+    }
+
     pub fn lakehouse(&self) -> PathBuf {
         self.folder.join("lakehouse")
     }

@@ -9,6 +9,7 @@ pub mod mariadb;
 pub mod node;
 pub mod prometheus;
 pub mod python;
+pub mod s3;
 pub mod soak;
 
 /// Says past the test's capture that something cannot be looked at here.
