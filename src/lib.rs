@@ -31,6 +31,7 @@ pub mod engine;
 pub mod event;
 pub mod failpoint;
 pub mod kafka;
+pub mod letters;
 pub mod priority;
 pub mod producer;
 pub mod recount;

@@ -277,7 +277,7 @@ fn int(range: Range<usize>, value: &[u8]) -> (Slot, bool) {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

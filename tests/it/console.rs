@@ -1,6 +1,6 @@
 //! The console of a real daemon, spoken to as a browser or a program does.
 
-mod browser;
+pub mod browser;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -90,6 +90,10 @@ const CHANGES: &[&str] = &[
     "/api/v1/runs/x/retry",
     "/api/v1/schedules/user_events/pause",
     "/api/v1/schedules/user_events/resume",
+    "/dead-letters/check",
+    "/dead-letters/redrive",
+    "/api/v1/dead-letters/check",
+    "/api/v1/dead-letters/redrive",
     "/nowhere",
 ];
 

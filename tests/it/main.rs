@@ -22,6 +22,7 @@ mod event;
 mod gold;
 mod grafana;
 mod history;
+mod letters;
 mod lost_log;
 mod medallion;
 mod mend;

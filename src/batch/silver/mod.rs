@@ -9,6 +9,7 @@
 mod backfill;
 mod columns;
 mod duplicates;
+mod foresee;
 mod gaps;
 mod judge;
 mod planned;
@@ -22,6 +23,7 @@ mod work;
 
 pub use backfill::{Backfilled, backfill_silver, backfill_silver_of};
 pub use columns::{EVENT_DATE, EVENT_HOUR, REASONS};
+pub use foresee::RowRules;
 pub use gaps::{GapHour, Gaps, gaps_of_silver};
 pub use planned::{HourPlan, SilverPlan, plan_silver};
 pub(crate) use properties::properties as file_properties;

@@ -1,9 +1,8 @@
-//! Tables, queries, quality and dead letters.
+//! Tables, queries and quality.
 
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
-use crate::console::pages::letters::{Asked, find, letters};
 use crate::console::pages::{data, quality as results};
 use crate::console::problem::Problem;
 use crate::console::query::{On, PAGE_ROWS};
@@ -52,14 +51,4 @@ pub struct Runs {
 pub async fn quality(which: web::Query<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let runs = which.runs.unwrap_or(1).clamp(1, 100).into();
     Ok(HttpResponse::Ok().json(results::results(&shared, runs).await?))
-}
-
-pub async fn dead_letters(asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = letters(&shared, &asked).await?;
-    Ok(HttpResponse::Ok().json(found.iter().map(|letter| letter.json()).collect::<Vec<_>>()))
-}
-
-pub async fn record(source: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = find(&shared, &source).await.map_err(|error| Problem::missing(format!("{error:#}")))?;
-    Ok(HttpResponse::Ok().json(found))
 }

@@ -10,10 +10,12 @@ use crate::console::access::{Role, needed};
 use crate::console::audit::Entry;
 use crate::console::meter::Point;
 use crate::console::pages::configuration::Shown;
+use crate::console::pages::letter::Correction;
 use crate::console::pages::letters;
 use crate::console::pages::users::{NewToken, NewUser};
 use crate::console::problem::Failure;
 use crate::console::query::Answer;
+use crate::letters::redrive::Sent;
 
 /// One call.
 pub struct Call {
@@ -128,9 +130,15 @@ pub const CALLS: &[Call] = &[
     Call::new("get", "/api/v1/quality", "Data", "How expectations were met")
         .query(of::<data::Runs>)
         .answers(200, objects),
-    Call::new("get", "/api/v1/dead-letters", "Data", "The newest records that are no events")
+    Call::new("get", "/api/v1/dead-letters", "Data", "The newest dead letters, each with its state")
         .query(of::<letters::Asked>)
         .answers(200, objects),
+    Call::new("post", "/api/v1/dead-letters/check", "Data", "What a corrected letter would be; nothing is sent")
+        .body(of::<Correction>)
+        .answers(200, object),
+    Call::new("post", "/api/v1/dead-letters/redrive", "Data", "Send a corrected letter to the topic")
+        .body(of::<Correction>)
+        .answers(200, of::<Sent>),
     Call::new(
         "get",
         "/api/v1/records/{source}",

@@ -4,6 +4,7 @@ mod admin;
 mod batch;
 mod data;
 mod document;
+mod letters;
 mod status;
 
 use actix_web::web;
@@ -21,8 +22,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/tables/{table}", web::get().to(data::table))
         .route("/api/v1/sql", web::post().to(data::sql))
         .route("/api/v1/quality", web::get().to(data::quality))
-        .route("/api/v1/dead-letters", web::get().to(data::dead_letters))
-        .route("/api/v1/records/{source:.+}", web::get().to(data::record))
+        .route("/api/v1/dead-letters", web::get().to(letters::dead_letters))
+        .route("/api/v1/dead-letters/check", web::post().to(letters::check))
+        .route("/api/v1/dead-letters/redrive", web::post().to(letters::redrive))
+        .route("/api/v1/records/{source:.+}", web::get().to(letters::record))
         .route("/api/v1/users", web::get().to(admin::users))
         .route("/api/v1/users", web::post().to(admin::put_user))
         .route("/api/v1/users/{name}", web::delete().to(admin::delete_user))

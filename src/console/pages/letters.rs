@@ -1,110 +1,152 @@
-//! Dead letters: records that are no events, or whose clock is ahead, with the reason and what was sent.
+//! Dead letters: the records that silver refuses, or will, with the reason, what was sent, and whether they are resolved.
 
 use actix_web::{HttpResponse, web};
-use maud::html;
+use chrono::{DateTime, NaiveDate, Utc};
+use maud::{Markup, html};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
-use crate::cli::dead_letters::{Letter, List, Status, record, record_as_json};
 use crate::cli::lake::Lake;
 use crate::cli::output::safe_bytes;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, empty, table, th};
+use crate::console::view::{self, View, badge, empty, encoded, table, th};
 use crate::console::words;
+use crate::letters::{Letter, Search, State, Status};
 
 /// Letters of a page and of an answer.
 const LETTERS: usize = 100;
 const LETTERS_MAX: usize = 1_000;
-const MEMORY_BYTES: usize = 64 << 20;
+/// Bytes that a look at the letters may hold.
+pub const MEMORY_BYTES: usize = 64 << 20;
 /// Characters of a payload in the list.
 const PREVIEW: usize = 90;
 
 #[derive(Clone, Deserialize, Default, schemars::JsonSchema)]
 pub struct Asked {
-    /// `unparsed` or `future`; both without it.
+    /// The pipeline; all without it.
+    #[serde(default)]
+    pipeline: String,
+    /// `unparsed`, `future` or `refused`; all without it.
     #[serde(default)]
     status: String,
+    /// `open` or `resolved`; both without it.
+    #[serde(default)]
+    state: String,
     /// Only where the reason contains this.
     #[serde(default)]
     reason: String,
+    /// Only what arrived at this date or moment (RFC 3339) or later.
+    #[serde(default)]
+    from: String,
+    /// Only what arrived before this date or moment.
+    #[serde(default)]
+    to: String,
     /// How many of the newest.
     limit: Option<usize>,
 }
 
-/// The newest letters that fit.
-pub async fn letters(shared: &Shared, asked: &Asked) -> anyhow::Result<Vec<Letter>> {
-    let (config, uri) = (shared.config(), shared.server.lakehouse.uri.clone());
-    let list = List {
-        status: match asked.status.as_str() {
-            "unparsed" => Some(Status::Unparsed),
-            "future" => Some(Status::Future),
-            _ => None,
-        },
-        reason: Some(asked.reason.clone()).filter(|reason| !reason.is_empty()),
-        limit: asked.limit.unwrap_or(LETTERS).min(LETTERS_MAX),
-        ..List::default()
-    };
-    shared.desk.run(async move { list.newest(&config, &Lake::open_by_name(&uri, MEMORY_BYTES)?).await }).await
+impl Asked {
+    fn search(&self) -> Result<Search, Problem> {
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Ok(Search {
+            pipeline: given(&self.pipeline),
+            status: match self.status.as_str() {
+                "unparsed" => Some(Status::Unparsed),
+                "future" => Some(Status::Future),
+                "refused" => Some(Status::Refused),
+                _ => None,
+            },
+            state: match self.state.as_str() {
+                "open" => Some(State::Open),
+                "resolved" => Some(State::Resolved),
+                _ => None,
+            },
+            reason: given(&self.reason),
+            from: given(&self.from).map(|text| moment(&text)).transpose()?,
+            to: given(&self.to).map(|text| moment(&text)).transpose()?,
+            limit: self.limit.unwrap_or(LETTERS).min(LETTERS_MAX),
+        })
+    }
+
+    fn is_whole(&self) -> bool {
+        [&self.pipeline, &self.status, &self.state, &self.reason, &self.from, &self.to]
+            .iter()
+            .all(|text| text.is_empty())
+    }
 }
 
-/// One record of Bronze, by `topic/generation/partition/offset`.
-pub async fn find(shared: &Shared, source: &str) -> anyhow::Result<Map<String, Value>> {
-    let (config, uri, source) = (shared.config(), shared.server.lakehouse.uri.clone(), source.to_owned());
-    shared
-        .desk
-        .run(async move {
-            let (pipeline, batch) = record(&config, &Lake::open_by_name(&uri, MEMORY_BYTES)?, &source).await?;
-            record_as_json(&pipeline, &batch)
-        })
-        .await
+/// A date is its beginning in UTC.
+fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
+    let date = || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0)).map(|t| t.and_utc());
+    let wrong =
+        || Problem::refused(format!("`{text}` is neither a date (2026-02-06) nor a moment (2026-02-06T14:30:00Z)"));
+    text.parse().ok().or_else(date).ok_or_else(wrong)
+}
+
+/// The newest letters that fit.
+pub async fn letters(shared: &Shared, asked: &Asked) -> Result<Vec<Letter>, Problem> {
+    let (config, uri, search) = (shared.config(), shared.server.lakehouse.uri.clone(), asked.search()?);
+    if let Some(name) = &search.pipeline {
+        super::batch::known(shared, name)?;
+    }
+    let work = async move { search.newest(&config, &Lake::open_by_name(&uri, MEMORY_BYTES)?).await };
+    Ok(shared.desk.run(work).await?)
+}
+
+/// A record's address in the console.
+pub fn address(source: &str) -> String {
+    format!("/records/{}", source.split('/').map(encoded).collect::<Vec<_>>().join("/"))
+}
+
+/// Whether a letter waits for somebody.
+pub fn state(letter: &Letter) -> Markup {
+    if letter.resolved_by.is_empty() { badge(view::State::Watch, "open") } else { badge(view::State::Good, "resolved") }
+}
+
+fn choice(name: &'static str, label: &'static str, chosen: &str, options: &[(&str, &str)]) -> Markup {
+    html! {
+        label for=(name) { (label) }
+        select #(name) name=(name) {
+            @for (value, shown) in options { option value=(value) selected[chosen == *value] { (shown) } }
+        }
+    }
 }
 
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let letters = letters(&shared, &asked).await?;
     let body = html! {
         h1 { "Dead letters" }
-        p.lead { "Records that are no events, or whose clock lies ahead. They are in Bronze, byte for byte, and count nowhere else." }
+        p.lead {
+            "Records that are no events, whose clock lies ahead, or that silver's rules refuse. They are in Bronze, byte for byte. "
+            "One is resolved when an event that corrects it has come and silver keeps it."
+        }
         form.filter method="get" {
-            label for="status" { "Kind" }
-            select #status name="status" {
-                @for (value, name) in [("", "all"), ("unparsed", "unparsed"), ("future", "future")] { option value=(value) selected[asked.status == value] { (name) } }
-            }
+            (choice("status", "Kind", &asked.status, &[("", "all"), ("unparsed", "unparsed"), ("future", "future"), ("refused", "refused")]))
+            (choice("state", "State", &asked.state, &[("", "all"), ("open", "open"), ("resolved", "resolved")]))
             label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false";
+            label for="from" { "From" } input #from name="from" type="date" value=(asked.from);
+            label for="to" { "Before" } input #to name="to" type="date" value=(asked.to);
             button type="submit" { "Filter" }
         }
         @if letters.is_empty() {
-            @if asked.status.is_empty() && asked.reason.is_empty() {
-                (empty("No dead letter", html! { "Every record so far is an event." }))
+            @if asked.is_whole() {
+                (empty("No dead letter", html! { "Every record so far is an event that silver keeps." }))
             } @else {
                 (empty("None fits this filter", html! { a href="/dead-letters" { "Show all" } }))
             }
         } @else {
-            (table("Dead letters", &["Record", "Arrived", "Kind", "Reason", "Begins"].map(th), html! {
+            (table("Dead letters", &["Record", "Arrived", "Kind", "State", "Reason", "Begins"].map(th), html! {
                 @for letter in &letters {
                     tr {
-                        th scope="row" { a href={ "/records/" (letter.source) } { (letter.source) } }
-                        td { (letter.ingested) } td { (badge(State::Watch, &letter.status)) } td.wrap { (letter.reason) }
-                        td { code { (letter.payload.as_deref().map_or_else(|| "–".into(), |payload| words::begin(&safe_bytes(payload), PREVIEW))) } }
+                        th scope="row" { a href=(address(&letter.source())) { (letter.source()) } }
+                        td { (letter.ingested) } td { (letter.status) } td { (state(letter)) } td.wrap { (letter.reason) }
+                        td { code { (letter.value.as_deref().map_or_else(|| "–".into(), |value| words::begin(&safe_bytes(value), PREVIEW))) } }
                     }
                 }
             }))
-            @if letters.len() == LETTERS { p.note { "The newest " (LETTERS) "." } }
+            @if letters.len() == LETTERS { p.note { "The newest " (LETTERS) ". A filter shows others." } }
+            p.note { "Silver's own refusals show once the batch has run." }
         }
     };
     Ok(view.page("Dead letters", None, body))
-}
-
-/// One record, whole.
-pub async fn one(view: View, source: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let record = find(&shared, &source).await.map_err(|error| Problem::missing(format!("{error:#}")))?;
-    let body = html! {
-        p.crumbs { a href="/dead-letters" { "Dead letters" } " / record" }
-        h1 { (source) }
-        p.lead { "The record as Bronze keeps it." }
-        (table("Record", &["Column", "Value"].map(th), html! {
-            @for (name, value) in &record { tr { th scope="row" { (name) } td.wrap { code { (words::value(value)) } } } }
-        }))
-    };
-    Ok(view.page(&source, None, body))
 }

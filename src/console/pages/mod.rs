@@ -7,6 +7,7 @@ pub mod batch;
 pub mod configuration;
 pub mod data;
 pub mod docs;
+pub mod letter;
 pub mod letters;
 pub mod overview;
 pub mod quality;
@@ -47,7 +48,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/sql/cancel", web::post().to(sql::cancel))
         .route("/quality", web::get().to(quality::page))
         .route("/dead-letters", web::get().to(letters::page))
-        .route("/records/{source:.+}", web::get().to(letters::one))
+        .route("/dead-letters/check", web::post().to(letter::check_form))
+        .route("/dead-letters/redrive", web::post().to(letter::redrive_form))
+        .route("/records/{source:.+}", web::get().to(letter::page))
         .route("/search", web::get().to(search::page))
         .route("/api", web::get().to(docs::page))
         .route("/users", web::get().to(users::page))
