@@ -32,6 +32,7 @@ pub mod event;
 pub mod failpoint;
 pub mod kafka;
 pub mod letters;
+mod owned_file;
 pub mod priority;
 pub mod producer;
 pub mod recount;

@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod bronze;
 pub(crate) mod clickhouse;
+mod console;
 pub(crate) mod dead_letters;
 pub mod demo;
 mod doctor;
@@ -14,6 +15,7 @@ mod kafka;
 pub(crate) mod lake;
 mod mend;
 pub(crate) mod output;
+mod password;
 mod pipelines;
 mod quality;
 mod reconcile;
@@ -94,6 +96,7 @@ enum Command {
     Quality(quality::Args),
     DeadLetters(dead_letters::Args),
     Bronze(mend::Args),
+    Console(console::Args),
     Topic(topic::TopicCommand),
     Batch(batch::Args),
     Tables(tables::Args),
@@ -211,6 +214,7 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::Quality(args) => args.run(context),
         Command::DeadLetters(args) => args.run(context),
         Command::Bronze(args) => args.run(context),
+        Command::Console(args) => args.run(context),
         Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),
     }
 }

@@ -10,6 +10,8 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::owned_file::like_its_folder;
+
 const FILE: &str = "audit.jsonl";
 /// A file of this size is set aside; the one that was set aside before goes.
 const BYTES_MAX: u64 = 16 << 20;
@@ -63,7 +65,11 @@ impl Audit {
         }
         let file = match &mut *slot {
             Some(file) => file,
-            None => slot.insert(OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?),
+            None => {
+                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
+                like_its_folder(&self.path)?;
+                slot.insert(file)
+            }
         };
         Ok(file.write_all(line.as_bytes())?)
     }

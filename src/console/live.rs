@@ -112,6 +112,8 @@ impl Hub {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            // Whose password was set anew by the command sees nothing more, even if nobody asks for a page.
+            shared.access.users(|_| ());
             let status = Status::of(&shared.board, shared.limits);
             shared.meter(|meter| meter.look(&status, &pipelines, Instant::now(), Utc::now()));
             let wanted = self.topics(|topics| {

@@ -7,10 +7,10 @@
 //! *Architecture invariant*: every request but health, sign-in and assets passes [`gate`], which knows the caller, their
 //! role, and the token that a change must bring along. A page cannot forget to ask.
 
-mod access;
+pub(crate) mod access;
 mod api;
 mod assets;
-mod audit;
+pub(crate) mod audit;
 mod desk;
 mod draw;
 mod gate;

@@ -1,6 +1,7 @@
 //! The console of a real daemon, spoken to as a browser or a program does.
 
 pub mod browser;
+mod password;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

@@ -85,18 +85,49 @@ impl Access {
         Ok((access, first))
     }
 
-    /// Reads the users.
+    /// Reads the users, as the command may have changed them.
     pub fn users<T>(&self, read: impl FnOnce(&Users) -> T) -> T {
-        read(&self.users.read().unwrap_or_else(PoisonError::into_inner))
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
+        if !users.is_stale() {
+            return read(&users);
+        }
+        drop(users);
+        let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
+        self.catch_up(&mut users);
+        read(&users)
     }
 
     /// Changes the users; takes the time of a hash, so that it belongs on a thread that may wait.
     pub fn change<T>(&self, write: impl FnOnce(&mut Users) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        write(&mut self.users.write().unwrap_or_else(PoisonError::into_inner))
+        let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = users.alone()?;
+        self.catch_up(&mut users);
+        write(&mut users)
+    }
+
+    /// Takes in what another process has changed: whose password is another one signs in anew, and at once.
+    fn catch_up(&self, users: &mut Users) {
+        if !users.is_stale() {
+            return;
+        }
+        match users.read_again() {
+            Ok(changed) => {
+                tracing::info!(changed = changed.join(", "), "the console's users were changed from outside");
+                for name in changed {
+                    self.sessions.end_all(&name, None);
+                    self.throttle(|throttle| throttle.succeeded(&format!("user {name}")));
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the console goes on with the users that it knows");
+            }
+        }
     }
 
     /// Whoever a session's id belongs to.
     pub fn by_session(&self, id: &str) -> Option<Caller> {
+        // First: what the command has changed ends sessions.
+        self.users(|_| ());
         let session = self.sessions.find(id, Instant::now())?;
         // The role as it is now, not as it was at the sign-in.
         let role = self.users(|users| users.user(&session.user).map(|user| user.role))?;

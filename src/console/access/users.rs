@@ -2,8 +2,7 @@
 //! digests.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -12,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::role::Role;
 use super::secret;
+use crate::owned_file::{self, Stamp};
 
 /// The user that the first start makes.
 pub const FIRST_USER: &str = "admin";
 const USERS: &str = "users.json";
 const FIRST_PASSWORD: &str = "first-password";
+const LOCK: &str = "users.lock";
 
 /// Somebody who may sign in.
 #[derive(Clone, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Users {
     pub tokens: Vec<Token>,
     #[serde(skip)]
     folder: PathBuf,
+    /// The file that this was read from or written to.
+    #[serde(skip)]
+    stamp: Option<Stamp>,
 }
 
 impl Users {
@@ -62,8 +66,23 @@ impl Users {
         builder.recursive(true).mode(0o700).create(&folder).with_context(|| {
             format!("the console's folder {} cannot be made; may this user write to data_dir?", folder.display())
         })?;
+        let mut users = Self::read(folder)?;
+        let first = users.users.is_empty();
+        if first {
+            let password = secret::new_password();
+            // Before the hash: a start that dies in between makes another password, and nobody is locked out.
+            write_private(&users.first_password_file(), &format!("{password}\n"))?;
+            users.put(FIRST_USER, Role::Admin, Some(&password))?;
+        }
+        Ok((users, first))
+    }
+
+    /// The users that a folder keeps; none where there is no list yet.
+    fn read(folder: PathBuf) -> anyhow::Result<Self> {
         let path = folder.join(USERS);
-        let mut users = match fs::read_to_string(&path) {
+        // Before the text: what is written in between is then read again.
+        let stamp = Stamp::of(&path);
+        let mut users: Self = match fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).with_context(|| {
                 format!(
                     "{} is no list of users; put it right, or take it away: the next start makes a new admin",
@@ -73,15 +92,64 @@ impl Users {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::default(),
             Err(e) => return Err(e).with_context(|| format!("{} cannot be read", path.display())),
         };
-        users.folder = folder;
-        let first = users.users.is_empty();
-        if first {
-            let password = secret::new_password();
-            // Before the hash: a start that dies in between makes another password, and nobody is locked out.
-            write_private(&users.first_password_file(), &format!("{password}\n"))?;
-            users.put(FIRST_USER, Role::Admin, Some(&password))?;
+        (users.folder, users.stamp) = (folder, stamp);
+        Ok(users)
+    }
+
+    /// Changes the users of a data folder from outside the daemon, which may run meanwhile.
+    pub fn edit<T>(data_dir: &Path, change: impl FnOnce(&mut Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let folder = Self::folder(data_dir);
+        if !folder.join(USERS).is_file() {
+            bail!(
+                "there is no list of users in {}: the daemon's first start makes it; is data_dir the daemon's?",
+                folder.display()
+            );
         }
-        Ok((users, first))
+        let _alone = Self { folder: folder.clone(), ..Self::default() }.alone()?;
+        change(&mut Self::read(folder)?)
+    }
+
+    /// Keeps every other process from changing the users until it is dropped.
+    pub fn alone(&self) -> anyhow::Result<fs::File> {
+        let path = self.folder.join(LOCK);
+        owned_file::lock(&path).with_context(|| format!("{} cannot be locked", path.display()))
+    }
+
+    /// Whether another process has changed the users since they were read.
+    pub fn is_stale(&self) -> bool {
+        Stamp::of(&self.folder.join(USERS)) != self.stamp
+    }
+
+    /// Reads them again; the names of those whose password is another one now, or who are gone. What cannot be read
+    /// leaves them as they were, and is tried again when the file changes again.
+    pub fn read_again(&mut self) -> anyhow::Result<Vec<String>> {
+        let stamp = Stamp::of(&self.folder.join(USERS));
+        let now = Self::read(self.folder.clone()).inspect_err(|_| self.stamp = stamp)?;
+        let differs = |user: &&User| now.password_hash(&user.name).as_ref() != Some(&user.password_hash);
+        let changed = self.users.iter().filter(differs).map(|user| user.name.clone()).collect();
+        *self = now;
+        Ok(changed)
+    }
+
+    /// Whether a password can be set: of a user who is there, or who is made with a role. The role that they have then.
+    pub fn may_set_password(&self, name: &str, role: Option<Role>) -> anyhow::Result<Role> {
+        check_name(name)?;
+        if let Some(role) = role.or_else(|| self.user(name).map(|user| user.role)) {
+            return Ok(role);
+        }
+        let names: Vec<&str> = self.users.iter().map(|user| user.name.as_str()).collect();
+        bail!("there is no user `{name}`; there is {}. With --role they are made", names.join(", "));
+    }
+
+    /// Sets a password, of a new user with a role; the first password is none any more once its user has another.
+    pub fn set_password(&mut self, name: &str, role: Option<Role>, password: &str) -> anyhow::Result<()> {
+        let role = self.may_set_password(name, role)?;
+        self.put(name, role, Some(password))?;
+        if name == FIRST_USER {
+            // Gone already where somebody has signed in with it.
+            let _ = fs::remove_file(self.first_password_file());
+        }
+        Ok(())
     }
 
     /// Where the first password waits for its reader.
@@ -179,9 +247,12 @@ impl Users {
         self.tokens.iter().find(|token| secret::same(&token.sha256, &hex))
     }
 
-    fn keep(&self) -> anyhow::Result<()> {
+    fn keep(&mut self) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self).context("users as JSON")?;
-        write_private(&self.folder.join(USERS), &text)
+        let path = self.folder.join(USERS);
+        write_private(&path, &text)?;
+        self.stamp = Stamp::of(&path);
+        Ok(())
     }
 }
 
@@ -214,18 +285,8 @@ fn check_password(name: &str, password: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a file that its owner alone can read, whole or not at all.
-pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let fresh = path.with_extension("new");
-    let write = || {
-        // One that a crash left behind may have had other permissions.
-        let _ = fs::remove_file(&fresh);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    owned_file::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 #[cfg(test)]
@@ -270,6 +331,32 @@ mod tests {
         users.remove(FIRST_USER).unwrap();
         let (again, _) = Users::open(folder.path()).unwrap();
         assert_eq!(again.users.len(), 1);
+    }
+
+    #[test]
+    fn what_another_process_changes_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Users::edit(folder.path(), |_| Ok(())).unwrap_err().to_string().contains("no list of users"));
+        let (mut users, _) = Users::open(folder.path()).unwrap();
+        users.put("ada", Role::Viewer, Some("several unrelated words")).unwrap();
+        assert!(!users.is_stale());
+        let set = |name: &str, role| {
+            Users::edit(folder.path(), |users| users.set_password(name, role, "some other unrelated words"))
+        };
+        set("ada", None).unwrap();
+        assert!(set("eve", None).unwrap_err().to_string().contains("no user `eve`; there is admin, ada"));
+        set("eve", Some(Role::Operator)).unwrap();
+        assert!(users.is_stale());
+        assert_eq!(users.read_again().unwrap(), ["ada"]);
+        assert!(!users.is_stale());
+        assert!(secret::fits("some other unrelated words", users.password_hash("ada").as_deref()));
+        assert_eq!((users.user("ada").unwrap().role, users.user("eve").unwrap().role), (Role::Viewer, Role::Operator));
+        set(FIRST_USER, None).unwrap();
+        assert!(Users::first_password(folder.path()).is_none());
+        // What somebody has broken by hand leaves things as they were, and is not read again and again.
+        fs::write(Users::folder(folder.path()).join(USERS), "oops").unwrap();
+        assert!(users.is_stale() && users.read_again().is_err() && !users.is_stale());
+        assert_eq!(users.users.len(), 3);
     }
 
     #[test]

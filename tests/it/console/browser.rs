@@ -123,6 +123,11 @@ impl Browser {
         self.request(Method::POST, path).header("cookie", &self.cookie).fields(&form).send().await.expect("an answer")
     }
 
+    /// A form of somebody who is not signed in.
+    pub async fn post_unsigned(&self, path: &str, fields: &[(&str, &str)]) -> Response {
+        self.request(Method::POST, path).fields(fields).send().await.expect("an answer")
+    }
+
     /// A call of the API; status and answer.
     pub async fn api(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut request = self.request(method, path).header("cookie", &self.cookie).header("x-csrf-token", &self.csrf);
