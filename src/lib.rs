@@ -30,6 +30,7 @@ pub mod console;
 pub mod engine;
 pub mod event;
 pub mod failpoint;
+pub mod holds;
 pub mod kafka;
 pub mod letters;
 mod owned_file;

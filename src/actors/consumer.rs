@@ -11,6 +11,7 @@ use super::setup::Setup;
 use super::windows::{AtEnd, Fold, GoLive, WindowAggregator};
 use crate::event::Batch;
 use crate::failpoint;
+use crate::holds::Hold;
 use crate::kafka::{ReaderEvent, Source};
 use crate::telemetry::{Consumed, PartitionPhase};
 use crate::window::Verdict;
@@ -112,6 +113,17 @@ impl StreamHandler<ReaderEvent> for PartitionConsumer {
                     self.setup.board.partition_phase(&self.source, PartitionPhase::Running);
                 }
                 self.windows.do_send(AtEnd);
+            }
+            ReaderEvent::Held(Some(Hold { by, since, until, reason, .. })) => {
+                tracing::info!(source = %self.source, by, reason, "partition paused; what was read is committed");
+                self.setup.board.partition_phase(&self.source, PartitionPhase::Paused { by, since, until, reason });
+                // The writer says itself why it could not.
+                self.bronze.do_send(bronze::Flush);
+            }
+            ReaderEvent::Held(None) => {
+                tracing::info!(source = %self.source, "partition resumed");
+                self.running = true;
+                self.setup.board.resumed(&self.source);
             }
             ReaderEvent::Failed(error) => {
                 self.supervisor.do_send(PartitionFailed { round: self.round, partition: self.source.partition, error });

@@ -20,6 +20,7 @@ use super::supervise::{Backoff, Ended, launch};
 use crate::batch;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::console::{Console, Given};
+use crate::holds::Holds;
 use crate::kafka;
 use crate::serving;
 use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder, names};
@@ -68,12 +69,21 @@ async fn serve(
     let board = Board::new();
     board.memory_budget(server.memory_total());
     let recorder = Recorder::global().context("cannot install the metrics recorder")?;
+    let holds = Holds::open(&server.data_dir)?;
+    holds.watch(&io);
     // First: whoever waits for the metrics finds the first password written.
     let console = if server.console.listen.is_empty() {
         None
     } else {
         let (board, limits, pipelines) = (board.clone(), Limits::default(), pipelines.clone());
-        Some(Console::start(Given { board, limits, server: server.clone(), pipelines, settings })?)
+        Some(Console::start(Given {
+            board,
+            limits,
+            server: server.clone(),
+            pipelines,
+            settings,
+            holds: holds.clone(),
+        })?)
     };
     let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
     disks::watch(&server, &board, &io);
@@ -93,6 +103,7 @@ async fn serve(
             server: server.clone(),
             pipeline: pipeline.clone(),
             board: board.clone(),
+            holds: holds.clone(),
             budget: Budget::divide(server.memory.budget.bytes(), pipelines.len(), partitions),
             clickhouse: clickhouse.clone(),
             io: io.clone(),

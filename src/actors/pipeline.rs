@@ -394,7 +394,7 @@ impl PipelineSupervisor {
         let (now, limit) = (Instant::now(), self.setup.server.kafka.stuck_after);
         let stuck = session.partitions.values().find(|running| {
             board.partition(&running.source).is_some_and(|p| {
-                !matches!(p.phase, PartitionPhase::Stopped { .. })
+                !matches!(p.phase, PartitionPhase::Stopped { .. } | PartitionPhase::Paused { .. })
                     && p.lag().is_some_and(|lag| lag > 0)
                     && p.read_waiting(now).is_some_and(|waiting| waiting > limit)
             })

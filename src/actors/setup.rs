@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 
 use super::budget::Budget;
 use crate::config::{Pipeline, Server};
+use crate::holds::Holds;
 use crate::serving;
 use crate::telemetry::Board;
 
@@ -15,6 +16,8 @@ pub struct Setup {
     pub server: Arc<Server>,
     pub pipeline: Arc<Pipeline>,
     pub board: Board,
+    /// What operators hold.
+    pub holds: Holds,
     pub budget: Budget,
     pub clickhouse: serving::Client,
     /// The multi-thread runtime where Delta, DataFusion and HTTP run.

@@ -23,6 +23,7 @@ mod run;
 mod shell;
 mod sql;
 mod status;
+mod stream;
 mod tables;
 mod tap;
 mod top;
@@ -97,6 +98,7 @@ enum Command {
     DeadLetters(dead_letters::Args),
     Bronze(mend::Args),
     Console(console::Args),
+    Stream(stream::Args),
     Topic(topic::TopicCommand),
     Batch(batch::Args),
     Tables(tables::Args),
@@ -215,6 +217,7 @@ fn execute(command: Command, verbose: u8, context: &Context) -> anyhow::Result<O
         Command::DeadLetters(args) => args.run(context),
         Command::Bronze(args) => args.run(context),
         Command::Console(args) => args.run(context),
+        Command::Stream(args) => args.run(context),
         Command::Topic(command) => command.run(context.config_path.as_deref(), context.json).map(|()| Outcome::Right),
     }
 }

@@ -122,9 +122,26 @@ fn print(status: &Status) -> anyhow::Result<()> {
     }
     grid.write(&mut out)?;
     for p in &status.partitions {
-        if let PartitionPhase::Stopped { what, command } = &p.phase {
-            writeln!(out, "  {}/{}: {}", p.topic, p.partition, safe_text(what))?;
-            writeln!(out, "      {}", safe_text(command))?;
+        match &p.phase {
+            PartitionPhase::Stopped { what, command } => {
+                writeln!(out, "  {}/{}: {}", p.topic, p.partition, safe_text(what))?;
+                writeln!(out, "      {}", safe_text(command))?;
+            }
+            PartitionPhase::Paused { by, since, until, reason } => {
+                let until =
+                    until.map_or_else(String::new, |until| format!(" until {}", until.format("%Y-%m-%d %H:%M:%S UTC")));
+                let since = since.format("%Y-%m-%d %H:%M:%S UTC");
+                let reason = if reason.is_empty() { "no reason given" } else { reason };
+                writeln!(
+                    out,
+                    "  {}/{}: paused by {} since {since}{until}: {}",
+                    p.topic,
+                    p.partition,
+                    safe_text(by),
+                    safe_text(reason)
+                )?;
+            }
+            PartitionPhase::Starting | PartitionPhase::Running | PartitionPhase::Recovering => {}
         }
     }
     writeln!(out)?;

@@ -56,12 +56,15 @@ pub fn notices(status: &Status, now: DateTime<Utc>) -> Vec<Notice> {
                 "Its position and windows are rebuilt from the tables; this ends by itself.",
                 "/stream",
             )),
-            PartitionPhase::Paused => found.push(Notice::new(
-                Level::Watch,
-                format!("{name} waits for a sink"),
-                "It goes on when the sinks have room again.",
-                "/stream",
-            )),
+            PartitionPhase::Paused { by, since, until, reason } => {
+                let ends = until.map_or_else(
+                    || "Nothing is read from it until somebody resumes it.".to_owned(),
+                    |until| format!("It goes on by itself at {}.", super::words::moment(until)),
+                );
+                let what =
+                    format!("{name} is paused by {by} since {}{}", super::words::moment(*since), because(reason));
+                found.push(Notice::new(Level::Watch, what, ends, "/stream"));
+            }
             PartitionPhase::Starting | PartitionPhase::Running | PartitionPhase::Stopped { .. } => {}
         }
     }
@@ -75,6 +78,11 @@ pub fn notices(status: &Status, now: DateTime<Utc>) -> Vec<Notice> {
     batches(status, now, &mut found);
     found.sort_by_key(|notice| std::cmp::Reverse(notice.level));
     found
+}
+
+/// A reason as the end of a sentence, where one was given.
+pub fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 fn batches(status: &Status, now: DateTime<Utc>, found: &mut Vec<Notice>) {

@@ -20,6 +20,7 @@ use super::query::Queries;
 use super::shared::Shared;
 use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
+use crate::holds::Holds;
 use crate::priority;
 use crate::telemetry::{Board, Limits};
 
@@ -49,6 +50,7 @@ pub struct Given {
     pub server: Arc<Server>,
     pub pipelines: Vec<Arc<Pipeline>>,
     pub settings: Vec<Setting>,
+    pub holds: Holds,
 }
 
 /// The running console.
@@ -92,6 +94,7 @@ impl Console {
             access,
             hub: hub.clone(),
             meter: Arc::default(),
+            holds: given.holds,
         };
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || {

@@ -12,6 +12,7 @@ use super::meter::{Meter, Point};
 use super::notices::{Notice, notices};
 use super::query::{Answer, On, Queries};
 use crate::config::{Config, Pipeline, Server, Setting};
+use crate::holds::Holds;
 use crate::telemetry::{Board, Limits, Status};
 
 /// Clones share one state.
@@ -29,6 +30,8 @@ pub struct Shared {
     pub hub: Hub,
     pub meter: Arc<Mutex<Meter>>,
     pub queries: Queries,
+    /// What operators hold.
+    pub holds: Holds,
 }
 
 /// One look at everything that costs nothing to know.

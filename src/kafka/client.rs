@@ -21,6 +21,7 @@ use super::queue::PartitionQueue;
 use super::reader::{Reader, ReaderEvent, Start};
 use super::topic_id::topic_id;
 use crate::event::Decoder;
+use crate::holds::Holds;
 use crate::window::EventClock;
 
 /// Records taken by one call.
@@ -57,6 +58,7 @@ pub enum Place {
         clock: EventClock,
         decoder: Box<Decoder>,
         events: events::Sender<ReaderEvent>,
+        holds: Holds,
     },
     /// Hold the partition without reading it: it stopped, and somebody must decide.
     Hold,
@@ -196,9 +198,9 @@ impl Context {
         for Assigned { partition, .. } in partitions {
             let queue = PartitionQueue::split(consumer, &self.topic, partition, BATCH);
             match (places.remove(&partition), queue) {
-                (Some(Place::From { source, position, clock, decoder, events }), Some(queue)) => {
+                (Some(Place::From { source, position, clock, decoder, events, holds }), Some(queue)) => {
                     tpl.set_partition_offset(&self.topic, partition, Offset::Offset(position))?;
-                    starts.push((Start { source, queue, decoder: *decoder, clock, position }, events));
+                    starts.push((Start { source, queue, decoder: *decoder, clock, position, holds }, events));
                 }
                 _ => {
                     tpl.set_partition_offset(&self.topic, partition, Offset::End)?;

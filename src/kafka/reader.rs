@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use chrono::Utc;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::mpsc;
 
@@ -13,11 +14,15 @@ use super::Source;
 use super::queue::{PartitionQueue, QueueError};
 use crate::event::{Batch, Columns, Decoder, RawBatch};
 use crate::failpoint;
+use crate::holds::{Hold, Holds};
 use crate::remedy;
 use crate::window::{EventClock, Verdict};
 
 /// Longest wait for a batch to fill: at low rates this bounds the latency that batching adds.
 const FILL: Duration = Duration::from_millis(10);
+
+/// How often a reader that is held looks whether it may go on.
+const HELD: Duration = Duration::from_millis(50);
 
 /// What a reader tells its consumer.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub enum ReaderEvent {
     Batch(Arc<Batch>),
     /// The end of the partition, with nothing queued behind it.
     End,
+    /// An operator holds the partition, or no longer: nothing is read meanwhile.
+    Held(Option<Hold>),
     /// The partition cannot be read on from this position.
     Failed(ReadError),
 }
@@ -64,6 +71,8 @@ pub struct Start {
     pub clock: EventClock,
     /// First offset to be read.
     pub position: i64,
+    /// Whether somebody holds the partition.
+    pub holds: Holds,
 }
 
 /// A running reader; dropping it stops the thread and waits for it.
@@ -100,11 +109,24 @@ impl Drop for Reader {
 }
 
 fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
-    let Start { source, mut queue, mut decoder, mut clock, mut position } = start;
+    let Start { source, mut queue, mut decoder, mut clock, mut position, holds } = start;
     let mut before = (0, 0);
     // Whether the end has been told since the last record.
     let mut told = false;
+    let mut held = None;
     while !stop.load(Ordering::Relaxed) {
+        let hold = if holds.is_empty() { None } else { holds.of(&source.pipeline, source.partition, Utc::now()) };
+        if hold != held {
+            held.clone_from(&hold);
+            if !hand_on(events, ReaderEvent::Held(hold), stop) {
+                return;
+            }
+        }
+        if held.is_some() {
+            // librdkafka's queue fills, and its fetcher stops; the client stays in its group.
+            std::thread::park_timeout(HELD);
+            continue;
+        }
         // As large as the batch before: growing costs copies and page faults.
         let mut raw = RawBatch::with_capacity(before.0, before.1);
         failpoint::hit("reader.take");

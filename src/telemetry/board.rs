@@ -213,6 +213,11 @@ impl Board {
         self.with(source, |p| p.phase = phase);
     }
 
+    /// The partition is read again after a pause.
+    pub fn resumed(&self, source: &Source) {
+        self.with(source, |p| p.resumed(Instant::now()));
+    }
+
     /// The partition stays down until somebody acts. Works for a partition that was never acquired, too: that its
     /// position could not be had is a reason to stop.
     pub fn stopped(&self, source: &Source, what: impl Into<String>, command: impl Into<String>) {

@@ -87,7 +87,9 @@ fn partition_reason(source: &Source, p: &PartitionState, now: Instant, limits: L
         return Some(format!("partition {source} stopped: {what}; to resolve it: {command}"));
     }
     let phase = p.phase.as_str();
-    if let Some(waited) = p.read.waiting(now).filter(|w| *w > limits.stall) {
+    // What an operator holds is not stuck; what was read before must reach the sinks all the same.
+    let paused = matches!(p.phase, PartitionPhase::Paused { .. });
+    if let Some(waited) = p.read.waiting(now).filter(|w| !paused && *w > limits.stall) {
         let lag = p.lag().unwrap_or_default();
         return Some(format!(
             "partition {source} ({phase}) has {lag} records to read and none read for {}",
@@ -177,6 +179,23 @@ mod tests {
             stuck.reasons,
             ["partition user_events/user-events/0/0 (running) has 490 records to read and none read for 62 s"]
         );
+    }
+
+    #[test]
+    fn what_is_paused_is_not_stuck_and_has_time_when_it_goes_on() {
+        let board = running_board();
+        board.end_offset(&source(0), 500);
+        let pause = PartitionPhase::Paused {
+            by: "ada".into(),
+            since: chrono::DateTime::UNIX_EPOCH,
+            until: None,
+            reason: "the disk is changed".into(),
+        };
+        board.partition_phase(&source(0), pause);
+        assert!(after(&board, 9_999).ready);
+        board.resumed(&source(0));
+        assert!(after(&board, 59).ready);
+        assert_eq!(after(&board, 62).stuck_partitions, 1);
     }
 
     #[test]

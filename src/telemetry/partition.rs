@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::window::Verdict;
@@ -14,8 +15,14 @@ pub enum PartitionPhase {
     Starting,
     /// Consuming.
     Running,
-    /// Feed paused until the sinks have room again.
-    Paused,
+    /// An operator holds it: nothing is read until they let it go.
+    Paused {
+        by: String,
+        since: DateTime<Utc>,
+        /// When it goes on by itself.
+        until: Option<DateTime<Utc>>,
+        reason: String,
+    },
     /// Its actor failed and is being rebuilt from the durable position, or its windows are being recounted.
     Recovering,
     /// Stopped for good until somebody acts: what happened, and the command that resolves it.
@@ -28,7 +35,7 @@ impl PartitionPhase {
         match self {
             PartitionPhase::Starting => "starting",
             PartitionPhase::Running => "running",
-            PartitionPhase::Paused => "paused",
+            PartitionPhase::Paused { .. } => "paused",
             PartitionPhase::Recovering => "recovering",
             PartitionPhase::Stopped { .. } => "stopped",
         }
@@ -200,6 +207,15 @@ impl PartitionState {
             self.realtime.aim(batch.next, now);
         } else {
             self.realtime.moved(batch.next, batch.next, now);
+        }
+    }
+
+    /// It is read again after a pause: what has waited meanwhile has not been waiting for us.
+    pub fn resumed(&mut self, now: Instant) {
+        self.phase = PartitionPhase::Running;
+        self.read.waiting_since = None;
+        if let Some(end) = self.end_offset {
+            self.read.aim(end, now);
         }
     }
 

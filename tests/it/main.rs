@@ -27,6 +27,7 @@ mod lost_log;
 mod medallion;
 mod mend;
 mod odd_state;
+mod pause;
 mod poison;
 mod producer;
 mod prometheus;

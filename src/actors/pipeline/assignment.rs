@@ -172,7 +172,7 @@ impl PipelineSupervisor {
         }
         let clock = EventClock::new(&setup.pipeline.time, at.mark);
         let decoder = Box::new(Decoder::new(schema, &event::coded_fields(&setup.pipeline)));
-        Place::From { source, position: at.next_offset, clock, decoder, events }
+        Place::From { source, position: at.next_offset, clock, decoder, events, holds: setup.holds.clone() }
     }
 
     /// Partitions leave: their readers have stopped. Unless something has failed, everything in hand is made durable.

@@ -12,9 +12,11 @@ use crate::console::meter::Point;
 use crate::console::pages::configuration::Shown;
 use crate::console::pages::letter::Correction;
 use crate::console::pages::letters;
+use crate::console::pages::pauses::{Pause, Resume};
 use crate::console::pages::users::{NewToken, NewUser};
 use crate::console::problem::Failure;
 use crate::console::query::Answer;
+use crate::holds::Hold;
 use crate::letters::redrive::Sent;
 
 /// One call.
@@ -103,6 +105,13 @@ pub const CALLS: &[Call] = &[
         .answers(200, list::<Point>),
     Call::new("get", "/api/v1/session", "State", "Who asks, and the token that changes bring along")
         .answers(200, of::<status::Session>),
+    Call::new("get", "/api/v1/stream/pauses", "Stream", "What is paused on this instance").answers(200, list::<Hold>),
+    Call::new("post", "/api/v1/stream/pause", "Stream", "Read nothing more of a partition or a pipeline")
+        .body(of::<Pause>)
+        .answers(200, of::<Hold>),
+    Call::new("post", "/api/v1/stream/resume", "Stream", "Read on; answers what was paused")
+        .body(of::<Resume>)
+        .answers(200, list::<Hold>),
     Call::new("get", "/api/v1/runs", "Batch", "The newest runs, newest first")
         .query(of::<batch::Which>)
         .answers(200, objects),

@@ -6,6 +6,7 @@ mod data;
 mod document;
 mod letters;
 mod status;
+mod stream;
 
 use actix_web::web;
 
@@ -18,6 +19,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/hour", web::get().to(status::hour))
         .route("/api/v1/session", web::get().to(status::session))
         .route("/api/v1/openapi.json", web::get().to(document::serve))
+        .route("/api/v1/stream/pauses", web::get().to(stream::pauses))
+        .route("/api/v1/stream/pause", web::post().to(stream::pause))
+        .route("/api/v1/stream/resume", web::post().to(stream::resume))
         .route("/api/v1/tables", web::get().to(data::tables))
         .route("/api/v1/tables/{table}", web::get().to(data::table))
         .route("/api/v1/sql", web::post().to(data::sql))

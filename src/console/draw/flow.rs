@@ -30,11 +30,13 @@ pub fn stages(status: &Status, topic: &str, pipeline: &str, point: &Point, now: 
     let parts: Vec<_> = status.partitions.iter().filter(|p| p.pipeline == pipeline).collect();
     let stopped = parts.iter().filter(|p| matches!(p.phase, PartitionPhase::Stopped { .. })).count();
     let unsettled = parts.iter().filter(|p| !matches!(p.phase, PartitionPhase::Running)).count();
+    let paused = parts.iter().filter(|p| matches!(p.phase, PartitionPhase::Paused { .. })).count();
     let kafka = sink(status, "kafka");
     let (state, word) = match (parts.len(), stopped, kafka) {
         (_, 1.., _) => (State::Wrong, format!("{stopped} stopped")),
         (_, _, Some(found)) if found.0 != State::Good => found,
         (0, ..) => (State::Idle, "no partition here".into()),
+        _ if paused > 0 => (State::Watch, format!("{paused} paused")),
         _ if unsettled > 0 => (State::Watch, format!("{unsettled} not running")),
         _ if point.records_per_second > 0.0 => (State::Good, "flowing".into()),
         _ => (State::Good, "quiet".into()),

@@ -10,6 +10,7 @@ pub mod docs;
 pub mod letter;
 pub mod letters;
 pub mod overview;
+pub mod pauses;
 pub mod quality;
 pub mod run;
 mod search;
@@ -32,6 +33,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/", web::get().to(overview::page))
         .route("/stream", web::get().to(stream::page))
+        .route("/stream/pause", web::post().to(pauses::pause_form))
+        .route("/stream/resume", web::post().to(pauses::resume_form_sent))
         .route("/batch", web::get().to(batch::page))
         .route("/batch/run", web::post().to(batch::trigger))
         .route("/batch/pause", web::post().to(batch::pause))

@@ -3,16 +3,33 @@
 use actix_web::{HttpResponse, web};
 use maud::{Markup, html};
 
+use serde::Deserialize;
+
+use super::pauses;
 use crate::console::live::Parts;
+use crate::console::notices::because;
 use crate::console::shared::{Look, Shared};
 use crate::console::view::{State, View, badge, empty, n, part, table, th};
 use crate::console::words::{self, count};
 use crate::telemetry::{PartitionPhase, PartitionStatus, SinkCondition};
 
-pub async fn page(view: View, shared: web::Data<Shared>) -> HttpResponse {
+#[derive(Deserialize)]
+pub struct Asked {
+    #[serde(default)]
+    said: String,
+}
+
+pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> HttpResponse {
+    let said = match asked.said.as_str() {
+        "paused" => Some("Paused: nothing more is read, and what was read is committed."),
+        "resumed" => Some("Resumed: it is read on where it stood."),
+        _ => None,
+    };
     let body = html! {
         h1 { "Stream" }
         p.lead { "Every record is read once per partition and handed to both sinks. Positions are next offsets." }
+        @if let Some(said) = said { p.said.good role="status" { (said) } }
+        (pauses::section(&view, &shared))
         @for (id, content) in &parts(&shared.look()) { (part(id, content)) }
     };
     view.page("Stream", Some("/live/stream"), body)
@@ -26,7 +43,7 @@ fn phase(p: &PartitionStatus) -> Markup {
     let state = match p.phase {
         PartitionPhase::Running => State::Good,
         PartitionPhase::Starting | PartitionPhase::Recovering => State::Busy,
-        PartitionPhase::Paused => State::Watch,
+        PartitionPhase::Paused { .. } => State::Watch,
         PartitionPhase::Stopped { .. } => State::Wrong,
     };
     badge(state, p.phase.as_str())
@@ -92,6 +109,15 @@ fn partitions(look: &Look) -> Markup {
                             td.n { (position(p.position, p.realtime_position)) }
                             td.n { (p.watermark_delay_seconds.map_or_else(|| "–".into(), words::seconds)) }
                             td.n { (words::seconds(p.last_progress_seconds_ago)) " ago" }
+                        }
+                        @if let PartitionPhase::Paused { by, since, until, reason } = &p.phase {
+                            tr.below.paused { td colspan="10" {
+                                p { "Paused by " (by) " since " (words::moment(*since)) (because(reason)) }
+                                @match until {
+                                    Some(until) => { p.note { "Goes on by itself at " (words::moment(*until)) "." } }
+                                    None => { p.note { "Nothing is read until somebody resumes it; its lag grows meanwhile." } }
+                                }
+                            } }
                         }
                         @if let PartitionPhase::Stopped { what, command } = &p.phase {
                             tr.below { td colspan="10" { p.error { (what) } p { "To resolve it: " (command) } } }

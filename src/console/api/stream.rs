@@ -1,0 +1,21 @@
+//! Pausing and resuming the reading of partitions.
+
+use actix_web::{HttpResponse, web};
+use chrono::Utc;
+
+use crate::console::pages::pauses::{self, Pause, Resume};
+use crate::console::problem::Problem;
+use crate::console::shared::Shared;
+use crate::console::view::View;
+
+pub async fn pauses(shared: web::Data<Shared>) -> HttpResponse {
+    HttpResponse::Ok().json(shared.holds.all(Utc::now()))
+}
+
+pub async fn pause(view: View, asked: web::Json<Pause>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(pauses::pause(&shared, &view.caller.name, asked.into_inner()).await?))
+}
+
+pub async fn resume(asked: web::Json<Resume>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(pauses::resume(&shared, asked.into_inner()).await?))
+}
