@@ -91,7 +91,7 @@ fn the_kubernetes_manifests_fit_the_published_schemas() {
 }
 
 /// Every page of the guide.
-fn pages() -> Vec<String> {
+pub(crate) fn pages() -> Vec<String> {
     let mut pages = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for folder in ["docs", "docs/guide"] {
         let entries = std::fs::read_dir(repository().join(folder)).expect(folder).flatten();

@@ -17,6 +17,7 @@ mod corpus;
 mod crash;
 mod demo;
 mod deploy;
+mod documented;
 mod engine;
 mod event;
 mod gold;
