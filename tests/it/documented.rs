@@ -1,11 +1,14 @@
 //! Every command block of README and the guide, run as it is written, on a demo: each does its work and says something.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use boathouse::servers::ports;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::Value;
 
 use crate::deploy::pages;
@@ -24,11 +27,17 @@ const NOT_RUN: [(&str, &str); 4] = [
     ("rsync", "it copies to places of the reader's"),
 ];
 
+/// How the pages name a dead letter. Each command that does gets one of its own.
+const LETTER: &str = "user-events/0/2/1041";
+const LETTERS: usize = 12;
+
 /// A demo in a folder that looks like a checkout.
 struct Demo {
     folder: tempfile::TempDir,
     ports: [u16; 4],
     child: Child,
+    /// Places of dead letters that no command has had yet.
+    letters: RefCell<Vec<String>>,
 }
 
 impl Demo {
@@ -50,28 +59,33 @@ impl Demo {
             .stderr(log)
             .spawn()
             .expect("the demo starts");
-        let mut demo = Self { folder, ports, child };
-        demo.wait_for_events();
+        let mut demo = Self { folder, ports, child, letters: RefCell::default() };
+        demo.wait(
+            "windows are served",
+            "--on clickhouse 'select count() > 0 as found from realtime.events_per_minute'",
+        );
+        *demo.letters.borrow_mut() = letters(&format!("127.0.0.1:{}", ports[0]));
+        std::fs::write(demo.folder.path().join("corrected.json"), event("8")).expect("a file");
+        let landed =
+            format!("'select count(*) >= {LETTERS} as found from bronze.user_events where parse_error is not null'");
+        demo.wait("the dead letters have landed", &landed);
         demo
     }
 
-    /// Until windows are served and a record that is no event has landed, which some pages show.
-    fn wait_for_events(&mut self) {
+    /// Until a statement finds it so.
+    fn wait(&mut self, what: &str, statement: &str) {
         let begin = Instant::now();
-        let sql = |demo: &Self, statement: &str| {
-            let output = demo.bash("", &format!("boathouse --json sql {statement}"));
-            serde_json::from_slice::<Value>(&output.stdout).map(|v| v.to_string()).unwrap_or_default()
-        };
         loop {
             let ended = self.child.try_wait().expect("our child");
             let log = || std::fs::read_to_string(self.folder.path().join("demo.log")).unwrap_or_default();
             assert!(ended.is_none(), "the demo ended: {}", log());
-            let served = sql(self, "--on clickhouse 'select count() > 0 as found from realtime.events_per_minute'");
-            let landed = sql(self, "'select count(*) > 0 as found from bronze.user_events'");
-            if [served, landed].iter().all(|answer| answer.contains("true") || answer.contains(":1")) {
+            let output = self.bash("", &format!("boathouse --json sql {statement}"));
+            let answer = String::from_utf8_lossy(&output.stdout);
+            if answer.contains("true") || answer.contains(":1") {
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "no event is served: {}", log());
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(begin.elapsed() < PATIENCE, "not yet: {what}: {answer}{said}\n{}", log());
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -107,6 +121,10 @@ impl Demo {
                 .unwrap_or_else(|e| panic!("{command}: {e}: {text}{}", String::from_utf8_lossy(&output.stderr)))
         };
         let mut line = line.to_owned();
+        if line.contains(LETTER) {
+            let letter = self.letters.borrow_mut().pop();
+            line = line.replace(LETTER, &letter.expect("a letter for each command: raise LETTERS"));
+        }
         if line.contains("EVENT_ID") {
             let query =
                 "boathouse --json sql \"select event_id from bronze.user_events where time_status = 'ok' limit 1\"";
@@ -130,6 +148,28 @@ impl Drop for Demo {
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
         let _ = self.child.wait();
     }
+}
+
+/// An event whose `user_id` reads so.
+fn event(user_id: &str) -> String {
+    let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S");
+    let id = uuid::Uuid::new_v4();
+    format!(
+        r#"{{"event_id":"{id}","user_id":{user_id},"event_type":"click","page":"/","timestamp":"{now}","source":"web"}}"#
+    )
+}
+
+/// Records whose `user_id` is no number, and their places.
+fn letters(broker: &str) -> Vec<String> {
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", broker).create().expect("a producer");
+    let send = async || {
+        let value = event("\"seven\"");
+        let record = FutureRecord::<(), _>::to("user-events").payload(&value);
+        let sent = producer.send(record, PATIENCE).await.expect("the broker takes it");
+        format!("user-events/0/{}/{}", sent.partition, sent.offset)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(futures::future::join_all((0..LETTERS).map(|_| send())))
 }
 
 fn programs() -> PathBuf {

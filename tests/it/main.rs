@@ -41,6 +41,7 @@ mod stream;
 mod support;
 mod telemetry;
 mod tidy;
+mod tls;
 mod topic;
 mod topic_id;
 mod upkeep;
