@@ -44,6 +44,7 @@ pub mod serving;
 mod simulation;
 pub mod stop_signal;
 pub mod storage;
+pub mod tap;
 pub mod telemetry;
 pub mod trace;
 pub mod window;

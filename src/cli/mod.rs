@@ -11,7 +11,7 @@ mod console;
 pub(crate) mod dead_letters;
 pub mod demo;
 mod doctor;
-mod kafka;
+pub(crate) mod kafka;
 pub(crate) mod lake;
 mod mend;
 pub(crate) mod output;

@@ -149,10 +149,17 @@ impl Drop for Reader {
 
 fn encode(id: &'static str, content: Markup) -> Sent {
     let html = content.into_string();
-    let digest = secret::digest(&html);
+    Sent { id, digest: secret::digest(&html), event: event(id, &html) }
+}
+
+/// A part of a page as it goes over the wire.
+pub fn part_event(id: &str, content: Markup) -> Bytes {
+    event(id, &content.into_string())
+}
+
+fn event(id: &str, html: &str) -> Bytes {
     // As JSON it is one line, as the protocol wants it.
-    let event = format!("event: part\ndata: {}\n\n", serde_json::json!({ "id": id, "html": html }));
-    Sent { id, digest, event: event.into() }
+    format!("event: part\ndata: {}\n\n", serde_json::json!({ "id": id, "html": html })).into()
 }
 
 /// `/live/PAGE`: the parts of a page, now and whenever they change.

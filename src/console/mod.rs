@@ -22,6 +22,7 @@ mod problem;
 mod query;
 mod server;
 mod shared;
+mod tap;
 mod tls;
 mod view;
 pub mod words;

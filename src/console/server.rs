@@ -18,6 +18,7 @@ use super::live::Hub;
 use super::problem::Problem;
 use super::query::Queries;
 use super::shared::Shared;
+use super::tap::Taps;
 use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
 use crate::holds::Holds;
@@ -59,6 +60,7 @@ pub struct Console {
     address: SocketAddr,
     server: ServerHandle,
     hub: Hub,
+    taps: Taps,
     thread: Option<JoinHandle<()>>,
     desk: Option<tokio::runtime::Runtime>,
 }
@@ -81,7 +83,7 @@ impl Console {
             tracing::info!(file = %file.display(), user = super::FIRST_USER, "the console's first password is in this file until it is used");
         }
         let runtime = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
-        let hub = Hub::default();
+        let (hub, taps) = (Hub::default(), Taps::default());
         let shared = Shared {
             audit: Audit::open(&Users::folder(&given.server.data_dir)),
             board: given.board,
@@ -95,6 +97,7 @@ impl Console {
             hub: hub.clone(),
             meter: Arc::default(),
             holds: given.holds,
+            taps: taps.clone(),
         };
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || {
@@ -140,7 +143,7 @@ impl Console {
             .recv()
             .unwrap_or_else(|_| Err(std::io::Error::other("the console's thread died")))
             .map_err(|source| ConsoleError::Listen { listen, source })?;
-        Ok(Self { address, server, hub, thread: Some(thread), desk: Some(runtime) })
+        Ok(Self { address, server, hub, taps, thread: Some(thread), desk: Some(runtime) })
     }
 
     /// The address it is bound to.
@@ -151,6 +154,7 @@ impl Console {
     /// Ends every live connection, stops serving and joins the thread.
     pub async fn stop(mut self) {
         self.hub.close();
+        self.taps.close();
         self.server.stop(true).await;
         if let Some(desk) = self.desk.take() {
             // A query that somebody waits for is nobody's any more.

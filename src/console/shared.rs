@@ -11,6 +11,7 @@ use super::live::Hub;
 use super::meter::{Meter, Point};
 use super::notices::{Notice, notices};
 use super::query::{Answer, On, Queries};
+use super::tap::Taps;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::holds::Holds;
 use crate::telemetry::{Board, Limits, Status};
@@ -32,6 +33,7 @@ pub struct Shared {
     pub queries: Queries,
     /// What operators hold.
     pub holds: Holds,
+    pub taps: Taps,
 }
 
 /// One look at everything that costs nothing to know.

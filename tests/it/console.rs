@@ -2,6 +2,7 @@
 
 pub mod browser;
 mod password;
+mod tap;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -52,6 +53,9 @@ const READS: &[&str] = &[
     "/live/run/x",
     "/nowhere",
     "/api/v1/stream/pauses",
+    "/api/v1/stream/tap",
+    "/stream/tap",
+    "/live/tap",
     "/api/v1/status",
     "/api/v1/hour",
     "/api/v1/session",

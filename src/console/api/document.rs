@@ -13,6 +13,7 @@ use crate::console::pages::configuration::Shown;
 use crate::console::pages::letter::Correction;
 use crate::console::pages::letters;
 use crate::console::pages::pauses::{Pause, Resume};
+use crate::console::pages::tap::Asked as Tapped;
 use crate::console::pages::users::{NewToken, NewUser};
 use crate::console::problem::Failure;
 use crate::console::query::Answer;
@@ -105,6 +106,9 @@ pub const CALLS: &[Call] = &[
         .answers(200, list::<Point>),
     Call::new("get", "/api/v1/session", "State", "Who asks, and the token that changes bring along")
         .answers(200, of::<status::Session>),
+    Call::new("get", "/api/v1/stream/tap", "Stream", "The newest events that fit, decoded, newest first")
+        .query(of::<Tapped>)
+        .answers(200, objects),
     Call::new("get", "/api/v1/stream/pauses", "Stream", "What is paused on this instance").answers(200, list::<Hold>),
     Call::new("post", "/api/v1/stream/pause", "Stream", "Read nothing more of a partition or a pipeline")
         .body(of::<Pause>)

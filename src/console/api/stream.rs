@@ -1,12 +1,19 @@
-//! Pausing and resuming the reading of partitions.
+//! Pausing and resuming the reading of partitions, and the newest events.
 
 use actix_web::{HttpResponse, web};
 use chrono::Utc;
 
 use crate::console::pages::pauses::{self, Pause, Resume};
+use crate::console::pages::tap::Asked;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
+use crate::console::tap;
 use crate::console::view::View;
+
+pub async fn newest(asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let picture = tap::newest(&shared, asked.read(&shared)?).await?;
+    Ok(HttpResponse::Ok().json(picture.newest.iter().map(|seen| seen.json()).collect::<Vec<_>>()))
+}
 
 pub async fn pauses(shared: web::Data<Shared>) -> HttpResponse {
     HttpResponse::Ok().json(shared.holds.all(Utc::now()))

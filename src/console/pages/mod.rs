@@ -16,6 +16,7 @@ pub mod run;
 mod search;
 pub mod sql;
 pub mod stream;
+pub mod tap;
 pub mod users;
 
 use actix_web::web;
@@ -33,6 +34,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/", web::get().to(overview::page))
         .route("/stream", web::get().to(stream::page))
+        .route("/stream/tap", web::get().to(tap::page))
+        .route("/live/tap", web::get().to(tap::live))
         .route("/stream/pause", web::post().to(pauses::pause_form))
         .route("/stream/resume", web::post().to(pauses::resume_form_sent))
         .route("/batch", web::get().to(batch::page))

@@ -27,7 +27,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
     };
     let body = html! {
         h1 { "Stream" }
-        p.lead { "Every record is read once per partition and handed to both sinks. Positions are next offsets." }
+        p.lead { "Every record is read once per partition and handed to both sinks. Positions are next offsets. " a href="/stream/tap" { "Events as they come" } "." }
         @if let Some(said) = said { p.said.good role="status" { (said) } }
         (pauses::section(&view, &shared))
         @for (id, content) in &parts(&shared.look()) { (part(id, content)) }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// `FIELD=VALUE`, `FIELD!=VALUE`, `FIELD~TEXT` (contains), `FIELD<NUMBER`, `FIELD>NUMBER`.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Condition {
+pub struct Condition {
     field: String,
     operator: Operator,
     value: String,
@@ -23,7 +23,7 @@ enum Operator {
 
 /// A condition that cannot be read.
 #[derive(Debug, PartialEq, thiserror::Error)]
-pub(crate) enum BadCondition {
+pub enum BadCondition {
     #[error("`{0}` is no condition; write FIELD=VALUE, FIELD!=VALUE, FIELD~TEXT, FIELD<NUMBER or FIELD>NUMBER")]
     Shape(String),
     #[error("`{0}` compares with `{1}`, which is no number")]
