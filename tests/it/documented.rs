@@ -99,6 +99,7 @@ impl Demo {
             .args(["60", "bash", "-euo", "pipefail", "-c", &format!("{exports}\n{line}")])
             .current_dir(self.folder.path())
             .env("PATH", format!("{}:{path}", programs().display()))
+            .env("BOATHOUSE__DATA_DIR", "data")
             .env("BOATHOUSE__LAKEHOUSE__URI", "data/lakehouse")
             .env("BOATHOUSE__KAFKA__BROKERS", format!("127.0.0.1:{kafka}"))
             .env("BOATHOUSE__CLICKHOUSE__URL", format!("http://127.0.0.1:{clickhouse}"))
