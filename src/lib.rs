@@ -33,6 +33,7 @@ pub mod failpoint;
 pub mod holds;
 pub mod kafka;
 pub mod letters;
+pub mod mend;
 mod owned_file;
 pub mod priority;
 pub mod producer;
@@ -42,6 +43,7 @@ pub mod servers;
 pub mod serving;
 #[cfg(test)]
 mod simulation;
+pub mod standstill;
 pub mod stop_signal;
 pub mod storage;
 pub mod tap;

@@ -23,6 +23,7 @@ use crate::console::{Console, Given};
 use crate::holds::Holds;
 use crate::kafka;
 use crate::serving;
+use crate::standstill::{Standstill, Standstills};
 use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder, names};
 
 /// How long the start asks the broker how many partitions a topic has; the answer only cuts the memory budget.
@@ -69,6 +70,8 @@ async fn serve(
     let board = Board::new();
     board.memory_budget(server.memory_total());
     let recorder = Recorder::global().context("cannot install the metrics recorder")?;
+    let standstills: Standstills =
+        Arc::new(pipelines.iter().map(|pipeline| (pipeline.name.clone(), Standstill::default())).collect());
     let holds = Holds::open(&server.data_dir)?;
     holds.watch(&io);
     // First: whoever waits for the metrics finds the first password written.
@@ -82,6 +85,7 @@ async fn serve(
             server: server.clone(),
             pipelines,
             settings,
+            standstills: standstills.clone(),
             holds: holds.clone(),
         })?)
     };
@@ -104,6 +108,7 @@ async fn serve(
             pipeline: pipeline.clone(),
             board: board.clone(),
             holds: holds.clone(),
+            standstill: standstills.get(&pipeline.name).cloned().unwrap_or_default(),
             budget: Budget::divide(server.memory.budget.bytes(), pipelines.len(), partitions),
             clickhouse: clickhouse.clone(),
             io: io.clone(),

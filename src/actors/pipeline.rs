@@ -94,6 +94,8 @@ pub struct PipelineSupervisor {
     /// Whether the last partitions to leave were drained into both sinks.
     drained: bool,
     stopped: bool,
+    /// The daemon ends: nothing begins any more.
+    leaving: bool,
 }
 
 enum Fault {
@@ -121,6 +123,7 @@ impl PipelineSupervisor {
             stopping: Vec::new(),
             drained: true,
             stopped: false,
+            leaving: false,
         }
     }
 
@@ -132,6 +135,9 @@ impl PipelineSupervisor {
     fn open(&mut self, ctx: &mut Context<Self>) {
         if !self.stopping.is_empty() || self.stopped {
             return self.finish_stop();
+        }
+        if self.setup.standstill.is_wanted() {
+            return self.stand_still();
         }
         self.round += 1;
         let round = self.round;
@@ -146,6 +152,7 @@ impl PipelineSupervisor {
         ctx.spawn(open.into_actor(self).map(move |outcome, supervisor, ctx| match outcome {
             _ if supervisor.round != round => {}
             _ if !supervisor.stopping.is_empty() || supervisor.stopped => supervisor.finish_stop(),
+            _ if supervisor.setup.standstill.is_wanted() => supervisor.stand_still(),
             Ok(Ok(store)) => {
                 if std::mem::take(&mut supervisor.table_fails) {
                     supervisor.setup.board.sink(&supervisor.setup.bronze_sink(), SinkCondition::Healthy);
@@ -313,6 +320,9 @@ impl PipelineSupervisor {
         if !self.stopping.is_empty() {
             return self.finish_stop();
         }
+        if self.setup.standstill.is_wanted() {
+            return self.stand_still();
+        }
         match fault {
             Some(Fault::Loud(_)) => self.stopped = true,
             _ => {
@@ -320,6 +330,17 @@ impl PipelineSupervisor {
                 ctx.run_later(pause, |supervisor, ctx| supervisor.open(ctx));
             }
         }
+    }
+
+    /// Nothing of the round is left: whoever waits may change the table.
+    fn stand_still(&mut self) {
+        tracing::info!(
+            pipeline = self.setup.pipeline.name,
+            "the stream stands still while its table is changed by hand"
+        );
+        // What has stopped, too: it is placed anew.
+        self.setup.board.forget(&self.setup.pipeline.name);
+        self.setup.standstill.tell(true);
     }
 
     fn finish_stop(&mut self) {
@@ -427,6 +448,12 @@ impl Actor for PipelineSupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        let wanted = self.setup.standstill.wanted();
+        ctx.add_stream(futures::stream::unfold(wanted, |mut wanted| async move {
+            wanted.changed().await.ok()?;
+            let now = *wanted.borrow_and_update();
+            Some((StandStill(now), wanted))
+        }));
         self.open(ctx);
         ctx.run_interval(TICK.min(self.setup.server.kafka.stuck_after), Self::tick);
     }
@@ -440,6 +467,33 @@ impl Drop for PipelineSupervisor {
             self.setup.io.spawn_blocking(move || drop(client));
         }
     }
+}
+
+/// Somebody is about to change the table by hand, or has done it.
+struct StandStill(bool);
+
+impl StreamHandler<StandStill> for PipelineSupervisor {
+    fn handle(&mut self, StandStill(wanted): StandStill, ctx: &mut Context<Self>) {
+        if self.leaving {
+            return;
+        }
+        if wanted {
+            match self.session {
+                // Answered when it is closed: all partitions leave drained.
+                Some(_) => self.close(ctx),
+                None => self.stand_still(),
+            }
+        } else {
+            self.setup.standstill.tell(false);
+            // What had stopped for good is looked at with new eyes.
+            self.stopped = false;
+            if self.session.is_none() {
+                self.open(ctx);
+            }
+        }
+    }
+
+    fn finished(&mut self, _: &mut Context<Self>) {}
 }
 
 /// A word of the client, with the round that it belongs to.
@@ -544,6 +598,7 @@ impl Handler<StopPipeline> for PipelineSupervisor {
 
     fn handle(&mut self, _: StopPipeline, ctx: &mut Context<Self>) -> Self::Result {
         let (sender, told) = oneshot::channel();
+        self.leaving = true;
         self.stopping.push(sender);
         if self.session.is_some() {
             self.close(ctx);

@@ -9,6 +9,7 @@ use super::budget::Budget;
 use crate::config::{Pipeline, Server};
 use crate::holds::Holds;
 use crate::serving;
+use crate::standstill::Standstill;
 use crate::telemetry::Board;
 
 /// Shared by the actors of one pipeline.
@@ -16,6 +17,8 @@ pub struct Setup {
     pub server: Arc<Server>,
     pub pipeline: Arc<Pipeline>,
     pub board: Board,
+    /// Whether the stream stands still while somebody changes the table by hand.
+    pub standstill: Standstill,
     /// What operators hold.
     pub holds: Holds,
     pub budget: Budget,

@@ -11,10 +11,10 @@ use super::durable::fsync;
 use super::entry::AddFile;
 use super::ledger::Position;
 use super::log::CommitLog;
-use super::metadata::{Gap, Purpose, another_topic};
+use super::metadata::{Decision, Gap, Purpose, another_topic, decide};
 use super::schema::PARTITION_COLUMN;
 use super::settle::settle;
-use super::{BronzeError, Ledger, SealedFile};
+use super::{BronzeError, Ledger, SealedFile, table_key};
 use crate::config::{Pipeline, Role};
 use crate::kafka::Source;
 use crate::storage::{Conditional, conditional_writes};
@@ -48,6 +48,36 @@ impl Table {
         topic_id: Option<String>,
     ) -> Result<Self, BronzeError> {
         Self::settle(lakehouse_uri, pipeline, topic_id, Purpose::Start).await
+    }
+
+    /// The table as it stands, for looking at it: nothing is made and nothing put in force. None where there is none.
+    /// With it, whether the configuration's settings are in force (`None`), what a start would do to put them, or why a
+    /// start would be refused.
+    pub async fn as_it_stands(
+        lakehouse_uri: &str,
+        pipeline: &Pipeline,
+    ) -> Result<Option<(Self, Result<Option<String>, BronzeError>)>, BronzeError> {
+        let log = open_log(lakehouse_uri, &pipeline.name)?;
+        // Looking at storage would make the table's folder.
+        if log.local().is_some_and(|root| !root.join("_delta_log").is_dir()) {
+            return Ok(None);
+        }
+        let Some(state) = log.load(&[]).await? else { return Ok(None) };
+        let start = decide(&state, pipeline, None, &Purpose::Start, || log.fresh_id()).map(|decision| match decision {
+            Decision::InForce { .. } => None,
+            Decision::Change(change) => Some(change.what),
+        });
+        let text = |name: &str| state.configuration.get(name).cloned();
+        let table = Self {
+            epoch: text(table_key::EPOCH).unwrap_or_default(),
+            generation: text(table_key::GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0),
+            table_id: state.metadata["id"].as_str().unwrap_or_default().to_owned(),
+            topic_id: text(table_key::TOPIC_ID),
+            opened_at: state.version,
+            pipeline: Arc::new(pipeline.clone()),
+            log,
+        };
+        Ok(Some((table, start)))
     }
 
     /// Puts the configuration's settings in force although the table has left them behind, under a fresh epoch.

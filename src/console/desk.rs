@@ -37,6 +37,17 @@ impl Desk {
         }
     }
 
+    /// Does work that is finished even if whoever waits for it is gone.
+    pub async fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        match self.handle.spawn(work).await {
+            Ok(done) => done,
+            Err(error) => Err(anyhow!("the console's work ended early ({error}); the daemon's log says why")),
+        }
+    }
+
     /// Does work that needs the history.
     pub async fn history<T, F>(&self, work: impl FnOnce(History) -> F + Send + 'static) -> anyhow::Result<T>
     where

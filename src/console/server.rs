@@ -23,6 +23,7 @@ use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
 use crate::holds::Holds;
 use crate::priority;
+use crate::standstill::Standstills;
 use crate::telemetry::{Board, Limits};
 
 /// Threads that answer requests.
@@ -52,6 +53,7 @@ pub struct Given {
     pub pipelines: Vec<Arc<Pipeline>>,
     pub settings: Vec<Setting>,
     pub holds: Holds,
+    pub standstills: Standstills,
 }
 
 /// The running console.
@@ -97,6 +99,7 @@ impl Console {
             hub: hub.clone(),
             meter: Arc::default(),
             holds: given.holds,
+            standstills: given.standstills,
             taps: taps.clone(),
         };
         let (tell, told) = std::sync::mpsc::channel();

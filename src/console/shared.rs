@@ -14,6 +14,7 @@ use super::query::{Answer, On, Queries};
 use super::tap::Taps;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::holds::Holds;
+use crate::standstill::Standstills;
 use crate::telemetry::{Board, Limits, Status};
 
 /// Clones share one state.
@@ -33,6 +34,7 @@ pub struct Shared {
     pub queries: Queries,
     /// What operators hold.
     pub holds: Holds,
+    pub standstills: Standstills,
     pub taps: Taps,
 }
 

@@ -181,6 +181,11 @@ impl Board {
         self.inner.partitions.remove(source);
     }
 
+    /// No partition of a pipeline is this instance's any more, stopped ones among them.
+    pub fn forget(&self, pipeline: &str) {
+        self.inner.partitions.retain(|source, _| &*source.pipeline != pipeline);
+    }
+
     /// A batch was handed to both sinks.
     pub fn consumed(&self, source: &Source, batch: &Consumed) {
         self.with(source, |p| p.consumed(batch, Instant::now()));

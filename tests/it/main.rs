@@ -10,6 +10,7 @@ mod bi;
 mod bronze;
 mod bucket;
 mod by_hand;
+mod choices;
 mod cli;
 mod config;
 mod console;

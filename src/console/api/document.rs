@@ -9,6 +9,7 @@ use super::{admin, batch, data, status};
 use crate::console::access::{Role, needed};
 use crate::console::audit::Entry;
 use crate::console::meter::Point;
+use crate::console::pages::choices::{Decision, Done, Looked, Which};
 use crate::console::pages::configuration::Shown;
 use crate::console::pages::letter::Correction;
 use crate::console::pages::letters;
@@ -106,6 +107,12 @@ pub const CALLS: &[Call] = &[
         .answers(200, list::<Point>),
     Call::new("get", "/api/v1/session", "State", "Who asks, and the token that changes bring along")
         .answers(200, of::<status::Session>),
+    Call::new("get", "/api/v1/stream/choices", "Stream", "What resolves a stop: each choice with what it would do now")
+        .query(of::<Which>)
+        .answers(200, list::<Looked>),
+    Call::new("post", "/api/v1/stream/choices", "Stream", "Carry out one of the choices; the stream begins anew")
+        .body(of::<Decision>)
+        .answers(200, of::<Done>),
     Call::new("get", "/api/v1/stream/tap", "Stream", "The newest events that fit, decoded, newest first")
         .query(of::<Tapped>)
         .answers(200, objects),

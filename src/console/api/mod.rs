@@ -19,6 +19,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/hour", web::get().to(status::hour))
         .route("/api/v1/session", web::get().to(status::session))
         .route("/api/v1/openapi.json", web::get().to(document::serve))
+        .route("/api/v1/stream/choices", web::get().to(stream::choices))
+        .route("/api/v1/stream/choices", web::post().to(stream::decide))
         .route("/api/v1/stream/tap", web::get().to(stream::newest))
         .route("/api/v1/stream/pauses", web::get().to(stream::pauses))
         .route("/api/v1/stream/pause", web::post().to(stream::pause))

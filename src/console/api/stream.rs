@@ -1,14 +1,23 @@
-//! Pausing and resuming the reading of partitions, and the newest events.
+//! The stream: pausing and resuming it, the newest events, and what resolves a stop.
 
 use actix_web::{HttpResponse, web};
 use chrono::Utc;
 
+use crate::console::pages::choices::{self, Decision, Which};
 use crate::console::pages::pauses::{self, Pause, Resume};
 use crate::console::pages::tap::Asked;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 use crate::console::tap;
 use crate::console::view::View;
+
+pub async fn choices(which: web::Query<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(choices::choices(&shared, &which).await?))
+}
+
+pub async fn decide(asked: web::Json<Decision>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(choices::decide(&shared, asked.into_inner()).await?))
+}
 
 pub async fn newest(asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let picture = tap::newest(&shared, asked.read(&shared)?).await?;

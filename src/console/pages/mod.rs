@@ -4,6 +4,7 @@ pub mod account;
 pub mod actors;
 pub mod audit;
 pub mod batch;
+pub mod choices;
 pub mod configuration;
 pub mod data;
 pub mod docs;
@@ -36,6 +37,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/stream", web::get().to(stream::page))
         .route("/stream/tap", web::get().to(tap::page))
         .route("/live/tap", web::get().to(tap::live))
+        .route("/stream/choices", web::get().to(choices::page))
+        .route("/stream/choices", web::post().to(choices::decide_form))
         .route("/stream/pause", web::post().to(pauses::pause_form))
         .route("/stream/resume", web::post().to(pauses::resume_form_sent))
         .route("/batch", web::get().to(batch::page))

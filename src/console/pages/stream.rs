@@ -5,13 +5,13 @@ use maud::{Markup, html};
 
 use serde::Deserialize;
 
-use super::pauses;
+use super::{choices, pauses};
 use crate::console::live::Parts;
 use crate::console::notices::because;
 use crate::console::shared::{Look, Shared};
 use crate::console::view::{State, View, badge, empty, n, part, table, th};
 use crate::console::words::{self, count};
-use crate::telemetry::{PartitionPhase, PartitionStatus, SinkCondition};
+use crate::telemetry::{PartitionPhase, PartitionStatus, SinkCondition, Status};
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -29,6 +29,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
         h1 { "Stream" }
         p.lead { "Every record is read once per partition and handed to both sinks. Positions are next offsets. " a href="/stream/tap" { "Events as they come" } "." }
         @if let Some(said) = said { p.said.good role="status" { (said) } }
+        (choices::notice(&Status::of(&shared.board, shared.limits), &shared.pipeline_names()))
         (pauses::section(&view, &shared))
         @for (id, content) in &parts(&shared.look()) { (part(id, content)) }
     };
