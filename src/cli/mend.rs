@@ -99,6 +99,8 @@ impl Args {
             return Ok(Outcome::Right);
         }
         let done = context.block_on(carry_out(&config, pipeline, choice))?;
+        let detail = format!("{name}: {}", done.join("; "));
+        super::console::note(&config.server.data_dir, &format!("bronze {}", choice.name()), detail);
         if context.json {
             println!("{}", json!({ "pipeline": name, "done": done }));
         } else {

@@ -176,7 +176,9 @@ async fn in_the_console(site: &Site, daemon: &mut Daemon, kafka: &Kafka, engine:
     assert_eq!((status, &sent["partition"]), (200, &json!(0)), "{sent}");
     let (_, entries) = admin.api(Method::GET, "/api/v1/audit?limit=1000", None).await;
     let entries = entries.to_string();
-    assert!(entries.contains("POST /dead-letters/redrive") && entries.contains("POST /api/v1/dead-letters/redrive"));
+    for action in ["POST /dead-letters/redrive", "POST /api/v1/dead-letters/redrive", "\"dead-letters redrive\""] {
+        assert!(entries.contains(action), "{action} is missing in {entries}");
+    }
 }
 
 async fn in_bulk(site: &Site, daemon: &mut Daemon, kafka: &Kafka) {

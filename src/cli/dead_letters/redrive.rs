@@ -63,7 +63,7 @@ impl Redrive {
     pub async fn run(&self, config: &Config, lake: Lake, json: bool) -> anyhow::Result<()> {
         let mut redriver = Redriver::new(config.clone(), lake.clone(), marks(config).await);
         match &self.source {
-            Some(source) => self.one(&mut redriver, source, json).await,
+            Some(source) => self.one(config, &mut redriver, source, json).await,
             None => self.many(config, &lake, &mut redriver, json).await,
         }
     }
@@ -77,7 +77,7 @@ impl Redrive {
         Ok(Edit::Changes(set.chain(unset).collect::<Result<_, _>>()?))
     }
 
-    async fn one(&self, redriver: &mut Redriver, source: &str, json: bool) -> anyhow::Result<()> {
+    async fn one(&self, config: &Config, redriver: &mut Redriver, source: &str, json: bool) -> anyhow::Result<()> {
         let letter = redriver.letter(source).await?;
         let edit = self.edit(redriver.pipeline(&letter.pipeline)?)?;
         let prepared = redriver.prepare(letter, &edit)?;
@@ -88,6 +88,7 @@ impl Redrive {
             show(&prepared)?;
         }
         let sent = send(redriver, &[prepared], self.force, json).await?;
+        note(config, &sent);
         if json { output::json(&sent.first()) } else { Ok(()) }
     }
 
@@ -118,6 +119,7 @@ impl Redrive {
             return Ok(());
         }
         let sent = send(redriver, &fit, self.force, json).await?;
+        note(config, &sent);
         if json {
             return output::json(&json!({"sent": sent, "left": left(&others)}));
         }
@@ -210,6 +212,16 @@ async fn send(redriver: &Redriver, events: &[Prepared], force: bool, json: bool)
         }
     };
     redriver.send(events, force, told).await
+}
+
+/// Notes in the console's audit log what was sent, where the console's folder is on this machine.
+fn note(config: &Config, sent: &[Sent]) {
+    let shown = |sent: &Sent| format!("{} as {}/{}/{}", sent.origin, sent.topic, sent.partition, sent.offset);
+    let mut detail = sent.iter().take(20).map(shown).collect::<Vec<_>>().join(", ");
+    if sent.len() > 20 {
+        detail += &format!(" and {} more", sent.len() - 20);
+    }
+    crate::cli::console::note(&config.server.data_dir, "dead-letters redrive", detail);
 }
 
 /// The event clocks, where a daemon tells them.
