@@ -22,6 +22,13 @@ const LAYERS: [&str; 3] = ["bronze", "silver", "gold"];
 /// The schema whose table names are paths, as in Spark: ``delta.`/path` ``.
 const BY_PATH: &str = "delta";
 
+/// Opens tables for a session, in the place of opening each from nothing for every statement.
+#[async_trait]
+pub(crate) trait Open: std::fmt::Debug + Send + Sync {
+    /// A table of a layer at its newest version; none where there is none of that name.
+    async fn open(&self, layer: &str, name: &str) -> anyhow::Result<Option<deltalake::DeltaTable>>;
+}
+
 /// A DataFusion session over a lakehouse.
 #[derive(Clone)]
 pub(crate) struct Lake {
@@ -34,7 +41,7 @@ pub(crate) struct Lake {
 impl Lake {
     /// A session over the lakehouse at `uri` (a folder, or an address of a bucket); without one, only paths are known.
     pub fn open(uri: Option<&str>) -> anyhow::Result<Self> {
-        let lake = Self::with(uri, MEMORY_BYTES, true)?;
+        let lake = Self::with(uri, MEMORY_BYTES, true, None)?;
         if let Some(catalog) = lake.session.catalog(CATALOG) {
             catalog.register_schema(BY_PATH, Arc::new(ByPath))?;
         }
@@ -44,10 +51,20 @@ impl Lake {
     /// A session that knows the lakehouse's own tables and nothing by path, changes no setting, and holds so many bytes:
     /// for people who may read tables and nothing else.
     pub fn open_by_name(uri: &str, memory_bytes: usize) -> anyhow::Result<Self> {
-        Self::with(Some(uri), memory_bytes, false)
+        Self::with(Some(uri), memory_bytes, false, None)
     }
 
-    fn with(uri: Option<&str>, memory_bytes: usize, statements: bool) -> anyhow::Result<Self> {
+    /// As [`Self::open_by_name`], with tables that somebody else keeps open.
+    pub fn kept_open(uri: &str, memory_bytes: usize, open: Arc<dyn Open>) -> anyhow::Result<Self> {
+        Self::with(Some(uri), memory_bytes, false, Some(open))
+    }
+
+    fn with(
+        uri: Option<&str>,
+        memory_bytes: usize,
+        statements: bool,
+        open: Option<Arc<dyn Open>>,
+    ) -> anyhow::Result<Self> {
         let root = uri.map(Place::of).transpose()?;
         let runtime = DeltaRuntimeEnvBuilder::new().with_max_spill_size(memory_bytes).build();
         let base = DeltaSessionContext::with_runtime_env(runtime).into_inner();
@@ -62,7 +79,7 @@ impl Lake {
         let catalog = MemoryCatalogProvider::new();
         for layer in LAYERS {
             let place = root.as_ref().map(|r| r.join(layer));
-            catalog.register_schema(layer, Arc::new(Layer { place }))?;
+            catalog.register_schema(layer, Arc::new(Layer { name: layer, place, open: open.clone() }))?;
         }
         session.register_catalog(CATALOG, Arc::new(catalog));
         Ok(Self { session, root, statements })
@@ -80,11 +97,7 @@ impl Lake {
 
     /// Tables by name, as `bronze.user_events`.
     pub fn tables(&self) -> Vec<String> {
-        let Some(root) = &self.root else { return Vec::new() };
-        let names = |layer: &str| {
-            table_names(&root.join(layer)).into_iter().map(|name| format!("{layer}.{name}")).collect::<Vec<_>>()
-        };
-        LAYERS.iter().flat_map(|layer| names(layer)).collect()
+        self.root.as_ref().map(tables_below).unwrap_or_default()
     }
 
     /// The columns of a table and their types.
@@ -111,6 +124,18 @@ impl Lake {
         }
         anyhow::anyhow!("{text}")
     }
+}
+
+/// The tables of the lakehouse at `uri` by name, as `bronze.user_events`, those that are there now.
+pub(crate) fn tables_at(uri: &str) -> anyhow::Result<Vec<String>> {
+    Ok(tables_below(&Place::of(uri)?))
+}
+
+fn tables_below(root: &Place) -> Vec<String> {
+    let names = |layer: &str| {
+        table_names(&root.join(layer)).into_iter().map(|name| format!("{layer}.{name}")).collect::<Vec<_>>()
+    };
+    LAYERS.iter().flat_map(|layer| names(layer)).collect()
 }
 
 /// Opens the Delta table at a place at its newest version, or at `version`.
@@ -147,7 +172,9 @@ fn table_names(place: &Place) -> Vec<String> {
 /// One layer's tables. Every statement sees the newest version.
 #[derive(Debug)]
 struct Layer {
+    name: &'static str,
     place: Option<Place>,
+    open: Option<Arc<dyn Open>>,
 }
 
 #[async_trait]
@@ -157,10 +184,12 @@ impl SchemaProvider for Layer {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        match &self.place {
-            // A name with a separator could leave the layer's folder.
-            Some(place) if self.table_exist(name) => provider(&place.join(name), None).await.map(Some),
-            _ => Ok(None),
+        // A name with a separator could leave the layer's folder.
+        let Some(place) = self.place.as_ref().filter(|_| self.table_exist(name)) else { return Ok(None) };
+        let Some(open) = &self.open else { return provider(&place.join(name), None).await.map(Some) };
+        match open.open(self.name, name).await.map_err(|e| DataFusionError::Plan(format!("{e:#}")))? {
+            Some(table) => table.table_provider().await.map(Some),
+            None => Ok(None),
         }
     }
 

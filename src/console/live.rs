@@ -114,6 +114,7 @@ impl Hub {
             ticks.tick().await;
             // Whose password was set anew by the command sees nothing more, even if nobody asks for a page.
             shared.access.users(|_| ());
+            shared.tables.forget_unused();
             let status = Status::of(&shared.board, shared.limits);
             shared.meter(|meter| meter.look(&status, &pipelines, Instant::now(), Utc::now()));
             let wanted = self.topics(|topics| {

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
+use super::tables::Tables;
 use crate::cli::clickhouse::{Http, response_lines};
 use crate::cli::lake::Lake;
 use crate::config::Server;
@@ -72,13 +73,14 @@ pub struct Running {
 #[derive(Clone)]
 pub struct Queries {
     server: Arc<Server>,
+    tables: Tables,
     room: Arc<Semaphore>,
     running: Arc<Mutex<HashMap<String, Running>>>,
 }
 
 impl Queries {
-    pub fn new(server: Arc<Server>) -> Self {
-        Self { server, room: Arc::new(Semaphore::new(AT_ONCE)), running: Arc::default() }
+    pub fn new(server: Arc<Server>, tables: Tables) -> Self {
+        Self { server, tables, room: Arc::new(Semaphore::new(AT_ONCE)), running: Arc::default() }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, Running>) -> T) -> T {
@@ -114,7 +116,7 @@ impl Queries {
             let _room = self.room.acquire().await.context("the console is stopping")?;
             let begun = Instant::now();
             let mut answer = match on {
-                On::Delta => delta(&self.server, sql, limit).await?,
+                On::Delta => delta(&self.server, &self.tables, sql, limit).await?,
                 On::Clickhouse => clickhouse(&self.server, sql, limit).await?,
             };
             answer.seconds = begun.elapsed().as_secs_f64();
@@ -232,8 +234,8 @@ fn screen(on: On, sql: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn delta(server: &Server, sql: &str, limit: usize) -> anyhow::Result<Answer> {
-    let lake = Lake::open_by_name(&server.lakehouse.uri, MEMORY_BYTES)?;
+async fn delta(server: &Server, tables: &Tables, sql: &str, limit: usize) -> anyhow::Result<Answer> {
+    let lake = Lake::kept_open(&server.lakehouse.uri, MEMORY_BYTES, Arc::new(tables.clone()))?;
     let frame = lake.sql(sql.trim().trim_end_matches(';')).await?;
     let mut batches = frame.execute_stream().await.map_err(|e| lake.explain(e))?;
     let columns: Vec<String> = batches.schema().fields().iter().map(|field| field.name().clone()).collect();

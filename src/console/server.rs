@@ -15,10 +15,12 @@ use super::audit::Audit;
 use super::desk::{self, Desk};
 use super::gate::{self, BODY_BYTES_MAX};
 use super::live::Hub;
+use super::logs::Logs;
 use super::problem::Problem;
 use super::query::Queries;
 use super::shared::Shared;
 use super::tap::Taps;
+use super::tables::Tables;
 use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
 use crate::holds::Holds;
@@ -86,12 +88,15 @@ impl Console {
         }
         let runtime = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
         let (hub, taps) = (Hub::default(), Taps::default());
+        let tables = Tables::new(given.server.clone());
         let shared = Shared {
             audit: Audit::open(&Users::folder(&given.server.data_dir)),
             board: given.board,
             limits: given.limits,
             desk: Desk::new(runtime.handle().clone(), given.server.clone()),
-            queries: Queries::new(given.server.clone()),
+            queries: Queries::new(given.server.clone(), tables.clone()),
+            tables: tables.clone(),
+            logs: Logs::default(),
             server: given.server,
             pipelines: given.pipelines.into(),
             settings: given.settings.into(),
@@ -102,6 +107,8 @@ impl Console {
             standstills: given.standstills,
             taps: taps.clone(),
         };
+        // So that the first look is no slower than the others; who looks first is told of what does not work.
+        runtime.spawn(async move { drop(tables.all().await) });
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             priority::lower();

@@ -8,10 +8,12 @@ use super::access::Access;
 use super::audit::Audit;
 use super::desk::Desk;
 use super::live::Hub;
+use super::logs::Logs;
 use super::meter::{Meter, Point};
 use super::notices::{Notice, notices};
 use super::query::{Answer, On, Queries};
 use super::tap::Taps;
+use super::tables::Tables;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::holds::Holds;
 use crate::standstill::Standstills;
@@ -36,6 +38,8 @@ pub struct Shared {
     pub holds: Holds,
     pub standstills: Standstills,
     pub taps: Taps,
+    pub tables: Tables,
+    pub logs: Logs,
 }
 
 /// One look at everything that costs nothing to know.

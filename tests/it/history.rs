@@ -111,6 +111,8 @@ async fn what_is_written_is_read(place: Place) {
     let read = history.lines(&run_id, Some(Task::RunBronzeToSilver), 598).await.unwrap();
     assert_eq!(read.iter().map(|l| l.message.as_str()).collect::<Vec<_>>(), ["line 598 😀", "line 599 😀"]);
     assert_eq!(history.lines(&run_id, Some(Task::RunSilverToGold), 0).await.unwrap(), []);
+    let page = history.lines_at_most(&run_id, None, 100, 3).await.unwrap();
+    assert_eq!(page.iter().map(|l| l.line).collect::<Vec<_>>(), [101, 102, 103]);
 
     assert!(history.schedule("user_events").await.unwrap().paused.is_none());
     assert!(history.pause("user_events", true).await.unwrap());

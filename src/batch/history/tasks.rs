@@ -1,7 +1,7 @@
 //! Attempts at tasks, and their log lines.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::runs::cut;
 use super::{Attempt, AttemptState, History, HistoryError, Line, micros, moment};
@@ -158,30 +158,38 @@ impl History {
 
     /// A run's log lines after a number, oldest first, of one task or of all.
     pub async fn lines(&self, run_id: &str, task: Option<Task>, after: i64) -> Result<Vec<Line>, HistoryError> {
+        self.lines_at_most(run_id, task, after, u32::MAX).await
+    }
+
+    /// As [`Self::lines`], the first `limit` of them: whoever follows a log asks on behind the last one.
+    pub async fn lines_at_most(
+        &self,
+        run_id: &str,
+        task: Option<Task>,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Line>, HistoryError> {
         let fail = self.error("reading a log");
-        let rows = sqlx::query(
+        let filter = if task.is_some() { "AND task = ?" } else { "" };
+        let sql = format!(
             "SELECT line, task, attempt, at_us, severity, message FROM log_lines \
-             WHERE run_id = ? AND line > ? ORDER BY line",
-        )
-        .bind(run_id)
-        .bind(after)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(&fail)?;
-        let mut lines = Vec::with_capacity(rows.len());
-        for row in rows {
-            let line = Line {
+             WHERE run_id = ? AND line > ? {filter} ORDER BY line LIMIT ?"
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(run_id).bind(after);
+        if let Some(task) = task {
+            query = query.bind(task.as_str());
+        }
+        let rows = query.bind(i64::from(limit)).fetch_all(&self.pool).await.map_err(&fail)?;
+        let read = |row: &sqlx::any::AnyRow| {
+            Ok(Line {
                 line: row.try_get("line").map_err(&fail)?,
                 task: row.try_get("task").map_err(&fail)?,
                 attempt: row.try_get("attempt").map_err(&fail)?,
                 at: moment(row.try_get("at_us").map_err(&fail)?),
                 severity: row.try_get("severity").map_err(&fail)?,
                 message: row.try_get("message").map_err(&fail)?,
-            };
-            if task.is_none_or(|task| task.as_str() == line.task) {
-                lines.push(line);
-            }
-        }
-        Ok(lines)
+            })
+        };
+        rows.iter().map(read).collect()
     }
 }

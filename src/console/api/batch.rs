@@ -51,7 +51,12 @@ pub struct Lines {
     task: Option<String>,
     /// Lines after this number, to follow a log.
     after: Option<i64>,
+    /// How many at most, the oldest of them; 10,000 without it, which is the most.
+    limit: Option<u32>,
 }
+
+/// Log lines that one call answers at most.
+const LINES_MAX: u32 = 10_000;
 
 pub async fn log(
     id: web::Path<String>,
@@ -64,8 +69,10 @@ pub async fn log(
         .map(str::parse)
         .transpose()
         .map_err(|e: crate::batch::run::graph::NoTask| Problem::refused(e.to_string()))?;
-    let after = which.after.unwrap_or(0);
-    let read = move |history: History, run: Run| async move { Ok(history.lines(&run.run_id, task, after).await?) };
+    let (after, limit) = (which.after.unwrap_or(0), which.limit.unwrap_or(LINES_MAX).min(LINES_MAX));
+    let read = move |history: History, run: Run| async move {
+        Ok(history.lines_at_most(&run.run_id, task, after, limit).await?)
+    };
     let lines = of(&shared, &id, read).await?;
     Ok(HttpResponse::Ok().json(lines))
 }

@@ -276,6 +276,6 @@ mod tests {
             new["requestBody"]["content"]["application/json"]["schema"]["properties"]["pipeline"]["type"],
             "string"
         );
-        assert_eq!(document["paths"]["/api/v1/runs/{id}/log"]["get"]["parameters"].as_array().unwrap().len(), 3);
+        assert_eq!(document["paths"]["/api/v1/runs/{id}/log"]["get"]["parameters"].as_array().unwrap().len(), 4);
     }
 }

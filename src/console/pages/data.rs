@@ -5,9 +5,7 @@ use maud::html;
 use serde::Serialize;
 
 use super::sql::{address, rows};
-use crate::batch::upkeep::{Commit, TableSummary, history, summary};
-use crate::batch::{Lake, Layer};
-use crate::cli::lake::Lake as Catalog;
+use crate::batch::upkeep::{Commit, TableSummary};
 use crate::console::problem::Problem;
 use crate::console::query::On;
 use crate::console::shared::Shared;
@@ -18,8 +16,6 @@ use crate::console::words::{self, count};
 const VERSIONS: u64 = 20;
 /// Rows of the sample.
 const SAMPLE: usize = 20;
-/// Memory of a look at a table's columns.
-const MEMORY_BYTES: usize = 64 << 20;
 
 /// A table and what it holds.
 #[derive(Debug, Serialize)]
@@ -39,49 +35,20 @@ pub struct WholeTable {
     pub commits: Vec<Commit>,
 }
 
-/// Layer and name of a table such as `silver.user_events`; no path leads out of the lakehouse.
-fn parts(table: &str) -> Option<(Layer, &str)> {
-    let (layer, name) = table.split_once('.')?;
-    let layer = Layer::named(layer)?;
-    let fine = !name.is_empty() && name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    fine.then_some((layer, name))
-}
-
 /// All tables.
 pub async fn tables(shared: &Shared) -> anyhow::Result<Vec<Table>> {
-    let server = shared.server.clone();
-    shared
-        .desk
-        .run(async move {
-            let (catalog, lake) = (Catalog::open_by_name(&server.lakehouse.uri, MEMORY_BYTES)?, Lake::new(&server)?);
-            let mut found = Vec::new();
-            for table in catalog.tables() {
-                let Some((layer, name)) = parts(&table) else { continue };
-                if let Some(summary) = summary(&lake, layer, name).await? {
-                    found.push(Table { table, summary });
-                }
-            }
-            Ok(found)
-        })
-        .await
+    let tables = shared.tables.clone();
+    let found = shared.desk.run(async move { tables.all().await }).await?;
+    Ok(found.into_iter().map(|(table, known)| Table { table, summary: known.summary }).collect())
 }
 
 /// One table; none where there is none.
 pub async fn table(shared: &Shared, table: &str) -> anyhow::Result<Option<WholeTable>> {
-    let (server, table) = (shared.server.clone(), table.to_owned());
-    shared
-        .desk
-        .run(async move {
-            let (catalog, lake) = (Catalog::open_by_name(&server.lakehouse.uri, MEMORY_BYTES)?, Lake::new(&server)?);
-            let Some((layer, name)) = parts(&table) else { return Ok(None) };
-            if !catalog.tables().contains(&table) {
-                return Ok(None);
-            }
-            let Some(summary) = summary(&lake, layer, name).await? else { return Ok(None) };
-            let (columns, commits) = (catalog.columns(&table).await?, history(&lake, layer, name, VERSIONS).await?);
-            Ok(Some(WholeTable { table: Table { table, summary }, columns, commits }))
-        })
-        .await
+    let (tables, table) = (shared.tables.clone(), table.to_owned());
+    let found = shared.desk.run(async move { Ok((tables.one(&table, VERSIONS).await?, table)) }).await?;
+    let (Some((known, commits)), table) = found else { return Ok(None) };
+    let columns = known.columns.to_vec();
+    Ok(Some(WholeTable { table: Table { table, summary: known.summary }, columns, commits }))
 }
 
 pub async fn page(view: View, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
@@ -149,17 +116,4 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
         }
     };
     Ok(view.page(table, None, body))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stay_inside_the_lakehouse() {
-        assert_eq!(parts("silver.user_events"), Some((Layer::Silver, "user_events")));
-        for bad in ["user_events", "silver.", "silver.../bronze/x", "iron.x", "silver.a/b", "silver.a b", "gold.a;b"] {
-            assert_eq!(parts(bad), None, "{bad}");
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! One run: its tasks, each attempt, and the log while it is written.
 
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
@@ -8,15 +10,16 @@ use serde::Deserialize;
 use super::batch::{attempt_state, cancel_one, retry_one, run_badge};
 use super::run_id;
 use crate::batch::history::{Attempt, History, Line, Run, RunState};
-use crate::batch::run::graph::{Bronze, Kind, Task};
+use crate::batch::run::graph::{Bronze, Kind, NoTask, Task};
 use crate::console::live::Parts;
+use crate::console::logs::LINES_MAX;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 use crate::console::view::{State, View, badge, empty, go, n, part, table, th};
 use crate::console::words::{self, count};
 
-/// Log lines of a page: the newest.
-const LINES_MAX: usize = 2_000;
+/// The newest log lines among which a filter looks.
+const FILTERED_MAX: u32 = 10_000;
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -30,7 +33,7 @@ pub struct Asked {
 struct Found {
     run: Run,
     attempts: Vec<Attempt>,
-    lines: Vec<Line>,
+    lines: Arc<[Line]>,
 }
 
 /// What `read` finds of a run in the history.
@@ -55,11 +58,17 @@ where
     found.ok_or_else(missing)
 }
 
-async fn find(shared: &Shared, id: &str) -> Result<Found, Problem> {
-    of(shared, id, |history, run| async move {
+async fn find(shared: &Shared, id: &str, filter: Option<Option<Task>>) -> Result<Found, Problem> {
+    let logs = shared.logs.clone();
+    of(shared, id, move |history, run| async move {
         let attempts = history.attempts(&run.run_id).await?;
-        let mut lines = history.lines(&run.run_id, None, 0).await?;
-        lines.drain(..lines.len().saturating_sub(LINES_MAX));
+        let lines = match filter {
+            None => logs.newest(&history, &run.run_id).await?,
+            Some(task) => {
+                let after = history.last_line(&run.run_id).await? - i64::from(FILTERED_MAX);
+                history.lines_at_most(&run.run_id, task, after, FILTERED_MAX).await?.into()
+            }
+        };
         Ok(Found { run, attempts, lines })
     })
     .await
@@ -71,9 +80,11 @@ pub async fn page(
     asked: web::Query<Asked>,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let found = find(&shared, &id).await?;
-    let (run, now) = (&found.run, Utc::now());
     let filtered = !asked.task.is_empty() || !asked.find.is_empty();
+    let task =
+        (!asked.task.is_empty()).then(|| asked.task.parse().map_err(|e: NoTask| Problem::refused(e.to_string())));
+    let found = find(&shared, &id, filtered.then_some(task.transpose()?)).await?;
+    let (run, now) = (&found.run, Utc::now());
     let live = format!("/live/run/{}", run.run_id);
     let body = html! {
         p.crumbs { a href="/batch" { "Batch" } " / " (run.pipeline) }
@@ -100,19 +111,19 @@ pub async fn page(
                 button type="submit" { "Filter" }
                 @if filtered { a href={ "/batch/runs/" (run.run_id) } { "All lines, live" } }
             }
-            @if filtered { (log(&found.lines, &asked.task, &asked.find)) } @else { (part("log", &log(&found.lines, "", ""))) }
+            @if filtered { (log(&found.lines, &asked.find)) } @else { (part("log", &log(&found.lines, ""))) }
         }
     };
     Ok(view.page(&format!("Run {}", run.run_id), Some(&live), body))
 }
 
 pub async fn parts(shared: &Shared, id: &str) -> anyhow::Result<Parts> {
-    let found = find(shared, id).await.map_err(|problem| anyhow::anyhow!(problem.text))?;
+    let found = find(shared, id, None).await.map_err(|problem| anyhow::anyhow!(problem.text))?;
     let now = Utc::now();
     Ok(vec![
         ("head", head(&found.run, now)),
         ("tasks", tasks(&found.run, &found.attempts, now)),
-        ("log", log(&found.lines, "", "")),
+        ("log", log(&found.lines, "")),
     ])
 }
 
@@ -172,16 +183,16 @@ fn tasks(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
     }
 }
 
-fn log(lines: &[Line], task: &str, contains: &str) -> Markup {
-    let wanted: Vec<&Line> = lines
-        .iter()
-        .filter(|line| task.is_empty() || line.task == task)
-        .filter(|line| contains.is_empty() || line.message.contains(contains))
-        .collect();
+fn log(lines: &[Line], contains: &str) -> Markup {
+    let wanted: Vec<&Line> =
+        lines.iter().filter(|line| contains.is_empty() || line.message.contains(contains)).collect();
     html! {
         @if wanted.is_empty() {
-            (empty("No line", html! { @if lines.is_empty() { "Tasks write here while they work." } @else { "No line fits this filter." } }))
+            (empty("No line", html! { @if lines.is_empty() && contains.is_empty() { "Tasks write here while they work." } @else { "No line fits this filter." } }))
         } @else {
+            @if contains.is_empty() && lines.len() == LINES_MAX {
+                p.note { "The newest " (LINES_MAX) " lines. A filter looks further back; " code { "boathouse batch logs" } " has all." }
+            }
             div.log tabindex="0" role="region" aria-label="Log lines" {
                 @for line in wanted {
                     div class={ "line " (line.severity.to_lowercase()) } {
