@@ -28,7 +28,7 @@ mod tables;
 mod tap;
 mod top;
 pub mod topic;
-mod trace;
+pub(crate) mod trace;
 mod validate;
 
 use std::cell::OnceCell;

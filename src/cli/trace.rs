@@ -53,7 +53,7 @@ impl Args {
 }
 
 /// What to think of an event that is not there.
-fn unknown(trace: &Trace) -> String {
+pub(crate) fn unknown(trace: &Trace) -> String {
     let asked = safe_text(&trace.asked);
     let question = Question::read(&trace.asked);
     let tables: Vec<String> = trace
@@ -104,7 +104,8 @@ fn write(trace: &Trace, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn fate(copy: &EventCopy) -> &'static str {
+/// What became of a copy, in a word or two.
+pub(crate) fn fate(copy: &EventCopy) -> &'static str {
     match &copy.silver {
         Fate::Kept { .. } if copy.verdict == "late" => "late, kept",
         Fate::Kept { .. } => "kept",

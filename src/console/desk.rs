@@ -48,6 +48,11 @@ impl Desk {
         }
     }
 
+    /// Begins work that goes on whoever waits, until it is done or ended by the handle.
+    pub fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
+        self.handle.spawn(work).abort_handle()
+    }
+
     /// Does work that needs the history.
     pub async fn history<T, F>(&self, work: impl FnOnce(History) -> F + Send + 'static) -> anyhow::Result<T>
     where

@@ -39,10 +39,15 @@ pub enum Topic {
     Batch,
     Actors,
     Run(String),
+    /// A user's search for an event.
+    Trace { user: String, asked: String },
 }
 
 impl Topic {
-    fn parse(page: &str) -> Option<Self> {
+    fn parse(page: &str, user: &str) -> Option<Self> {
+        if let Some(asked) = page.strip_prefix("trace/") {
+            return Some(Topic::Trace { user: user.to_owned(), asked: asked.to_owned() });
+        }
         Some(match page {
             "overview" => Topic::Overview,
             "stream" => Topic::Stream,
@@ -59,6 +64,7 @@ impl Topic {
             Topic::Batch => pages::batch::parts(shared).await?,
             Topic::Actors => pages::actors::parts(&shared.look()),
             Topic::Run(id) => pages::run::parts(shared, id).await?,
+            Topic::Trace { user, asked } => pages::trace::parts(shared, user, asked),
         })
     }
 }
@@ -165,7 +171,7 @@ fn event(id: &str, html: &str) -> Bytes {
 
 /// `/live/PAGE`: the parts of a page, now and whenever they change.
 pub async fn live(page: web::Path<String>, view: View, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let topic = Topic::parse(&page).ok_or_else(|| Problem::missing("there is no such live page"))?;
+    let topic = Topic::parse(&page, &view.caller.name).ok_or_else(|| Problem::missing("there is no such live page"))?;
     let (receiver, reader) = shared.hub.join(topic).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open; close some, or reload by hand")
     })?;

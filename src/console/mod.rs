@@ -26,6 +26,7 @@ mod shared;
 mod tap;
 mod tables;
 mod tls;
+mod traces;
 mod view;
 pub mod words;
 

@@ -21,6 +21,7 @@ use super::query::Queries;
 use super::shared::Shared;
 use super::tap::Taps;
 use super::tables::Tables;
+use super::traces::Traces;
 use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
 use crate::holds::Holds;
@@ -97,6 +98,7 @@ impl Console {
             queries: Queries::new(given.server.clone(), tables.clone()),
             tables: tables.clone(),
             logs: Logs::default(),
+            traces: Traces::default(),
             server: given.server,
             pipelines: given.pipelines.into(),
             settings: given.settings.into(),

@@ -14,6 +14,7 @@ use super::notices::{Notice, notices};
 use super::query::{Answer, On, Queries};
 use super::tap::Taps;
 use super::tables::Tables;
+use super::traces::Traces;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::holds::Holds;
 use crate::standstill::Standstills;
@@ -40,6 +41,7 @@ pub struct Shared {
     pub taps: Taps,
     pub tables: Tables,
     pub logs: Logs,
+    pub traces: Traces,
 }
 
 /// One look at everything that costs nothing to know.

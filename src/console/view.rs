@@ -72,6 +72,8 @@ pub struct View {
     /// Path and query, to come back to.
     here: String,
     path: String,
+    /// Seconds after which a browser without a script asks for the page again.
+    again: Option<u32>,
 }
 
 impl FromRequest for View {
@@ -88,6 +90,7 @@ impl FromRequest for View {
             theme: Theme::of(request.headers()),
             here: request.uri().path_and_query().map_or("/", |here| here.as_str()).to_owned(),
             path: request.path().to_owned(),
+            again: None,
         }))
     }
 }
@@ -119,7 +122,7 @@ impl View {
         let page = html! {
             (DOCTYPE)
             html lang="en" data-theme=(self.theme.as_str()) {
-                (head(title))
+                (head(title, self.again))
                 body data-live=[live] data-csrf=(self.caller.csrf()) {
                     a.skip href="#main" { "Skip to the content" }
                     (self.bar(live.is_some()))
@@ -177,13 +180,19 @@ impl View {
         }
     }
 
+    /// The page of something that goes on: who has no script for its live parts asks again by itself.
+    pub fn asks_again(mut self, seconds: u32) -> Self {
+        self.again = Some(seconds);
+        self
+    }
+
     /// Shown to operators alone.
     pub fn operator(&self) -> bool {
         self.caller.may(Role::Operator)
     }
 }
 
-fn head(title: &str) -> Markup {
+fn head(title: &str, again: Option<u32>) -> Markup {
     html! {
         head {
             meta charset="utf-8";
@@ -193,6 +202,7 @@ fn head(title: &str) -> Markup {
             link rel="icon" type="image/svg+xml" href=(assets::url("icon.svg"));
             link rel="stylesheet" href=(assets::url("console.css"));
             script src=(assets::url("console.js")) defer {}
+            @if let Some(seconds) = again { noscript { meta http-equiv="refresh" content=(seconds); } }
         }
     }
 }
@@ -213,7 +223,7 @@ pub fn bare(theme: Theme, title: &str, body: Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" data-theme=(theme.as_str()) {
-            (head(title))
+            (head(title, None))
             body.bare { main #main { div.brand { (mark()) span { "Boathouse" } } (body) } }
         }
     }
@@ -330,6 +340,11 @@ pub fn figure(name: &str, value: &str, unit: &str, note: Option<&str>) -> Markup
 /// A text as it stands in an address.
 pub fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// Segments as they stand in a path.
+pub fn in_path(text: &str) -> String {
+    text.split('/').map(|segment| encoded(segment).replace('+', "%20")).collect::<Vec<_>>().join("/")
 }
 
 /// Sends the browser elsewhere after a change.

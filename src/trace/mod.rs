@@ -15,7 +15,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use timeline::Step;
+pub use timeline::{About, Step};
 pub use windows::WindowPart;
 
 use crate::batch::locate::{

@@ -36,6 +36,9 @@ const READS: &[&str] = &[
     "/dead-letters",
     "/records/a/0/0/1",
     "/search?q=2026-02-06",
+    "/trace/x",
+    "/live/trace/x",
+    "/api/v1/trace/x",
     "/api",
     "/api/v1/openapi.json",
     "/api/v1/tables",
@@ -551,7 +554,7 @@ async fn the_description_of_the_api_is_what_there_is() {
     for (path, methods) in described {
         for method in methods.as_object().expect("methods").keys() {
             let real =
-                path.replace("{id}", "x").replace("{name}", "x").replace("{table}", "x").replace("{source}", "x");
+                path.replace("{id}", "x").replace("{name}", "x").replace("{table}", "x").replace("{source}", "x").replace("{event}", "x");
             let method: Method = method.to_uppercase().parse().expect("a method");
             let answer = browser.request(method.clone(), &real).send().await.expect("an answer");
             assert_eq!(answer.status(), 401, "{method} {path} without a session");
@@ -575,6 +578,7 @@ async fn the_description_of_the_api_is_what_there_is() {
         ("20260206T140500Z-3f9a1c", "/batch/runs/20260206T140500Z-3f9a1c"),
         ("user-events/0/2/1041", "/records/user-events/0/2/1041"),
         ("silver.user_events", "/data/silver.user_events"),
+        ("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f", "/trace/2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"),
         ("dead-letters", "/dead-letters"),
     ] {
         let answer = browser.get(&format!("/search?q={pasted}")).await;

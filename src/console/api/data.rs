@@ -1,8 +1,9 @@
-//! Tables, queries and quality.
+//! Tables, queries, quality, and one event's way.
 
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
+use crate::console::pages::trace::found;
 use crate::console::pages::{data, quality as results};
 use crate::console::problem::Problem;
 use crate::console::query::{On, PAGE_ROWS};
@@ -14,9 +15,9 @@ pub async fn tables(shared: web::Data<Shared>) -> Result<HttpResponse, Problem> 
 }
 
 pub async fn table(name: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let found = data::table(&shared, &name).await?;
+    let table = data::table(&shared, &name).await?;
     let missing = || Problem::missing("there is no such table; /api/v1/tables lists all");
-    Ok(HttpResponse::Ok().json(found.ok_or_else(missing)?))
+    Ok(HttpResponse::Ok().json(table.ok_or_else(missing)?))
 }
 
 /// A statement that reads.
@@ -51,4 +52,12 @@ pub struct Runs {
 pub async fn quality(which: web::Query<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let runs = which.runs.unwrap_or(1).clamp(1, 100).into();
     Ok(HttpResponse::Ok().json(results::results(&shared, runs).await?))
+}
+
+pub async fn trace(
+    view: View,
+    asked: web::Path<String>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(&*found(&shared, &view.caller.name, &asked).await?))
 }

@@ -166,6 +166,13 @@ pub const CALLS: &[Call] = &[
         "One record as Bronze keeps it, by topic/generation/partition/offset",
     )
     .answers(200, object),
+    Call::new(
+        "get",
+        "/api/v1/trace/{event}",
+        "Data",
+        "An event's whole way, by its id or topic/partition/offset; a user's newest search ends the one before",
+    )
+    .answers(200, object),
     Call::new("get", "/api/v1/configuration", "Administration", "The values in force and where each comes from")
         .answers(200, list::<Shown>),
     Call::new("get", "/api/v1/audit", "Administration", "Who did what, newest first")

@@ -33,6 +33,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/dead-letters/check", web::post().to(letters::check))
         .route("/api/v1/dead-letters/redrive", web::post().to(letters::redrive))
         .route("/api/v1/records/{source:.+}", web::get().to(letters::record))
+        .route("/api/v1/trace/{event:.+}", web::get().to(data::trace))
         .route("/api/v1/users", web::get().to(admin::users))
         .route("/api/v1/users", web::post().to(admin::put_user))
         .route("/api/v1/users/{name}", web::delete().to(admin::delete_user))

@@ -18,6 +18,7 @@ mod search;
 pub mod sql;
 pub mod stream;
 pub mod tap;
+pub mod trace;
 pub mod users;
 
 use actix_web::web;
@@ -60,6 +61,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/dead-letters/check", web::post().to(letter::check_form))
         .route("/dead-letters/redrive", web::post().to(letter::redrive_form))
         .route("/records/{source:.+}", web::get().to(letter::page))
+        .route("/trace/{asked:.+}", web::get().to(trace::page))
         .route("/search", web::get().to(search::page))
         .route("/api", web::get().to(docs::page))
         .route("/users", web::get().to(users::page))

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::run_id;
 use super::sql::address;
+use super::trace::path as trace_of;
 use crate::console::problem::Problem;
 use crate::console::query::On;
 use crate::console::shared::Shared;
@@ -69,8 +70,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             "select event_type, count(*) as events from silver.{} where cast(event_time as date) = date '{text}' group by 1 order by 2 desc",
             p.name
         )),
-        // It is a UUID: no quote in it.
-        (Kind::EventId, Some(p)) => sql(format!("select * from bronze.{} where event_id = '{text}'", p.name)),
+        (Kind::EventId, _) => go(&trace_of(text)),
         _ => {
             if let Some(page) = page_below(&text.to_lowercase()) {
                 return Ok(go(page));
