@@ -37,6 +37,7 @@ pub mod mend;
 mod owned_file;
 pub mod priority;
 pub mod producer;
+pub mod reconcile;
 pub mod recount;
 pub mod remedy;
 pub mod servers;

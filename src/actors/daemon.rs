@@ -22,6 +22,7 @@ use crate::config::{Config, Pipeline, Server, Setting};
 use crate::console::{Console, Given};
 use crate::holds::Holds;
 use crate::kafka;
+use crate::reconcile::job::Job;
 use crate::serving;
 use crate::standstill::{Standstill, Standstills};
 use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder, names};
@@ -74,20 +75,16 @@ async fn serve(
         Arc::new(pipelines.iter().map(|pipeline| (pipeline.name.clone(), Standstill::default())).collect());
     let holds = Holds::open(&server.data_dir)?;
     holds.watch(&io);
+    let config = Config { server: (*server).clone(), pipelines: pipelines.clone() };
+    let reconcile = Job::new(config, batch_threads.clone(), board.clone());
     // First: whoever waits for the metrics finds the first password written.
     let console = if server.console.listen.is_empty() {
         None
     } else {
         let (board, limits, pipelines) = (board.clone(), Limits::default(), pipelines.clone());
-        Some(Console::start(Given {
-            board,
-            limits,
-            server: server.clone(),
-            pipelines,
-            settings,
-            standstills: standstills.clone(),
-            holds: holds.clone(),
-        })?)
+        let (server, holds, reconcile) = (server.clone(), holds.clone(), reconcile.clone());
+        let standstills = standstills.clone();
+        Some(Console::start(Given { board, limits, server, pipelines, settings, holds, standstills, reconcile })?)
     };
     let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
     disks::watch(&server, &board, &io);
@@ -136,6 +133,7 @@ async fn serve(
         instance: instance.clone(),
         leaving: stopping.clone(),
     })));
+    let by_schedule = actix_rt::spawn(reconcile.clone().keep_schedule(stopping.clone()));
     board.set_phase(DaemonPhase::Running);
     tracing::info!(
         pipelines = pipelines.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
@@ -156,8 +154,9 @@ async fn serve(
     );
     board.set_phase(DaemonPhase::Stopping);
     stop.send_replace(true);
+    reconcile.stop();
     let drained = async {
-        let (drained, _) = futures::join!(futures::future::join_all(kept), batches);
+        let (drained, ..) = futures::join!(futures::future::join_all(kept), batches, by_schedule);
         drained
     };
     tokio::select! {

@@ -5,7 +5,7 @@
 
 mod batch;
 mod bench;
-mod bronze;
+pub(crate) mod bronze;
 pub(crate) mod clickhouse;
 mod console;
 pub(crate) mod dead_letters;

@@ -24,8 +24,8 @@ pub use pipeline::{
 };
 pub use schedule::{CatchUp, DatabaseUrl, History, Schedule};
 pub use server::{
-    Batch, ClickHouse, Console, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Secret, Server, Shutdown,
-    Upkeep,
+    Batch, ClickHouse, Console, Kafka, Lakehouse, Log, LogFormat, Memory, Metrics, Pipelines, Reconcile, Secret,
+    Server, Shutdown, Upkeep,
 };
 
 pub use validate::BRONZE_COLUMNS;

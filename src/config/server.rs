@@ -27,6 +27,7 @@ pub struct Server {
     pub memory: Memory,
     pub batch: Batch,
     pub upkeep: Upkeep,
+    pub reconcile: Reconcile,
     pub history: History,
     pub log: Log,
     pub shutdown: Shutdown,
@@ -45,6 +46,7 @@ impl Default for Server {
             memory: Memory::default(),
             batch: Batch::default(),
             upkeep: Upkeep::default(),
+            reconcile: Reconcile::default(),
             history: History::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
@@ -327,6 +329,25 @@ impl Default for Upkeep {
             merge_time: Duration::from_secs(600),
             vacuum_after: Duration::from_secs(7 * 24 * 3600),
         }
+    }
+}
+
+/// The daemon's own comparison of every layer with the one that it is made from, as `boathouse reconcile` does it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reconcile {
+    /// Whether slots start it by themselves; by hand (the console's page) it runs either way. It reads the whole topic
+    /// and all of Bronze: choose a quiet hour.
+    pub enabled: bool,
+    /// The slots: minute, hour, day of month, month, day of week. With a sixth field the first one is seconds.
+    pub cron: String,
+    /// The time zone that `cron` is meant in, as in `Europe/Berlin`.
+    pub timezone: String,
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self { enabled: false, cron: "15 3 * * *".into(), timezone: "UTC".into() }
     }
 }
 

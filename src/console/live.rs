@@ -38,6 +38,7 @@ pub enum Topic {
     Stream,
     Batch,
     Actors,
+    Reconcile,
     Run(String),
     /// A user's search for an event.
     Trace { user: String, asked: String },
@@ -53,6 +54,7 @@ impl Topic {
             "stream" => Topic::Stream,
             "batch" => Topic::Batch,
             "actors" => Topic::Actors,
+            "reconcile" => Topic::Reconcile,
             other => Topic::Run(pages::run_id(other.strip_prefix("run/")?)?.to_owned()),
         })
     }
@@ -63,6 +65,7 @@ impl Topic {
             Topic::Stream => pages::stream::parts(&shared.look()),
             Topic::Batch => pages::batch::parts(shared).await?,
             Topic::Actors => pages::actors::parts(&shared.look()),
+            Topic::Reconcile => pages::reconcile::parts(&shared.reconcile.standing()),
             Topic::Run(id) => pages::run::parts(shared, id).await?,
             Topic::Trace { user, asked } => pages::trace::parts(shared, user, asked),
         })

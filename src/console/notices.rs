@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::words::{plural, seconds};
-use crate::telemetry::{ActorPhase, PartitionPhase, SinkCondition, Status};
+use crate::telemetry::{ActorPhase, LayerDifference, PartitionPhase, SinkCondition, Status};
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
@@ -76,6 +76,7 @@ pub fn notices(status: &Status, now: DateTime<Utc>) -> Vec<Notice> {
         }
     }
     batches(status, now, &mut found);
+    found.extend(differences(status));
     found.sort_by_key(|notice| std::cmp::Reverse(notice.level));
     found
 }
@@ -118,6 +119,19 @@ fn batches(status: &Status, now: DateTime<Utc>, found: &mut Vec<Notice>) {
         let todo = "More than one in twenty: see the reasons among the dead letters and tell the producer's owner.";
         found.push(Notice::new(Level::Wrong, what, todo, "/dead-letters"));
     }
+}
+
+/// What the newest comparison of the layers has found.
+fn differences(status: &Status) -> Option<Notice> {
+    let last = status.reconcile.last.as_ref()?;
+    let wrong: Vec<&LayerDifference> = last.layers.iter().filter(|layer| layer.rows > 0).collect();
+    if wrong.is_empty() {
+        return None;
+    }
+    let layers = wrong.iter().map(|l| format!("{} of {} by {}", l.layer, l.pipeline, plural(l.rows, "row", "rows")));
+    let what = format!("Layers are not what they are made from: {}", layers.collect::<Vec<_>>().join(", "));
+    let todo = "See what differs and what to do about it, then compare again.";
+    Some(Notice::new(Level::Wrong, what, todo, "/reconcile"))
 }
 
 /// A reason of `/readyz` is a sentence: what, then what to do.

@@ -27,6 +27,7 @@ use crate::config::{Pipeline, Server, Setting};
 use crate::holds::Holds;
 use crate::priority;
 use crate::standstill::Standstills;
+use crate::reconcile::job::Job;
 use crate::telemetry::{Board, Limits};
 
 /// Threads that answer requests.
@@ -57,6 +58,7 @@ pub struct Given {
     pub settings: Vec<Setting>,
     pub holds: Holds,
     pub standstills: Standstills,
+    pub reconcile: Job,
 }
 
 /// The running console.
@@ -99,6 +101,7 @@ impl Console {
             tables: tables.clone(),
             logs: Logs::default(),
             traces: Traces::default(),
+            reconcile: given.reconcile,
             server: given.server,
             pipelines: given.pipelines.into(),
             settings: given.settings.into(),

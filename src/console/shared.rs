@@ -18,6 +18,7 @@ use super::traces::Traces;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::holds::Holds;
 use crate::standstill::Standstills;
+use crate::reconcile::job::Job;
 use crate::telemetry::{Board, Limits, Status};
 
 /// Clones share one state.
@@ -42,6 +43,7 @@ pub struct Shared {
     pub tables: Tables,
     pub logs: Logs,
     pub traces: Traces,
+    pub reconcile: Job,
 }
 
 /// One look at everything that costs nothing to know.

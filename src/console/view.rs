@@ -96,13 +96,14 @@ impl FromRequest for View {
 }
 
 /// The pages in the navigation.
-const PAGES: [(&str, &str, Role); 12] = [
+const PAGES: [(&str, &str, Role); 13] = [
     ("/", "Overview", Role::Viewer),
     ("/stream", "Stream", Role::Viewer),
     ("/batch", "Batch", Role::Viewer),
     ("/data", "Data", Role::Viewer),
     ("/sql", "SQL", Role::Viewer),
     ("/quality", "Quality", Role::Viewer),
+    ("/reconcile", "Reconcile", Role::Viewer),
     ("/dead-letters", "Dead letters", Role::Viewer),
     ("/actors", "Actors", Role::Viewer),
     ("/api", "API", Role::Viewer),

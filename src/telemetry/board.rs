@@ -1,7 +1,7 @@
 //! The live state of every partition, actor and sink, in one concurrent map that actors write and others read.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::BatchState;
 use super::disk::Space;
 use super::partition::{Acquired, Consumed, PartitionPhase, PartitionState};
+use super::reconcile::ReconcileState;
 use crate::kafka::Source;
 
 /// Where the daemon as a whole stands.
@@ -138,6 +139,7 @@ struct Inner {
     batches: DashMap<String, BatchState>,
     /// By place: `data`, `lakehouse`.
     disks: DashMap<&'static str, Space>,
+    reconcile: Mutex<ReconcileState>,
     /// Bytes that each pipeline's Bronze writer holds.
     bronze_bytes: DashMap<String, u64>,
     memory_budget: AtomicU64,
@@ -154,6 +156,7 @@ impl Default for Inner {
             sinks: DashMap::new(),
             batches: DashMap::new(),
             disks: DashMap::new(),
+            reconcile: Mutex::default(),
             bronze_bytes: DashMap::new(),
             memory_budget: AtomicU64::new(0),
             memory_batch: AtomicU64::new(0),
@@ -285,6 +288,11 @@ impl Board {
     /// Something about a pipeline's batch changed.
     pub fn batch(&self, pipeline: &str, write: impl FnOnce(&mut BatchState)) {
         write(&mut self.inner.batches.entry(pipeline.to_owned()).or_default());
+    }
+
+    /// Changes what is known of the comparison of the layers, and gives what is.
+    pub fn reconcile<T>(&self, change: impl FnOnce(&mut ReconcileState) -> T) -> T {
+        change(&mut self.inner.reconcile.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The room on the disk of a place.

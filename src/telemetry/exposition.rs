@@ -9,6 +9,7 @@ use super::health::{Limits, readiness};
 use super::names::{self, Definition};
 use super::partition::{PartitionPhase, PartitionState};
 use super::process;
+use super::reconcile::ReconcileState;
 use super::status::{delay_seconds, wall_clock_us};
 use crate::kafka::Source;
 use crate::window::Verdict;
@@ -53,7 +54,18 @@ pub fn render_board(board: &Board, limits: Limits) -> String {
         text.line(&names::PROCESS_CPU, &[], seconds);
     }
     render_batches(&mut text, &board.batches());
+    render_reconcile(&mut text, &board.reconcile(|state| state.clone()));
     text.out
+}
+
+fn render_reconcile(text: &mut Exposition, state: &ReconcileState) {
+    text.line(&names::RECONCILE_RUNNING, &[], flag(state.running));
+    let Some(last) = &state.last else { return };
+    text.line(&names::RECONCILE_LAST, &[], last.ended.timestamp_millis() as f64 / 1e3);
+    text.line(&names::RECONCILE_TOOK, &[], last.seconds);
+    for layer in &last.layers {
+        text.line(&names::RECONCILE_DIFFERING, &[&layer.pipeline, &layer.layer], layer.rows as f64);
+    }
 }
 
 fn render_batches(text: &mut Exposition, batches: &[(String, BatchState)]) {

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod names;
 mod partition;
 mod process;
+mod reconcile;
 mod recorder;
 mod status;
 
@@ -24,5 +25,6 @@ pub use health::{Limits, Readiness, readiness};
 pub use http::{ListenError, Listener};
 pub use partition::{Acquired, Consumed, PartitionPhase, PartitionState};
 pub use process::cpu_seconds;
+pub use reconcile::{LayerDifference, ReconcileState, Reconciled};
 pub use recorder::Recorder;
 pub use status::{ActorStatus, MemoryStatus, PartitionStatus, SinkStatus, Status};

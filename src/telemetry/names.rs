@@ -274,6 +274,26 @@ pub const UPKEEP_LAST_SUCCESS: Definition = board(
     PIPELINE,
     "When the newest successful upkeep of the tables ended, in seconds since 1970; none before the first.",
 );
+pub const RECONCILE_RUNNING: Definition = board(
+    "boathouse_reconcile_running",
+    Kind::Gauge,
+    &[],
+    "1 while this instance compares every layer with the one that it is made from.",
+);
+pub const RECONCILE_LAST: Definition = board(
+    "boathouse_reconcile_last_run_timestamp_seconds",
+    Kind::Gauge,
+    &[],
+    "When this instance's newest comparison of the layers came to its verdict, kept over restarts.",
+);
+pub const RECONCILE_TOOK: Definition =
+    board("boathouse_reconcile_last_run_seconds", Kind::Gauge, &[], "How long that comparison took.");
+pub const RECONCILE_DIFFERING: Definition = board(
+    "boathouse_reconcile_differing_rows",
+    Kind::Gauge,
+    &["pipeline", "layer"],
+    "Rows of a layer that were missing, unknown or different in that comparison; at least 1 where it differs at all.",
+);
 
 // ---- recorded by actors ------------------------------------------------------------------------------------------
 
@@ -391,6 +411,10 @@ pub const ALL: &[&Definition] = &[
     &TABLE_ROWS,
     &TABLE_LOG_ENTRIES,
     &UPKEEP_LAST_SUCCESS,
+    &RECONCILE_RUNNING,
+    &RECONCILE_LAST,
+    &RECONCILE_TOOK,
+    &RECONCILE_DIFFERING,
     &BRONZE_FLUSH_SECONDS.0,
     &BRONZE_ENCODE_SECONDS.0,
     &BRONZE_COMMIT_SECONDS.0,

@@ -8,6 +8,7 @@ use super::batch::BatchStatus;
 use super::board::{ActorPhase, Board, DaemonPhase, SinkCondition};
 use super::health::{Limits, Readiness, readiness};
 use super::partition::PartitionPhase;
+use super::reconcile::ReconcileState;
 use crate::window::Verdict;
 
 /// Everything on the board at one moment.
@@ -22,6 +23,8 @@ pub struct Status {
     pub actors: Vec<ActorStatus>,
     pub sinks: Vec<SinkStatus>,
     pub batches: Vec<BatchStatus>,
+    #[serde(default)]
+    pub reconcile: ReconcileState,
 }
 
 /// The memory budget and the process.
@@ -152,6 +155,7 @@ impl Status {
                 .map(|(name, s)| SinkStatus { name, condition: s.condition, since_seconds_ago: ago(s.since) })
                 .collect(),
             batches: board.batches().into_iter().map(|(pipeline, state)| BatchStatus { pipeline, state }).collect(),
+            reconcile: board.reconcile(|state| state.clone()),
         }
     }
 }

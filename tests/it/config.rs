@@ -350,6 +350,7 @@ fn what_layers_keep_fits_together() {
     assert!(memory("255MiB").contains("less than memory.budget 64MiB and batch.memory 192MiB together"));
     assert!(said(&[("UPKEEP__VACUUM_AFTER", "6d")]).contains("`upkeep.vacuum_after`"));
     assert!(said(&[("UPKEEP__CRON", "61 * * * *")]).contains("`upkeep.cron`"));
+    assert!(said(&[("RECONCILE__CRON", "61 * * * *")]).contains("`reconcile.cron`"));
     assert!(said(&[("BATCH__SPILL_MAX", "1MiB")]).contains("`batch.spill_max`"));
 }
 

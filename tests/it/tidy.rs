@@ -37,6 +37,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("console", &["crate::actors", "crate::kafka", "crate::window", "crate::bronze", "rdkafka"]),
     ("letters", &["crate::actors", "crate::serving", "crate::console", "crate::telemetry", "actix"]),
     ("tap", &["crate::actors", "crate::bronze", "crate::serving", "crate::console", "crate::telemetry", "actix"]),
+    ("reconcile", &["crate::actors", "crate::console", "actix"]),
     ("trace", &["crate::actors", "crate::cli", "actix", "rdkafka"]),
     ("telemetry", &["crate::actors", "crate::bronze", "crate::serving", "crate::cli", "rdkafka", "deltalake"]),
 ];

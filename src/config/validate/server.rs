@@ -143,6 +143,12 @@ pub(in crate::config) fn server(server: &Server, places: &Places, errors: &mut C
     if let Some((message, hint)) = bad_zone("upkeep.timezone", &upkeep.timezone) {
         add("upkeep.timezone", message, &hint);
     }
+    if let Some((message, hint)) = bad_cron("reconcile.cron", &server.reconcile.cron) {
+        add("reconcile.cron", message, hint);
+    }
+    if let Some((message, hint)) = bad_zone("reconcile.timezone", &server.reconcile.timezone) {
+        add("reconcile.timezone", message, &hint);
+    }
     if upkeep.vacuum_after < 7 * DAY || upkeep.vacuum_after > LONGEST {
         let message = format!("`upkeep.vacuum_after` is {}", humantime::format_duration(upkeep.vacuum_after));
         add("upkeep.vacuum_after", message, "readers hold files open for days: 7d to a year");

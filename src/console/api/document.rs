@@ -20,6 +20,7 @@ use crate::console::problem::Failure;
 use crate::console::query::Answer;
 use crate::holds::Hold;
 use crate::letters::redrive::Sent;
+use crate::reconcile::job::Standing;
 
 /// One call.
 pub struct Call {
@@ -166,6 +167,11 @@ pub const CALLS: &[Call] = &[
         "One record as Bronze keeps it, by topic/generation/partition/offset",
     )
     .answers(200, object),
+    Call::new("get", "/api/v1/reconcile", "Data", "How every layer compares with the one that it is made from")
+        .answers(200, of::<Standing>),
+    Call::new("post", "/api/v1/reconcile", "Data", "Compare every layer again, in the background")
+        .answers(202, of::<Standing>),
+    Call::new("post", "/api/v1/reconcile/stop", "Data", "End the comparison under way").answers(202, of::<Standing>),
     Call::new(
         "get",
         "/api/v1/trace/{event}",

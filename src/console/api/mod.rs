@@ -5,6 +5,7 @@ mod batch;
 mod data;
 mod document;
 mod letters;
+mod reconcile;
 mod status;
 mod stream;
 
@@ -33,6 +34,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/dead-letters/check", web::post().to(letters::check))
         .route("/api/v1/dead-letters/redrive", web::post().to(letters::redrive))
         .route("/api/v1/records/{source:.+}", web::get().to(letters::record))
+        .route("/api/v1/reconcile", web::get().to(reconcile::standing))
+        .route("/api/v1/reconcile", web::post().to(reconcile::start))
+        .route("/api/v1/reconcile/stop", web::post().to(reconcile::stop))
         .route("/api/v1/trace/{event:.+}", web::get().to(data::trace))
         .route("/api/v1/users", web::get().to(admin::users))
         .route("/api/v1/users", web::post().to(admin::put_user))

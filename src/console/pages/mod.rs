@@ -13,6 +13,7 @@ pub mod letters;
 pub mod overview;
 pub mod pauses;
 pub mod quality;
+pub mod reconcile;
 pub mod run;
 mod search;
 pub mod sql;
@@ -57,6 +58,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/sql", web::post().to(sql::run))
         .route("/sql/cancel", web::post().to(sql::cancel))
         .route("/quality", web::get().to(quality::page))
+        .route("/reconcile", web::get().to(reconcile::page))
+        .route("/reconcile/run", web::post().to(reconcile::run))
+        .route("/reconcile/stop", web::post().to(reconcile::stop))
         .route("/dead-letters", web::get().to(letters::page))
         .route("/dead-letters/check", web::post().to(letter::check_form))
         .route("/dead-letters/redrive", web::post().to(letter::redrive_form))

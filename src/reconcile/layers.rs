@@ -13,9 +13,11 @@ const DATES: usize = 10;
 
 /// A layer in one line.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct LayerVerdict {
+pub(crate) struct LayerVerdict {
     /// As the report's heading has it.
     pub layer: &'static str,
+    /// `bronze`, `realtime`, `silver`, `gold` or `clickhouse_gold`.
+    pub check: &'static str,
     pub verdict: Verdict,
     pub summary: String,
 }
@@ -28,7 +30,7 @@ const SERVED: &str = "ClickHouse gold = Delta gold";
 
 /// The worst of several layers; none where there is none. What the batch has not run yet takes nothing from what is the
 /// same.
-pub(super) fn worst(verdicts: impl Iterator<Item = Verdict>) -> Option<Verdict> {
+pub(crate) fn worst(verdicts: impl Iterator<Item = Verdict>) -> Option<Verdict> {
     let rank = |v: &Verdict| match v {
         Verdict::NotYetRun => 0,
         Verdict::Same => 1,
@@ -49,7 +51,7 @@ fn worst_table(verdicts: impl Iterator<Item = Verdict>) -> Option<Verdict> {
     verdicts.max_by_key(rank)
 }
 
-fn of_table(verdict: verify::Verdict) -> Option<Verdict> {
+pub(super) fn of_table(verdict: verify::Verdict) -> Option<Verdict> {
     match verdict {
         verify::Verdict::Same => Some(Verdict::Same),
         verify::Verdict::Different => Some(Verdict::Different),
@@ -60,26 +62,27 @@ fn of_table(verdict: verify::Verdict) -> Option<Verdict> {
 }
 
 /// One line for each layer that was looked at.
-pub(super) fn verdicts(report: &Report) -> Vec<LayerVerdict> {
+pub(crate) fn verdicts(report: &Report) -> Vec<LayerVerdict> {
     let mut layers = Vec::new();
-    let mut add = |layer, verdicts: Vec<Verdict>, summary: String| {
+    let mut add = |(layer, check), verdicts: Vec<Verdict>, summary: String| {
         if let Some(verdict) = worst_table(verdicts.into_iter()) {
-            layers.push(LayerVerdict { layer, verdict, summary });
+            layers.push(LayerVerdict { layer, check, verdict, summary });
         }
     };
     let records: u64 = report.bronze.iter().map(|c| c.tally.checked).sum();
     let partitions = report.bronze.len();
     let summary = format!("{partitions} partitions, {} records", count(records));
-    add(KAFKA, report.bronze.iter().map(|c| c.verdict).collect(), summary);
+    add((KAFKA, "bronze"), report.bronze.iter().map(|c| c.verdict).collect(), summary);
     let events: u64 = report.realtime.iter().map(|c| c.events).sum();
     let summary = format!("{} views, {} events counted", report.realtime.len(), count(events));
-    add(REALTIME, report.realtime.iter().map(|c| c.verdict).collect(), summary);
+    add((REALTIME, "realtime"), report.realtime.iter().map(|c| c.verdict).collect(), summary);
     let silver = &report.batch.silver;
     let tables = || silver.iter().map(|s| &s.table).chain(&report.batch.refused);
-    add(SILVER, tables().filter_map(|t| of_table(t.verdict)).collect(), silver_summary(silver));
-    for (layer, tables, what) in
-        [(GOLD, &report.batch.gold, "models"), (SERVED, &report.batch.clickhouse_gold, "views")]
-    {
+    add((SILVER, "silver"), tables().filter_map(|t| of_table(t.verdict)).collect(), silver_summary(silver));
+    for (layer, tables, what) in [
+        ((GOLD, "gold"), &report.batch.gold, "models"),
+        ((SERVED, "clickhouse_gold"), &report.batch.clickhouse_gold, "views"),
+    ] {
         let wrong: Vec<&str> =
             tables.iter().filter(|t| t.verdict == verify::Verdict::Different).map(|t| t.table.as_str()).collect();
         let rows: u64 = tables.iter().map(|t| t.checked_rows).sum();
@@ -104,7 +107,7 @@ fn silver_summary(silver: &[SilverCheck]) -> String {
 }
 
 /// The tables that the batch makes, then one line a layer, then the conclusion.
-pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let silver: Vec<&TableCheck> = report.batch.silver.iter().map(|s| &s.table).chain(&report.batch.refused).collect();
     tables(SILVER, "Bronze", &silver, out)?;
     tables(GOLD, "silver", &report.batch.gold.iter().collect::<Vec<_>>(), out)?;
@@ -193,7 +196,7 @@ fn shown(verdict: verify::Verdict) -> &'static str {
     }
 }
 
-fn example(e: &Example) -> String {
+pub(super) fn example(e: &Example) -> String {
     let value = |v: &Option<String>| safe_text(v.as_deref().unwrap_or("nothing"));
     let row = safe_text(&e.row);
     match e.kind {

@@ -1,8 +1,9 @@
 //! What `reconcile` found, for people and for programs.
 
+use std::fmt;
 use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::lake::Layers;
 use super::layers::{self, LayerVerdict};
@@ -12,9 +13,9 @@ use crate::cli::output::{Grid, count};
 const SAMPLES: usize = 5;
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Verdict {
+pub enum Verdict {
     Same,
     Different,
     /// There is nothing to compare until the batch has run.
@@ -24,6 +25,16 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Same => "same",
+            Verdict::Different => "different",
+            Verdict::NotYetRun => "not_yet_run",
+            Verdict::NotChecked => "not_checked",
+        }
+    }
+
+    /// In words; a difference stands out.
     pub fn shown(self) -> &'static str {
         match self {
             Verdict::Same => "same",
@@ -36,7 +47,7 @@ impl Verdict {
 
 /// One record that differs.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Difference {
+pub(crate) struct Difference {
     pub offset: i64,
     /// `lost`, `duplicated`, `not in kafka`, or the column that differs.
     pub what: String,
@@ -46,7 +57,7 @@ pub(super) struct Difference {
 
 /// What was counted while comparing a partition.
 #[derive(Debug, Clone, Default, Serialize)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Records of Kafka that were looked for in Bronze.
     #[serde(rename = "checked_records")]
     pub checked: u64,
@@ -73,6 +84,10 @@ impl Tally {
         }
     }
 
+    pub fn samples(&self) -> &[Difference] {
+        &self.samples
+    }
+
     pub fn differs(&self) -> bool {
         self.lost + self.duplicated + self.unknown + self.differing > 0
     }
@@ -80,7 +95,7 @@ impl Tally {
 
 /// Kafka = Bronze, for one partition.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct BronzeCheck {
+pub(crate) struct BronzeCheck {
     pub pipeline: String,
     pub topic: String,
     pub generation: i32,
@@ -102,7 +117,7 @@ pub(super) struct BronzeCheck {
 
 /// A row of a view that differs.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct WindowDifference {
+pub(crate) struct WindowDifference {
     pub window_start: String,
     pub dimensions: Vec<String>,
     /// None where the row is missing.
@@ -110,9 +125,17 @@ pub(super) struct WindowDifference {
     pub realtime_count: Option<u64>,
 }
 
+impl fmt::Display for WindowDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |count: Option<u64>| count.map_or_else(|| "nothing".into(), self::count);
+        let (bronze, realtime) = (shown(self.bronze_count), shown(self.realtime_count));
+        write!(f, "{} [{}]: Bronze {bronze}, realtime {realtime}", self.window_start, self.dimensions.join(", "))
+    }
+}
+
 /// Realtime = Bronze, for one aggregate.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct RealtimeCheck {
+pub(crate) struct RealtimeCheck {
     pub pipeline: String,
     pub aggregate: String,
     /// First window compared, none without a limit.
@@ -159,6 +182,10 @@ impl RealtimeCheck {
         }
     }
 
+    pub fn samples(&self) -> &[WindowDifference] {
+        &self.samples
+    }
+
     /// Ends the check without a comparison.
     pub fn not_checked(mut self, why: impl Into<String>) -> Self {
         self.verdict = Verdict::NotChecked;
@@ -169,7 +196,7 @@ impl RealtimeCheck {
 
 /// Everything.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     pub verdict: Verdict,
     /// One line a layer.
     pub layers: Vec<LayerVerdict>,
@@ -211,16 +238,7 @@ impl Report {
             self.realtime_grid().write(out)?;
             for check in &self.realtime {
                 for s in &check.samples {
-                    let shown = |count: Option<u64>| count.map_or_else(|| "nothing".into(), self::count);
-                    writeln!(
-                        out,
-                        "  {} {} [{}]: Bronze {}, realtime {}",
-                        check.aggregate,
-                        s.window_start,
-                        s.dimensions.join(", "),
-                        shown(s.bronze_count),
-                        shown(s.realtime_count)
-                    )?;
+                    writeln!(out, "  {} {s}", check.aggregate)?;
                 }
                 for note in &check.notes {
                     writeln!(out, "  {}: {note}", check.aggregate)?;

@@ -9,9 +9,10 @@ use anyhow::Context as _;
 use super::compare::{self, BronzeBatch, Values};
 use super::recount::{Cell, Recount};
 use super::report::{BronzeCheck, Difference, Tally, Verdict};
+use super::{Observer, Stopped};
 use crate::cli::bronze::{Position, Rows, Run};
 use crate::cli::kafka::{self, Read, Reader};
-use crate::cli::output::{Progress, safe_bytes, shorten};
+use crate::cli::output::{safe_bytes, shorten};
 use crate::config::{Kafka, Pipeline, StartAt};
 use crate::event::{Decoder, RawBatch, Schema};
 use crate::kafka::Source;
@@ -63,7 +64,7 @@ struct BronzeSide<'a> {
     mark: Option<i64>,
     judged_from: i64,
     last: Option<i64>,
-    progress: &'a Progress,
+    observer: &'a dyn Observer,
 }
 
 impl<'a> BronzeSide<'a> {
@@ -96,6 +97,12 @@ impl<'a> BronzeSide<'a> {
         twice
     }
 
+    /// Tells how far it is; an error where it is to stop.
+    fn go_on(&self, rows: u64) -> anyhow::Result<()> {
+        self.observer.rows(rows);
+        if self.observer.is_stopped() { Err(Stopped.into()) } else { Ok(()) }
+    }
+
     /// Passes all rows below an offset; how many there were, and how many of them twice.
     fn pass_below(&mut self, end: i64, tally: &mut Tally) -> anyhow::Result<u64> {
         let mut passed = 0;
@@ -105,10 +112,10 @@ impl<'a> BronzeSide<'a> {
             }
             passed += 1;
             if passed % 100_000 == 0 {
-                self.progress.advance(100_000);
+                self.go_on(100_000)?;
             }
         }
-        self.progress.advance(passed % 100_000);
+        self.go_on(passed % 100_000)?;
         Ok(passed)
     }
 }
@@ -125,7 +132,7 @@ fn unknown(tally: &mut Tally, offset: i64, why: &str) {
 }
 
 /// Checks a partition.
-pub(super) fn check(work: &Work, progress: &Progress) -> anyhow::Result<Done> {
+pub(super) fn check(work: &Work, observer: &dyn Observer) -> anyhow::Result<Done> {
     let mut bronze = BronzeSide {
         pipeline: &work.pipeline,
         rows: Rows::new(work.runs.clone(), &compare::columns(&work.pipeline)),
@@ -135,7 +142,7 @@ pub(super) fn check(work: &Work, progress: &Progress) -> anyhow::Result<Done> {
         mark: work.judged.and_then(|j| j.mark),
         judged_from: work.judged.map_or(i64::MAX, |j| j.from),
         last: None,
-        progress,
+        observer,
     };
     let check = match (&work.kafka, work.position) {
         (Some(kafka), Some(position)) => Some(beside_kafka(work, kafka, position, &mut bronze)?),
@@ -242,7 +249,7 @@ fn beside_kafka(
             Read::Records(raw) => raw,
         };
         at = reader.position;
-        bronze.progress.advance(raw.len() as u64);
+        bronze.go_on(raw.len() as u64)?;
         let columns = decoder.decode(raw);
         for row in 0..columns.raw.len() {
             let offset = columns.raw.offsets[row];
