@@ -4,6 +4,7 @@ mod backfill;
 mod follow;
 mod gaps;
 mod plan;
+pub(crate) mod range;
 mod show;
 
 use std::collections::BTreeMap;

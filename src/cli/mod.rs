@@ -3,7 +3,7 @@
 //! A command is a struct of its arguments with a `run(self, &Context) -> anyhow::Result<Outcome>`. Results go to
 //! standard output, everything else (logs, progress, timings) to standard error.
 
-mod batch;
+pub(crate) mod batch;
 mod bench;
 pub(crate) mod bronze;
 pub(crate) mod clickhouse;

@@ -39,9 +39,13 @@ pub enum Topic {
     Batch,
     Actors,
     Reconcile,
+    Backfill,
     Run(String),
     /// A user's search for an event.
-    Trace { user: String, asked: String },
+    Trace {
+        user: String,
+        asked: String,
+    },
 }
 
 impl Topic {
@@ -55,6 +59,7 @@ impl Topic {
             "batch" => Topic::Batch,
             "actors" => Topic::Actors,
             "reconcile" => Topic::Reconcile,
+            "backfill" => Topic::Backfill,
             other => Topic::Run(pages::run_id(other.strip_prefix("run/")?)?.to_owned()),
         })
     }
@@ -66,6 +71,7 @@ impl Topic {
             Topic::Batch => pages::batch::parts(shared).await?,
             Topic::Actors => pages::actors::parts(&shared.look()),
             Topic::Reconcile => pages::reconcile::parts(&shared.reconcile.standing()),
+            Topic::Backfill => pages::backfill::parts(shared).await?,
             Topic::Run(id) => pages::run::parts(shared, id).await?,
             Topic::Trace { user, asked } => pages::trace::parts(shared, user, asked),
         })

@@ -55,7 +55,7 @@ pub struct Failed {
 pub struct Standing {
     pub running: Option<Running>,
     /// The newest that came to a verdict.
-    pub last: Option<Arc<Kept>>,
+    pub last: Option<Kept>,
     /// The newest, where it came to none.
     pub failed: Option<Failed>,
     /// When the schedule starts the next.
@@ -128,7 +128,7 @@ impl Job {
             Err(_) => None,
         };
         board.reconcile(|state| state.last = last.as_ref().map(Kept::reconciled));
-        let state = Mutex::new(Standing { last: last.map(Arc::new), ..Standing::default() });
+        let state = Mutex::new(Standing { last, ..Standing::default() });
         Self(Arc::new(Inner { config, folder, runtime, board, state, progress: Progress::default() }))
     }
 
@@ -159,14 +159,8 @@ impl Job {
             let progress = &self.0.progress;
             progress.begin("", 0);
             progress.stop.store(false, Ordering::Relaxed);
-            state.running = Some(Running {
-                since,
-                by: by.to_owned(),
-                what: String::new(),
-                rows_done: 0,
-                rows: 0,
-                stopping: false,
-            });
+            state.running =
+                Some(Running { since, by: by.to_owned(), what: String::new(), rows_done: 0, rows: 0, stopping: false });
             let (job, by) = (self.clone(), by.to_owned());
             let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn({
                 let by = by.clone();
@@ -202,9 +196,13 @@ impl Job {
         let kept = compared.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked; the daemon's log says why")));
         match kept.and_then(|kept| self.keep(&kept).map(|()| kept)) {
             Ok(kept) => {
-                tracing::info!(verdict = kept.verdict.as_str(), by, "every layer was compared with the one that it is made from");
+                tracing::info!(
+                    verdict = kept.verdict.as_str(),
+                    by,
+                    "every layer was compared with the one that it is made from"
+                );
                 self.0.board.reconcile(|state| state.last = Some(kept.reconciled()));
-                self.state(|state| (state.last, state.failed, state.running) = (Some(Arc::new(kept)), None, None));
+                self.state(|state| (state.last, state.failed, state.running) = (Some(kept), None, None));
             }
             Err(error) => {
                 let stopped = error.is::<Stopped>();
@@ -248,11 +246,8 @@ impl Job {
         if !reconcile.enabled {
             return;
         }
-        let schedule = Schedule {
-            cron: reconcile.cron.clone(),
-            timezone: reconcile.timezone.clone(),
-            ..Schedule::default()
-        };
+        let schedule =
+            Schedule { cron: reconcile.cron.clone(), timezone: reconcile.timezone.clone(), ..Schedule::default() };
         // Checked when the configuration was read.
         let Ok(slots) = Slots::new(&schedule) else { return };
         while let Some(next) = slots.after(Utc::now()) {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
 use chrono::NaiveDate;
 use serde_json::json;
 
 use super::super::output::{self, count};
 use super::super::{Context, Outcome};
 use super::pipelines;
+use super::range::{checked, plan_range};
 use crate::batch::Lake;
 use crate::batch::run::graph::Kind;
 use crate::batch::silver::{Quarantine, gaps_of_silver};
@@ -43,9 +43,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        if self.from > self.to {
-            bail!("--from {} is after --to {}", self.from, self.to);
-        }
+        checked(self.from, self.to)?;
         if !self.dry_run {
             let dates = [("from", self.from), ("to", self.to)];
             let parameters: BTreeMap<String, String> =
@@ -57,6 +55,7 @@ impl Args {
         let mut done = Vec::new();
         for pipeline in pipelines::chosen(&config, self.pipeline.as_deref())? {
             let name = &pipeline.name;
+            let plan = context.block_on(plan_range(&lake, pipeline, self.from, self.to))?;
             let gaps =
                 context.block_on(async { Ok(gaps_of_silver(&lake, pipeline, &Quarantine::of(pipeline)?).await?) })?;
             let within = |date: NaiveDate| date >= self.from && date <= self.to;
@@ -69,9 +68,16 @@ impl Args {
                     count(rows),
                     hours.len()
                 );
+                let mebibytes = plan.bronze_bytes as f64 / f64::from(1 << 20);
+                println!(
+                    "  {} hours of silver are replaced; {} files of Bronze, {mebibytes:.1} MiB, are read, in about {:.0} s",
+                    plan.hours.len(),
+                    count(plan.bronze_files as u64),
+                    plan.seconds_estimated
+                );
             }
             done.push(
-                json!({"pipeline": name, "dry_run": true, "dates": dates, "rows": rows, "hours_changed": hours.len()}),
+                json!({"pipeline": name, "dry_run": true, "dates": dates, "rows": rows, "hours_changed": hours.len(), "plan": plan}),
             );
         }
         if context.json {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::history::{Attempt, History, Run};
 use crate::batch::run::graph::Task;
+use crate::console::pages::backfill;
 use crate::console::pages::batch::{cancel_one, known, request, retry_one, set_paused};
 use crate::console::pages::run::of;
 use crate::console::problem::Problem;
@@ -126,4 +127,29 @@ pub async fn pause(pipeline: web::Path<String>, shared: web::Data<Shared>) -> Re
 
 pub async fn resume(pipeline: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     set(&shared, &pipeline, false).await
+}
+
+/// Dates to make again.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// The pipeline.
+    pipeline: String,
+    /// The first event date, as `2026-02-01`.
+    from: String,
+    /// The last event date, included.
+    to: String,
+}
+
+pub async fn backfill_plan(
+    asked: web::Query<backfill::Asked>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(backfill::plan(&shared, &asked).await?))
+}
+
+pub async fn backfill(range: web::Json<Range>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let Range { pipeline, from, to } = range.into_inner();
+    let run_id = backfill::request(&shared, &backfill::Asked { pipeline, from, to }).await?;
+    Ok(HttpResponse::Accepted().json(Asked { run_id }))
 }

@@ -12,9 +12,9 @@ use crate::console::meter::Point;
 use crate::console::pages::choices::{Decision, Done, Looked, Which};
 use crate::console::pages::configuration::Shown;
 use crate::console::pages::letter::Correction;
-use crate::console::pages::letters;
 use crate::console::pages::pauses::{Pause, Resume};
 use crate::console::pages::tap::Asked as Tapped;
+use crate::console::pages::{backfill, letters};
 use crate::console::pages::users::{NewToken, NewUser};
 use crate::console::problem::Failure;
 use crate::console::query::Answer;
@@ -137,6 +137,12 @@ pub const CALLS: &[Call] = &[
     Call::new("post", "/api/v1/runs/{id}/cancel", "Batch", "Stop a run at its next step")
         .answers(202, of::<batch::Asked>),
     Call::new("post", "/api/v1/runs/{id}/retry", "Batch", "Go on with a run at the task that failed")
+        .answers(202, of::<batch::Asked>),
+    Call::new("get", "/api/v1/backfills/plan", "Batch", "What making dates of silver again would do")
+        .query(of::<backfill::Asked>)
+        .answers(200, object),
+    Call::new("post", "/api/v1/backfills", "Batch", "Make dates of silver again from Bronze, and what depends on them")
+        .body(of::<batch::Range>)
         .answers(202, of::<batch::Asked>),
     Call::new("post", "/api/v1/schedules/{pipeline}/pause", "Batch", "Start no run by schedule until resumed")
         .answers(200, of::<batch::Schedule>),

@@ -47,6 +47,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/configuration", web::get().to(admin::configuration))
         .route("/api/v1/runs", web::get().to(batch::runs))
         .route("/api/v1/runs", web::post().to(batch::trigger))
+        .route("/api/v1/backfills/plan", web::get().to(batch::backfill_plan))
+        .route("/api/v1/backfills", web::post().to(batch::backfill))
         .route("/api/v1/runs/{id}", web::get().to(batch::run))
         .route("/api/v1/runs/{id}/log", web::get().to(batch::log))
         .route("/api/v1/runs/{id}/cancel", web::post().to(batch::cancel))

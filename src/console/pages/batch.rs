@@ -61,6 +61,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                 }
             }
         }
+        p { a href="/batch/backfill" { "Backfill" } span.note { " makes dates again from Bronze; its plan comes first" } }
         @for (id, content) in &parts { (part(id, content)) }
         @if view.operator() { (many(&view)) }
     };

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod actors;
 pub mod audit;
+pub mod backfill;
 pub mod batch;
 pub mod choices;
 pub mod configuration;
@@ -49,6 +50,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/batch/resume", web::post().to(batch::resume))
         .route("/batch/cancel", web::post().to(batch::cancel_many))
         .route("/batch/retry", web::post().to(batch::retry_many))
+        .route("/batch/backfill", web::get().to(backfill::page))
+        .route("/batch/backfill", web::post().to(backfill::start))
         .route("/batch/runs/{id}", web::get().to(run::page))
         .route("/batch/runs/{id}/cancel", web::post().to(run::cancel))
         .route("/batch/runs/{id}/retry", web::post().to(run::retry))
