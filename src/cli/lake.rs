@@ -100,6 +100,17 @@ impl Lake {
         self.root.as_ref().map(tables_below).unwrap_or_default()
     }
 
+    /// Names of the functions that statements may call.
+    pub fn functions(&self) -> Vec<String> {
+        let state = self.session.state();
+        let scalar = state.scalar_functions().keys();
+        let mut names: Vec<String> =
+            scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// The columns of a table and their types.
     pub async fn columns(&self, table: &str) -> anyhow::Result<Vec<(String, String)>> {
         let frame = self.session.table(table).await.map_err(|e| self.explain(e))?;

@@ -11,6 +11,7 @@ pub(crate) mod access;
 mod api;
 mod assets;
 pub(crate) mod audit;
+mod completion;
 mod desk;
 mod draw;
 mod gate;

@@ -1,6 +1,7 @@
 //! Queries of the SQL editor: screened, read-only, bounded in rows, memory and time, and cancelled on demand.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,45 @@ pub struct Running {
     pub user: String,
     pub sql: String,
     pub since: Instant,
+    /// It has its turn, and what it has brought so far.
+    progress: Arc<Progress>,
     cancel: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    begun: AtomicBool,
+    rows: AtomicUsize,
+}
+
+/// How a query stands, for whoever waits for it.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct Standing {
+    pub id: String,
+    pub sql: String,
+    pub seconds: f64,
+    /// Others have their turn first.
+    pub waits: bool,
+    /// Rows that came so far.
+    pub rows: usize,
+}
+
+impl Running {
+    pub fn standing(&self) -> Standing {
+        Standing {
+            id: self.id.clone(),
+            sql: self.sql.clone(),
+            seconds: self.since.elapsed().as_secs_f64(),
+            waits: !self.progress.begun.load(Ordering::Relaxed),
+            rows: self.progress.rows.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A name that a caller may give a query, to ask how it stands and to cancel it.
+fn own_id(id: &str) -> Option<&str> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    ((8..=40).contains(&id.len()) && id.chars().all(fine)).then_some(id)
 }
 
 /// Runs queries.
@@ -98,26 +137,37 @@ impl Queries {
         found.inspect(|query| query.cancel.notify_one()).is_some()
     }
 
-    /// Runs one statement that reads; at most `limit` rows. On the desk's threads.
-    pub async fn run(&self, user: &str, on: On, sql: &str, limit: usize) -> anyhow::Result<Answer> {
+    /// Runs one statement that reads, under a name of the caller's where one is given; at most `limit` rows. On the
+    /// desk's threads.
+    pub async fn run(&self, user: &str, id: Option<&str>, on: On, sql: &str, limit: usize) -> anyhow::Result<Answer> {
         screen(on, sql)?;
+        let id = match id.filter(|id| !id.is_empty()) {
+            None => uuid::Uuid::new_v4().to_string(),
+            Some(id) => own_id(id).context("a query's id is 8 to 40 letters, digits and dashes")?.to_owned(),
+        };
+        let progress = Arc::<Progress>::default();
         let query = Running {
-            id: uuid::Uuid::new_v4().to_string(),
+            id: id.clone(),
             user: user.to_owned(),
             sql: sql.to_owned(),
             since: Instant::now(),
+            progress: progress.clone(),
             cancel: Arc::default(),
         };
         let cancel = query.cancel.clone();
-        let listed = Listed { queries: self.clone(), id: query.id.clone() };
-        self.with(|running| running.insert(query.id.clone(), query));
+        self.with(|running| match running.contains_key(&id) {
+            true => Err(anyhow::anyhow!("a query of this id is under way; wait for its end or cancel it")),
+            false => Ok(running.insert(id.clone(), query)),
+        })?;
+        let listed = Listed { queries: self.clone(), id };
         let limit = limit.clamp(1, ROWS_MAX);
         let work = async {
             let _room = self.room.acquire().await.context("the console is stopping")?;
+            progress.begun.store(true, Ordering::Relaxed);
             let begun = Instant::now();
             let mut answer = match on {
-                On::Delta => delta(&self.server, &self.tables, sql, limit).await?,
-                On::Clickhouse => clickhouse(&self.server, sql, limit).await?,
+                On::Delta => delta(&self.server, &self.tables, sql, limit, &progress).await?,
+                On::Clickhouse => clickhouse(&self.server, sql, limit, &progress).await?,
             };
             answer.seconds = begun.elapsed().as_secs_f64();
             Ok(answer)
@@ -149,7 +199,7 @@ impl Drop for Listed {
 /// How a statement that only reads begins.
 const READING: [&str; 8] = ["select", "with", "show", "describe", "desc", "explain", "exists", "values"];
 /// Functions of ClickHouse that reach outside its tables: files, other servers, commands, the server's own settings.
-const OUTSIDE: [&str; 48] = [
+pub const OUTSIDE: [&str; 48] = [
     "file",
     "filecluster",
     "url",
@@ -234,7 +284,13 @@ fn screen(on: On, sql: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn delta(server: &Server, tables: &Tables, sql: &str, limit: usize) -> anyhow::Result<Answer> {
+async fn delta(
+    server: &Server,
+    tables: &Tables,
+    sql: &str,
+    limit: usize,
+    progress: &Progress,
+) -> anyhow::Result<Answer> {
     let lake = Lake::kept_open(&server.lakehouse.uri, MEMORY_BYTES, Arc::new(tables.clone()))?;
     let frame = lake.sql(sql.trim().trim_end_matches(';')).await?;
     let mut batches = frame.execute_stream().await.map_err(|e| lake.explain(e))?;
@@ -262,12 +318,13 @@ async fn delta(server: &Server, tables: &Tables, sql: &str, limit: usize) -> any
                 .collect();
             bytes += cells.iter().flatten().map(String::len).sum::<usize>();
             answer.rows.push(cells);
+            progress.rows.store(answer.rows.len(), Ordering::Relaxed);
         }
     }
     Ok(answer)
 }
 
-async fn clickhouse(server: &Server, sql: &str, limit: usize) -> anyhow::Result<Answer> {
+async fn clickhouse(server: &Server, sql: &str, limit: usize, progress: &Progress) -> anyhow::Result<Answer> {
     let http = Http::new(&server.clickhouse)?;
     let response = http.read(sql.trim().trim_end_matches(';'), "JSONCompactStringsEachRowWithNames", LIMIT).await?;
     let named = response.headers().get("x-clickhouse-format").and_then(|f| f.to_str().ok());
@@ -287,6 +344,7 @@ async fn clickhouse(server: &Server, sql: &str, limit: usize) -> anyhow::Result<
         let line = line?;
         bytes += line.len();
         answer.rows.push(serde_json::from_str(&line).context("ClickHouse's answer is no row")?);
+        progress.rows.store(answer.rows.len(), Ordering::Relaxed);
     }
     Ok(answer)
 }
@@ -368,6 +426,14 @@ mod tests {
             "select * from generate_series(1, 2), mysql('h', 'd', 't', 'u', 'p')",
         ] {
             assert!(screen(On::Clickhouse, sql).is_err(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn names_of_queries_are_harmless() {
+        assert_eq!(own_id("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"), Some("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"));
+        for bad in ["", "short", "a/b/c/d/e", "<script>alert(1)", &"x".repeat(41)] {
+            assert_eq!(own_id(bad), None, "{bad}");
         }
     }
 

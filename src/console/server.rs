@@ -12,6 +12,7 @@ use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
 
 use super::access::{Access, Users};
 use super::audit::Audit;
+use super::completion::Completion;
 use super::desk::{self, Desk};
 use super::gate::{self, BODY_BYTES_MAX};
 use super::live::Hub;
@@ -99,6 +100,7 @@ impl Console {
             desk: Desk::new(runtime.handle().clone(), given.server.clone()),
             queries: Queries::new(given.server.clone(), tables.clone()),
             tables: tables.clone(),
+            completion: Completion::default(),
             logs: Logs::default(),
             traces: Traces::default(),
             reconcile: given.reconcile,

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::access::Access;
 use super::audit::Audit;
+use super::completion::Completion;
 use super::desk::Desk;
 use super::live::Hub;
 use super::logs::Logs;
@@ -41,6 +42,7 @@ pub struct Shared {
     pub standstills: Standstills,
     pub taps: Taps,
     pub tables: Tables,
+    pub completion: Completion,
     pub logs: Logs,
     pub traces: Traces,
     pub reconcile: Job,
@@ -88,8 +90,20 @@ impl Shared {
 
     /// Runs a query that reads, on the desk's threads.
     pub async fn ask(&self, user: &str, on: On, sql: &str, limit: usize) -> anyhow::Result<Answer> {
-        let (queries, user, sql) = (self.queries.clone(), user.to_owned(), sql.to_owned());
-        self.desk.run(async move { queries.run(&user, on, &sql, limit).await }).await
+        self.ask_as(user, None, on, sql, limit).await
+    }
+
+    /// As [`Self::ask`], under a name by which the caller may ask how it stands and cancel it.
+    pub async fn ask_as(
+        &self,
+        user: &str,
+        id: Option<&str>,
+        on: On,
+        sql: &str,
+        limit: usize,
+    ) -> anyhow::Result<Answer> {
+        let (queries, user, sql, id) = (self.queries.clone(), user.to_owned(), sql.to_owned(), id.map(str::to_owned));
+        self.desk.run(async move { queries.run(&user, id.as_deref(), on, &sql, limit).await }).await
     }
 
     /// Whether cookies go over HTTPS alone.

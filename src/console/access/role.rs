@@ -50,7 +50,8 @@ pub fn is_public(path: &str) -> bool {
 }
 
 /// What somebody may change about their own session or ask without changing anything, whatever their role.
-const ANYBODYS_POSTS: [&str; 6] = ["/logout", "/theme", "/password", "/sql", "/sql/cancel", "/api/v1/sql"];
+const ANYBODYS_POSTS: [&str; 7] =
+    ["/logout", "/theme", "/password", "/sql", "/sql/cancel", "/api/v1/sql", "/api/v1/sql/cancel"];
 /// What admins alone may see, with everything below it.
 const ADMINS: [&str; 7] =
     ["/users", "/audit", "/configuration", "/api/v1/users", "/api/v1/tokens", "/api/v1/audit", "/api/v1/configuration"];

@@ -3,6 +3,7 @@
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
+use crate::console::pages::sql::{Which, standing};
 use crate::console::pages::trace::found;
 use crate::console::pages::{data, quality as results};
 use crate::console::problem::Problem;
@@ -31,6 +32,8 @@ pub struct Statement {
     on: On,
     /// How many rows; 200 without it, 100,000 at most.
     limit: Option<usize>,
+    /// A name of the caller's, 8 to 40 letters, digits and dashes, by which it is cancelled.
+    id: Option<String>,
 }
 
 pub async fn sql(
@@ -38,9 +41,24 @@ pub async fn sql(
     statement: web::Json<Statement>,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let Statement { sql, on, limit } = statement.into_inner();
-    let answer = shared.ask(&view.caller.name, on, &sql, limit.unwrap_or(PAGE_ROWS)).await;
+    let Statement { sql, on, limit, id } = statement.into_inner();
+    let answer = shared.ask_as(&view.caller.name, id.as_deref(), on, &sql, limit.unwrap_or(PAGE_ROWS)).await;
     Ok(HttpResponse::Ok().json(answer.map_err(|error| Problem::refused(format!("{error:#}")))?))
+}
+
+pub async fn sql_running(view: View, shared: web::Data<Shared>) -> HttpResponse {
+    HttpResponse::Ok().json(standing(&shared, &view.caller.name))
+}
+
+pub async fn sql_cancel(
+    view: View,
+    which: web::Json<Which>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    match shared.queries.cancel(&view.caller.name, &which.id) {
+        true => Ok(HttpResponse::NoContent().finish()),
+        false => Err(Problem::missing("no query of yours has this id; it may be over")),
+    }
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -54,10 +72,6 @@ pub async fn quality(which: web::Query<Runs>, shared: web::Data<Shared>) -> Resu
     Ok(HttpResponse::Ok().json(results::results(&shared, runs).await?))
 }
 
-pub async fn trace(
-    view: View,
-    asked: web::Path<String>,
-    shared: web::Data<Shared>,
-) -> Result<HttpResponse, Problem> {
+pub async fn trace(view: View, asked: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(&*found(&shared, &view.caller.name, &asked).await?))
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{admin, batch, data, status};
 use crate::console::access::{Role, needed};
 use crate::console::audit::Entry;
+use crate::console::completion::Words;
 use crate::console::meter::Point;
 use crate::console::pages::choices::{Decision, Done, Looked, Which};
 use crate::console::pages::configuration::Shown;
@@ -16,10 +17,11 @@ use crate::console::pages::pauses::{Pause, Resume};
 use crate::console::pages::tap::Asked as Tapped;
 use crate::console::pages::{backfill, letters};
 use crate::console::pages::users::{NewToken, NewUser};
+use crate::console::pages::{backfill, letters, sql};
 use crate::console::problem::Failure;
-use crate::console::query::Answer;
 use crate::holds::Hold;
 use crate::letters::redrive::Sent;
+use crate::console::query::{self, Answer};
 use crate::reconcile::job::Standing;
 
 /// One call.
@@ -154,6 +156,14 @@ pub const CALLS: &[Call] = &[
     Call::new("post", "/api/v1/sql", "Data", "Run one statement that reads")
         .body(of::<data::Statement>)
         .answers(200, of::<Answer>),
+    Call::new("get", "/api/v1/sql/running", "Data", "The caller's statements under way")
+        .answers(200, list::<query::Standing>),
+    Call::new("post", "/api/v1/sql/cancel", "Data", "End a statement of the caller's")
+        .body(of::<sql::Which>)
+        .answers_nothing(),
+    Call::new("get", "/api/v1/sql/words", "Data", "Tables, columns and functions that a statement may name")
+        .query(of::<sql::Of>)
+        .answers(200, of::<Words>),
     Call::new("get", "/api/v1/quality", "Data", "How expectations were met")
         .query(of::<data::Runs>)
         .answers(200, objects),

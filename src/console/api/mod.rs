@@ -11,6 +11,8 @@ mod stream;
 
 use actix_web::web;
 
+use super::pages;
+
 pub use document::{CALLS, Call};
 
 /// All calls.
@@ -29,6 +31,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/tables", web::get().to(data::tables))
         .route("/api/v1/tables/{table}", web::get().to(data::table))
         .route("/api/v1/sql", web::post().to(data::sql))
+        .route("/api/v1/sql/running", web::get().to(data::sql_running))
+        .route("/api/v1/sql/cancel", web::post().to(data::sql_cancel))
+        .route("/api/v1/sql/words", web::get().to(pages::sql::words))
         .route("/api/v1/quality", web::get().to(data::quality))
         .route("/api/v1/dead-letters", web::get().to(letters::dead_letters))
         .route("/api/v1/dead-letters/check", web::post().to(letters::check))

@@ -122,6 +122,7 @@
 
   document.addEventListener("submit", (event) => {
     const form = event.target;
+    if (event.defaultPrevented) return;
     if (form.dataset.ask && !window.confirm(form.dataset.ask)) {
       event.preventDefault();
       return;

@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
+use super::top_of_scale;
+
 const WIDTH: f64 = 340.0;
 const HEIGHT: f64 = 140.0;
 const LEFT: f64 = 56.0;
@@ -21,15 +23,6 @@ pub struct Chart<'a> {
     pub to: DateTime<Utc>,
     /// Oldest first.
     pub points: Vec<(DateTime<Utc>, f64)>,
-}
-
-/// The least round number that is not below `max`, so that the scale is calm while values move.
-fn top_of_scale(max: f64) -> f64 {
-    if max <= 0.0 {
-        return 1.0;
-    }
-    let power = 10f64.powf(max.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= max * 0.999).unwrap_or(max)
 }
 
 impl Chart<'_> {
@@ -97,12 +90,6 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-
-    #[test]
-    fn scales_end_at_round_numbers() {
-        let tops = [0.0, 0.3, 1.0, 1.1, 5.2, 99.0, 12_345.0].map(top_of_scale);
-        assert_eq!(tops.map(|t| (t * 10.0).round() / 10.0), [1.0, 0.5, 1.0, 2.0, 10.0, 100.0, 20_000.0]);
-    }
 
     #[test]
     fn what_is_unknown_is_not_drawn() {

@@ -9,24 +9,38 @@ use serde::Deserialize;
 
 use super::run_id;
 use crate::batch::history::{Attempt, AttemptState, Run, RunState};
-use crate::batch::run::graph::Task;
+use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 use crate::console::view::{self, State, View, badge, empty, go, n, part, table, th};
 use crate::console::words;
 
-/// Runs in the grid.
-const RUNS: u32 = 25;
-/// The tasks of the grid; skipping is told by the run's state.
-const COLUMNS: [(Task, &str); 6] = [
-    (Task::CheckBronzeExists, "check bronze"),
-    (Task::RunBronzeToSilver, "silver"),
-    (Task::RunSilverToGold, "gold"),
-    (Task::GoldToClickhouse, "serve"),
-    (Task::DataQualityChecks, "quality"),
-    (Task::PipelineDone, "done"),
+/// Runs that are shown, of all graphs together.
+const RUNS: u32 = 40;
+/// The graphs, each with a grid of its own: what it is called, and what to say where it has no run yet.
+const GRIDS: [(Kind, &str, &str); 3] = [
+    (Kind::Batch, "Runs", "The schedule starts one when its slot comes, or start one with the button above."),
+    (Kind::Backfill, "Backfills", ""),
+    (Kind::Upkeep, "Upkeep of the tables", ""),
 ];
+
+/// A task in the head of a grid; skipping is told by the run's state.
+fn short(task: Task) -> &'static str {
+    match task {
+        Task::CheckBronzeExists => "check bronze",
+        Task::SkipPipeline => "skip",
+        Task::RunBronzeToSilver | Task::BackfillSilver => "silver",
+        Task::RunSilverToGold => "gold",
+        Task::GoldToClickhouse => "serve",
+        Task::DataQualityChecks => "quality",
+        Task::PipelineDone => "done",
+        Task::ApplyRetention => "retention",
+        Task::CompactTables => "compact",
+        Task::CleanLogs => "logs",
+        Task::VacuumTables => "vacuum",
+    }
+}
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -112,7 +126,7 @@ pub async fn newest(shared: &Shared) -> anyhow::Result<Vec<(Run, Vec<Attempt>)>>
 
 pub async fn parts(shared: &Shared) -> anyhow::Result<Parts> {
     let runs = newest(shared).await?;
-    Ok(vec![("schedules", schedules(shared)), ("runs", grid(&runs, Utc::now()))])
+    Ok(vec![("schedules", schedules(shared)), ("runs", grids(&runs, Utc::now()))])
 }
 
 fn schedules(shared: &Shared) -> Markup {
@@ -174,24 +188,38 @@ pub fn attempt_state(state: AttemptState) -> (State, &'static str) {
     (shown, state.as_str())
 }
 
-fn grid(runs: &[(Run, Vec<Attempt>)], now: DateTime<Utc>) -> Markup {
-    let mut columns = vec![th("Run"), th("State"), th("Started (UTC)"), n("Took")];
-    columns.extend(COLUMNS.map(|(_, name)| html! { th.cell scope="col" { (name) } }));
+/// The runs, a grid for each graph: their tasks are others.
+fn grids(runs: &[(Run, Vec<Attempt>)], now: DateTime<Utc>) -> Markup {
     html! {
-        section aria-labelledby="runs-title" {
-            h2 #runs-title { "Runs" }
+        @for (kind, title, none) in GRIDS {
+            @let of_kind: Vec<_> = runs.iter().filter(|(run, _)| Kind::read(&run.graph).unwrap_or_default() == kind).collect();
+            @if !of_kind.is_empty() || !none.is_empty() { (grid(kind, title, none, &of_kind, now)) }
+        }
+        @if !runs.is_empty() {
+            p.note { "Each cell is a task's last attempt; a number is how often it was tried. "
+                span aria-hidden="true" { "● done  ◐ running  ■ failed  ▲ stopped  ○ not begun" } }
+        }
+    }
+}
+
+fn grid(kind: Kind, title: &str, none: &str, runs: &[&(Run, Vec<Attempt>)], now: DateTime<Utc>) -> Markup {
+    let tasks = kind.path(Bronze::Filled);
+    let mut columns = vec![th("Run"), th("State"), th("Started (UTC)"), n("Took")];
+    columns.extend(tasks.iter().map(|task| html! { th.cell scope="col" { (short(*task)) } }));
+    let id = format!("{}-title", kind.as_str());
+    html! {
+        section aria-labelledby=(id) {
+            h2 id=(id) { (title) }
             @if runs.is_empty() {
-                (empty("No run yet", html! { "The schedule starts one when its slot comes, or start one with the button above." }))
+                (empty("No run yet", html! { (none) }))
             } @else {
-                (view::grid("Runs and their tasks", &columns, html! { @for (run, attempts) in runs { (row(run, attempts, now)) } }))
-                p.note { "Each cell is a task's last attempt; a number is how often it was tried. "
-                    span aria-hidden="true" { "● done  ◐ running  ■ failed  ▲ stopped  ○ not begun" } }
+                (view::grid(title, &columns, html! { @for (run, attempts) in runs { (row(run, attempts, tasks, now)) } }))
             }
         }
     }
 }
 
-fn row(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
+fn row(run: &Run, attempts: &[Attempt], tasks: &[Task], now: DateTime<Utc>) -> Markup {
     html! {
         tr {
             th scope="row" {
@@ -201,7 +229,8 @@ fn row(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
             td { (run_badge(run.state)) }
             td { (run.started.map_or_else(|| "–".into(), words::moment)) }
             td.n { (run.started.map_or_else(|| "–".into(), |started| words::took(started, run.ended.unwrap_or(now)))) }
-            @for (task, name) in COLUMNS {
+            @for task in tasks.iter().copied() {
+                @let name = short(task);
                 @let tries = attempts.iter().filter(|a| a.task == task).count();
                 td.cell {
                     @match attempts.iter().rev().find(|a| a.task == task) {

@@ -60,6 +60,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/sql", web::get().to(sql::page))
         .route("/sql", web::post().to(sql::run))
         .route("/sql/cancel", web::post().to(sql::cancel))
+        .route("/sql/running", web::get().to(sql::running))
+        .route("/sql/words", web::get().to(sql::words))
         .route("/quality", web::get().to(quality::page))
         .route("/reconcile", web::get().to(reconcile::page))
         .route("/reconcile/run", web::post().to(reconcile::run))

@@ -1,14 +1,18 @@
 //! The SQL editor: one statement on the Delta tables or on ClickHouse, its rows, and the same as CSV.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header;
+use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, web};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use crate::console::assets;
+use crate::console::completion::Words;
+use crate::console::draw::result;
 use crate::console::problem::Problem;
-use crate::console::query::{Answer, LIMIT, On, PAGE_ROWS, ROWS_MAX, csv};
+use crate::console::query::{Answer, LIMIT, On, PAGE_ROWS, ROWS_MAX, Running, Standing, csv};
 use crate::console::shared::Shared;
 use crate::console::view::{View, encoded, go};
 use crate::console::words;
@@ -44,6 +48,33 @@ pub struct Asked {
     on: On,
 }
 
+/// Which engine.
+#[derive(Deserialize, schemars::JsonSchema)]
+pub struct Of {
+    /// Delta without it.
+    #[serde(default)]
+    pub on: On,
+}
+
+/// What the editor completes.
+pub async fn words(asked: web::Query<Of>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(&*completed(&shared, asked.on).await?))
+}
+
+pub async fn completed(shared: &Shared, on: On) -> anyhow::Result<Arc<Words>> {
+    let (completion, server, tables) = (shared.completion.clone(), shared.server.clone(), shared.tables.clone());
+    shared.desk.run(async move { completion.words(on, &server, &tables).await }).await
+}
+
+/// How the caller's queries stand.
+pub fn standing(shared: &Shared, user: &str) -> Vec<Standing> {
+    shared.queries.running(user).iter().map(Running::standing).collect()
+}
+
+pub async fn running(view: View, shared: web::Data<Shared>) -> HttpResponse {
+    HttpResponse::Ok().json(standing(&shared, &view.caller.name))
+}
+
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> HttpResponse {
     show(&view, &shared, &asked, None)
 }
@@ -60,7 +91,7 @@ fn show(view: &View, shared: &Shared, asked: &Asked, answer: Option<Result<&Answ
         p.lead { "Reads the Delta tables (DataFusion) or ClickHouse. Nothing can be changed here; a query may take "
             (words::span(LIMIT)) " and gives at most " (words::count(ROWS_MAX as i64)) " rows." }
         (view.form("/sql", html! {
-            div.editor {
+            div.editor data-editor {
                 label for="sql" { "Statement" }
                 textarea #sql name="sql" rows="7" spellcheck="false" autocapitalize="none" autocomplete="off" required data-run { (asked.sql) }
                 div.actions {
@@ -72,10 +103,11 @@ fn show(view: &View, shared: &Shared, asked: &Asked, answer: Option<Result<&Answ
                     }
                     button.primary type="submit" name="as" value="page" { "Run" }
                     button type="submit" name="as" value="csv" { "Download CSV" }
-                    span.note { "Ctrl+Enter runs" }
+                    span.note { "Ctrl+Enter runs" span data-keys hidden { ", Ctrl+Space completes" } }
                 }
             }
         }))
+        script src=(assets::url("sql.js")) defer {}
         @if !running.is_empty() {
             section aria-labelledby="running-title" {
                 h2 #running-title { "Your queries under way" }
@@ -88,20 +120,31 @@ fn show(view: &View, shared: &Shared, asked: &Asked, answer: Option<Result<&Answ
                 } }
             }
         }
-        @match answer {
-            Some(Ok(answer)) => { (rows(answer)) }
-            Some(Err(error)) => { p.said role="alert" { (error) } }
-            None => {
+        div #answer data-answer { (shown(answer)) }
+        @if answer.is_none() {
                 section aria-labelledby="examples-title" {
                     h2 #examples-title { "To begin with" }
                     ul.examples { @for (on, name, sql) in EXAMPLES {
                         li { a href=(address(on, sql)) { (name) } " " span.note { (on.as_str()) } }
                     } }
                 }
-            }
         }
     };
     view.page("SQL", None, body)
+}
+
+/// What came of a statement: its drawing, where one suits its rows, and the rows.
+fn shown(answer: Option<Result<&Answer, &str>>) -> Markup {
+    match answer {
+        None => html! {},
+        Some(Err(error)) => html! { p.said role="alert" { (error) } },
+        Some(Ok(answer)) => html! {
+            @if let Some(drawn) = result::chart(&answer.columns, &answer.rows) {
+                section aria-labelledby="chart-title" { h2 #chart-title { "Chart" } (drawn) }
+            }
+            (rows(answer))
+        },
+    }
 }
 
 /// The rows of an answer, as a table.
@@ -142,14 +185,23 @@ pub struct Sent {
     on: On,
     #[serde(default, rename = "as")]
     shown: String,
+    /// By which the caller asks how it stands, and cancels it.
+    #[serde(default)]
+    id: String,
 }
 
 pub async fn run(view: View, sent: web::Form<Sent>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let Sent { sql, on, shown } = sent.into_inner();
-    let download = shown == "csv";
+    let Sent { sql, on, shown: form, id } = sent.into_inner();
+    let download = form == "csv";
     let limit = if download { ROWS_MAX } else { PAGE_ROWS };
-    let answer = shared.ask(&view.caller.name, on, &sql, limit).await;
+    let answer = shared.ask_as(&view.caller.name, Some(&id), on, &sql, limit).await;
     let asked = Asked { sql, on };
+    if form == "part" {
+        // For a page that stays as it is; that it failed is in its words.
+        let answer = answer.as_ref().map_err(|error| format!("{error:#}"));
+        let content = shown(Some(answer.as_ref().map(|answer| *answer).map_err(String::as_str)));
+        return Ok(HttpResponse::Ok().content_type(ContentType::html()).body(content.into_string()));
+    }
     match answer {
         Ok(answer) if download => Ok(HttpResponse::Ok()
             .content_type("text/csv; charset=utf-8")
@@ -164,9 +216,10 @@ pub async fn run(view: View, sent: web::Form<Sent>, shared: web::Data<Shared>) -
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 pub struct Which {
-    id: String,
+    /// The query's id.
+    pub id: String,
 }
 
 pub async fn cancel(view: View, which: web::Form<Which>, shared: web::Data<Shared>) -> HttpResponse {
