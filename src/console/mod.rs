@@ -12,6 +12,7 @@ mod api;
 mod assets;
 pub(crate) mod audit;
 mod completion;
+mod days;
 mod desk;
 mod draw;
 mod gate;

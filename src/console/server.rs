@@ -13,6 +13,7 @@ use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
 use super::access::{Access, Users};
 use super::audit::Audit;
 use super::completion::Completion;
+use super::days::Days;
 use super::desk::{self, Desk};
 use super::gate::{self, BODY_BYTES_MAX};
 use super::live::Hub;
@@ -102,6 +103,7 @@ impl Console {
             tables: tables.clone(),
             completion: Completion::default(),
             logs: Logs::default(),
+            days: Days::default(),
             traces: Traces::default(),
             reconcile: given.reconcile,
             server: given.server,
@@ -224,7 +226,8 @@ async fn nowhere() -> Result<HttpResponse, Problem> {
 fn desk_threads() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(desk::THREADS)
-        .max_blocking_threads(8)
+        // Reading a table's log holds one that waits for others; they come as they are needed and go again.
+        .max_blocking_threads(64)
         .thread_name("console-desk")
         .on_thread_start(priority::lower)
         .enable_all()

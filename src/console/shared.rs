@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use super::access::Access;
 use super::audit::Audit;
 use super::completion::Completion;
+use super::days::Days;
 use super::desk::Desk;
 use super::live::Hub;
 use super::logs::Logs;
@@ -44,6 +45,7 @@ pub struct Shared {
     pub tables: Tables,
     pub completion: Completion,
     pub logs: Logs,
+    pub days: Days,
     pub traces: Traces,
     pub reconcile: Job,
 }

@@ -20,7 +20,7 @@ const BARS_MAX: usize = 40;
 const NAME_MAX: usize = 12;
 
 /// A line: its name and its points, in the order of time.
-type Series = (String, Vec<(DateTime<Utc>, f64)>);
+pub type Series = (String, Vec<(DateTime<Utc>, f64)>);
 
 /// What suits some rows.
 #[derive(Debug, PartialEq)]
@@ -101,7 +101,7 @@ fn shape(columns: &[String], rows: &Rows) -> Option<Shape> {
 /// The drawing that suits these rows; none where no column counts anything.
 pub fn chart(columns: &[String], rows: &Rows) -> Option<Markup> {
     Some(match shape(columns, rows)? {
-        Shape::Lines(series) => lines(&series),
+        Shape::Lines(series) => over_time(&series, shown),
         Shape::Bars(measure, bars) => self::bars(&measure, &bars),
     })
 }
@@ -138,7 +138,7 @@ impl Scale {
         TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - share.clamp(0.0, 1.0))
     }
 
-    fn grid(&self) -> Markup {
+    fn grid(&self, shown: fn(f64) -> String) -> Markup {
         html! {
             @for part in [0.0, 0.25, 0.5, 0.75, 1.0] {
                 @let value = self.bottom + (self.top - self.bottom) * part;
@@ -153,19 +153,24 @@ fn round(value: f64) -> String {
     format!("{value:.1}")
 }
 
-fn lines(series: &[Series]) -> Markup {
+/// Lines over time, on a scale whose values read as `shown` says.
+pub fn over_time(series: &[Series], shown: fn(f64) -> String) -> Markup {
     let all = || series.iter().flat_map(|(_, points)| points);
     let scale = Scale::of(all().map(|point| point.1));
     let (from, to) = (all().map(|p| p.0).min().unwrap_or_default(), all().map(|p| p.0).max().unwrap_or_default());
     let whole = (to - from).num_milliseconds().max(1) as f64;
     let x = |at: DateTime<Utc>| LEFT + (WIDTH - LEFT - RIGHT) * (at - from).num_milliseconds() as f64 / whole;
-    let format = if (to - from).num_hours() >= 48 { "%Y-%m-%d" } else { "%m-%d %H:%M" };
+    let format = match (to - from).num_minutes() {
+        0..120 => "%H:%M:%S",
+        120..2_880 => "%m-%d %H:%M",
+        _ => "%Y-%m-%d",
+    };
     let names: Vec<&str> = series.iter().map(|(name, _)| name.as_str()).collect();
-    let label = format!("Lines of {} from {} to {}; the rows are in the table", names.join(", "), from.format(format), to.format(format));
+    let label = format!("Lines of {} from {} to {}", names.join(", "), from.format(format), to.format(format));
     html! {
         figure.chart.wide {
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(label) {
-                (scale.grid())
+                (scale.grid(shown))
                 @for part in 0..=4i32 {
                     @let at = from + (to - from) * part / 4;
                     @let anchor = match part { 0 => "start", 4 => "end", _ => "middle" };
@@ -173,13 +178,13 @@ fn lines(series: &[Series]) -> Markup {
                 }
                 @for (number, (_, points)) in series.iter().enumerate() {
                     @let line = points.iter().map(|(at, v)| format!("{:.1},{:.1}", x(*at), scale.y(*v))).collect::<Vec<_>>().join(" ");
-                    polyline class={ "series s" (number) } points=(line) {}
+                    polyline class={ "series s" (number % SERIES_MAX) } points=(line) {}
                     @if points.len() == 1 {
-                        circle class={ "point s" (number) } cx=(round(x(points[0].0))) cy=(round(scale.y(points[0].1))) r="3" {}
+                        circle class={ "point s" (number % SERIES_MAX) } cx=(round(x(points[0].0))) cy=(round(scale.y(points[0].1))) r="3" {}
                     }
                 }
             }
-            ul.legend { @for (number, name) in names.iter().enumerate() { li { span class={ "swatch s" (number) } aria-hidden="true" { "━" } " " (name) } } }
+            ul.legend { @for (number, name) in names.iter().enumerate() { li { span class={ "swatch s" (number % SERIES_MAX) } aria-hidden="true" { "━" } " " (name) } } }
         }
     }
 }
@@ -194,7 +199,7 @@ fn bars(measure: &str, bars: &[(String, f64)]) -> Markup {
     html! {
         figure.chart.wide {
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(label) {
-                (scale.grid())
+                (scale.grid(shown))
                 @for (number, (name, value)) in bars.iter().enumerate() {
                     @let (left, y) = (LEFT + step * number as f64, scale.y(*value));
                     rect.bar-of x=(round(left + step * 0.12)) y=(round(y.min(zero))) width=(round(step * 0.76)) height=(round((zero - y).abs().max(0.5))) {
@@ -225,12 +230,15 @@ mod tests {
     #[test]
     fn times_are_lines_by_what_names_them() {
         let of = columns(&["window_start", "event_type", "event_count"]);
-        let found = shape(&of, &rows(&[
-            &["2026-02-06 14:31:00", "click", "7"],
-            &["2026-02-06 14:30:00", "click", "5"],
-            &["2026-02-06 14:30:00", "login", "2"],
-            &["2026-02-06 14:31:00", "null", "1"],
-        ]));
+        let found = shape(
+            &of,
+            &rows(&[
+                &["2026-02-06 14:31:00", "click", "7"],
+                &["2026-02-06 14:30:00", "click", "5"],
+                &["2026-02-06 14:30:00", "login", "2"],
+                &["2026-02-06 14:31:00", "null", "1"],
+            ]),
+        );
         let Some(Shape::Lines(series)) = found else { panic!("{found:?}") };
         assert_eq!(series.iter().map(|s| s.0.as_str()).collect::<Vec<_>>(), ["click", "login", "null"]);
         assert_eq!(series[0].1.iter().map(|p| p.1).collect::<Vec<_>>(), [5.0, 7.0], "in the order of time");

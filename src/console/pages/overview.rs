@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, web};
 use chrono::TimeDelta;
 use maud::{Markup, html};
 
+use crate::console::days;
 use crate::console::draw::chart::Chart;
 use crate::console::draw::flow;
 use crate::console::live::Parts;
@@ -29,6 +30,7 @@ pub fn parts(shared: &Shared) -> Parts {
         ("flows", flows(shared, &look)),
         ("figures", figures(&look)),
         ("charts", charts(shared, &look)),
+        ("days", days::section(shared)),
     ]
 }
 
