@@ -22,7 +22,7 @@ mkdir -p "$base"
 # Beside the target, so that the last step is a rename: nobody ever sees half of it.
 work="$(mktemp -d "$base/fetch.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
-echo "tools/node.sh: installing the tests' npm packages (30 MB)" >&2
+echo "tools/node.sh: installing the tests' npm packages (45 MB)" >&2
 cp "$here/package.json" "$here/package-lock.json" "$work"
 (cd "$work" && npm ci --ignore-scripts --no-audit --no-fund --silent >&2) || {
     echo "tools/node.sh: npm could not install them (its message is above); is its registry reachable?" >&2

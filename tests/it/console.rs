@@ -3,6 +3,7 @@
 pub mod browser;
 mod password;
 mod tap;
+mod pages;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -572,8 +573,12 @@ async fn the_description_of_the_api_is_what_there_is() {
     let described = document["paths"].as_object().expect("paths");
     for (path, methods) in described {
         for method in methods.as_object().expect("methods").keys() {
-            let real =
-                path.replace("{id}", "x").replace("{name}", "x").replace("{table}", "x").replace("{source}", "x").replace("{event}", "x");
+            let real = path
+                .replace("{id}", "x")
+                .replace("{name}", "x")
+                .replace("{table}", "x")
+                .replace("{source}", "x")
+                .replace("{event}", "x");
             let method: Method = method.to_uppercase().parse().expect("a method");
             let answer = browser.request(method.clone(), &real).send().await.expect("an answer");
             assert_eq!(answer.status(), 401, "{method} {path} without a session");

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "a box of tools: not each has a user in every state of the tests")]
 
 pub mod broker;
+pub mod chromium;
 pub mod daemon;
 pub mod engine;
 pub mod mariadb;
