@@ -9,6 +9,7 @@ mod procfs;
 mod report;
 mod stats;
 mod text;
+mod viewers;
 
 pub use account::{Account, FIGURES};
 pub use batch::{BatchLoad, BatchReport, BatchRun, Incremental, TaskSample};
@@ -18,3 +19,4 @@ pub use report::{
     Verdict,
 };
 pub use stats::{LatencyMs, median};
+pub use viewers::{BesideConsole, Watched};

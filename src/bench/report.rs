@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::stats::{LatencyMs, median};
+use super::viewers::BesideConsole;
 
 /// Everything of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Report {
     /// With `--beside-batch`.
     #[serde(default)]
     pub beside_batch: Vec<BesideBatch>,
+    /// With `--console-clients`.
+    #[serde(default)]
+    pub beside_console: Option<BesideConsole>,
     /// None when nothing was killed.
     pub recovery: Option<Recovery>,
     /// What `boathouse reconcile` said of each run.
@@ -254,6 +258,7 @@ pub(super) mod tests {
                 batch_run_count: None,
             }],
             beside_batch: Vec::new(),
+            beside_console: None,
             recovery: Recovery::of(20_000.0, vec![2.0, 1.0, 3.0]),
             reconcile: vec![ReconcileVerdict { run: "drain 1".into(), verdict: Verdict::Same }],
             right: true,

@@ -14,6 +14,7 @@ impl Report {
         self.drain_lines(&mut lines);
         self.rate_lines(&mut lines);
         self.beside_lines(&mut lines);
+        lines.extend(self.beside_console.as_ref().map(|beside| beside.line()));
         if let Some(r) = &self.recovery {
             lines.push(format!(
                 "SIGKILL to caught up at {:.0} events/s: median {:.2} s, greatest {:.2} s ({} kills)",

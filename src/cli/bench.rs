@@ -7,6 +7,7 @@ mod drain;
 mod meter;
 mod rate;
 mod site;
+mod viewers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,11 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 
 use self::site::{Site, Wanted};
+use self::viewers::Viewers;
 use super::{Context, Outcome, output};
-use crate::bench::{Drains, Load, Machine, RateSample, ReconcileVerdict, Recovery, Report, Verdict};
+use crate::bench::{
+    BesideConsole, Drains, Load, Machine, RateSample, ReconcileVerdict, Recovery, Report, Verdict, Watched,
+};
 use crate::kafka::settings;
 use crate::producer::sender::{self, Pace};
 use crate::producer::topic;
@@ -43,6 +47,7 @@ Examples:
   boathouse bench --events 1000000 --rates '' --pairs 5          draining alone
   boathouse bench --pairs 0 --rates 20000 --flush 100ms          latency alone
   boathouse bench --pairs 0 --kills 0 --beside-batch             latency with and without a batch beside it
+  boathouse bench --rates '' --console-clients 200               draining with and without people at the console
   boathouse bench batch                                          the batch: Bronze to silver to gold to ClickHouse")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -75,6 +80,10 @@ pub(crate) struct Args {
     /// Measure each fixed rate twice more behind a backlog: without and with full batches in the same daemon.
     #[arg(long)]
     beside_batch: bool,
+
+    /// Drain each pair's backlog once more beside so many live pages of the console.
+    #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(0..=900))]
+    console_clients: u16,
 
     /// SIGKILLs under load, at the last rate.
     #[arg(long, default_value_t = 3)]
@@ -194,7 +203,7 @@ struct Run<'a> {
 impl Run<'_> {
     async fn everything(&self) -> anyhow::Result<Report> {
         let mut verdicts = Vec::new();
-        let (load, drains) = self.drains(&mut verdicts).await?;
+        let (load, drains, beside_console) = self.drains(&mut verdicts).await?;
         let (rates, recovery) = self.rates(&mut verdicts).await?;
         let beside_batch = match self.args.beside_batch {
             true => beside::measure(self, &mut verdicts).await?,
@@ -209,16 +218,20 @@ impl Run<'_> {
             drains,
             rates,
             beside_batch,
+            beside_console,
             recovery,
             reconcile: verdicts,
             right,
         })
     }
 
-    async fn drains(&self, verdicts: &mut Vec<ReconcileVerdict>) -> anyhow::Result<(Load, Drains)> {
+    async fn drains(
+        &self,
+        verdicts: &mut Vec<ReconcileVerdict>,
+    ) -> anyhow::Result<(Load, Drains, Option<BesideConsole>)> {
         let topic = format!("{}-backlog", self.name);
         let mut load = Load { event_count: 0, partition_count: 0, mean_record_bytes: 0.0, produced_per_second: 0.0 };
-        let (mut consumed, mut drained) = (Vec::new(), Vec::new());
+        let (mut consumed, mut drained, mut watched) = (Vec::new(), Vec::new(), Vec::new());
         for pair in 1..=self.args.pairs {
             if pair == 1 {
                 say(&format!("loading {} events", self.args.events));
@@ -237,12 +250,30 @@ impl Run<'_> {
             }
             say("reconciling");
             verdicts.push(site.reconcile()?);
+            if self.args.console_clients > 0 {
+                let site = self.site(format!("drain {pair} beside the console"), &topic, flush)?;
+                watched.push(self.drain_watched(&site, &ends, pair).await?);
+                say("reconciling");
+                verdicts.push(site.reconcile()?);
+            }
             (load.event_count, load.partition_count) = (ends.values().map(|e| e.unsigned_abs()).sum(), ends.len());
         }
         if let Some(one) = consumed.first() {
             load.mean_record_bytes = one.byte_count as f64 / one.record_count as f64;
         }
-        Ok((load, Drains::of(consumed, drained)))
+        let beside = BesideConsole::of(self.args.console_clients.into(), &drained, watched);
+        Ok((load, Drains::of(consumed, drained), beside))
+    }
+
+    async fn drain_watched(&self, site: &Site, ends: &site::Ends, pair: u32) -> anyhow::Result<Watched> {
+        let viewers = Viewers::open(site, self.args.console_clients.into());
+        let drain = self.drain(site, ends, pair).await?;
+        let (open_count, byte_count) = viewers.close();
+        say(&format!(
+            "pair {pair}: {open_count} pages of the console were live and took {} MB",
+            byte_count / 1_000_000
+        ));
+        Ok(Watched { drain, open_count, byte_count })
     }
 
     fn consume(&self, site: &Site, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
