@@ -21,15 +21,15 @@ use super::logs::Logs;
 use super::problem::Problem;
 use super::query::Queries;
 use super::shared::Shared;
-use super::tap::Taps;
 use super::tables::Tables;
+use super::tap::Taps;
 use super::traces::Traces;
 use super::{api, assets, pages, tls};
 use crate::config::{Pipeline, Server, Setting};
 use crate::holds::Holds;
 use crate::priority;
-use crate::standstill::Standstills;
 use crate::reconcile::job::Job;
+use crate::standstill::Standstills;
 use crate::telemetry::{Board, Limits};
 
 /// Threads that answer requests.

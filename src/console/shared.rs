@@ -14,13 +14,13 @@ use super::logs::Logs;
 use super::meter::{Meter, Point};
 use super::notices::{Notice, notices};
 use super::query::{Answer, On, Queries};
-use super::tap::Taps;
 use super::tables::Tables;
+use super::tap::Taps;
 use super::traces::Traces;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::holds::Holds;
-use crate::standstill::Standstills;
 use crate::reconcile::job::Job;
+use crate::standstill::Standstills;
 use crate::telemetry::{Board, Limits, Status};
 
 /// Clones share one state.

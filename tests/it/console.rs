@@ -1,9 +1,10 @@
 //! The console of a real daemon, spoken to as a browser or a program does.
 
+mod acts;
 pub mod browser;
+mod pages;
 mod password;
 mod tap;
-mod pages;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

@@ -210,7 +210,7 @@ await step("the same without JavaScript", async () => {
   }
   await page.goto(`${address}/sql`);
   await page.fill("#sql", "select event_type, count(*) as events from silver.user_events group by 1 order by 2 desc");
-  await page.click("text=Run");
+  await page.click(".editor button.primary");
   await page.waitForSelector("table tbody tr");
   await page.waitForSelector("figure.chart svg");
   await plain.close();

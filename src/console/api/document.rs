@@ -15,13 +15,12 @@ use crate::console::pages::configuration::Shown;
 use crate::console::pages::letter::Correction;
 use crate::console::pages::pauses::{Pause, Resume};
 use crate::console::pages::tap::Asked as Tapped;
-use crate::console::pages::{backfill, letters};
 use crate::console::pages::users::{NewToken, NewUser};
 use crate::console::pages::{backfill, letters, sql};
 use crate::console::problem::Failure;
+use crate::console::query::{self, Answer};
 use crate::holds::Hold;
 use crate::letters::redrive::Sent;
-use crate::console::query::{self, Answer};
 use crate::reconcile::job::Standing;
 
 /// One call.

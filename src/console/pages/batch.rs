@@ -213,7 +213,7 @@ fn grid(kind: Kind, title: &str, none: &str, runs: &[&(Run, Vec<Attempt>)], now:
             @if runs.is_empty() {
                 (empty("No run yet", html! { (none) }))
             } @else {
-                (view::grid(title, &columns, html! { @for (run, attempts) in runs { (row(run, attempts, tasks, now)) } }))
+                (view::grid(&format!("{title}, task by task"), &columns, html! { @for (run, attempts) in runs { (row(run, attempts, tasks, now)) } }))
             }
         }
     }

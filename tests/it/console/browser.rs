@@ -92,6 +92,10 @@ impl Browser {
         self.cookie = cookie.split(';').next().expect("a cookie").to_owned();
     }
 
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
     pub fn cookie(&self) -> &str {
         &self.cookie
     }
