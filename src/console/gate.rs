@@ -9,7 +9,7 @@ use actix_web::{Error, HttpMessage, ResponseError, web};
 use chrono::Utc;
 
 use super::access::{Caller, Via, is_public, needed, secret};
-use super::audit::Entry;
+use super::audit::{Audit, Entry};
 use super::problem::Problem;
 use super::shared::Shared;
 use super::view::{cookie, encoded, go};
@@ -120,14 +120,39 @@ pub async fn gate(
     let detail = detail(&fields, &body);
     request.set_payload(Payload::from(body));
     request.extensions_mut().insert(caller.clone());
-    let mut noted = entry(&request, &caller, detail, StatusCode::OK);
+    let noted = Noted { audit: &shared.audit, entry: Some(entry(&request, &caller, detail, StatusCode::OK)) };
     let response = next.call(request).await;
-    noted.status = match &response {
+    noted.ended(match &response {
         Ok(response) => response.status().as_u16(),
         Err(error) => error.as_response_error().status_code().as_u16(),
-    };
-    shared.audit.add(&noted);
+    });
     response.map(ServiceResponse::map_into_boxed_body)
+}
+
+/// An action on its way into the audit log: it comes there even if whoever asked is gone before the answer, for what they
+/// asked for may have been done.
+struct Noted<'a> {
+    audit: &'a Audit,
+    entry: Option<Entry>,
+}
+
+/// What the log says of an answer that nobody waited for.
+const GONE: u16 = 499;
+
+impl Noted<'_> {
+    fn ended(mut self, status: u16) {
+        if let Some(entry) = self.entry.take() {
+            self.audit.add(&Entry { status, ..entry });
+        }
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.audit.add(&Entry { status: GONE, ..entry });
+        }
+    }
 }
 
 fn caller(request: &ServiceRequest, shared: &Shared) -> Option<Caller> {
@@ -209,6 +234,24 @@ fn is_secret(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_action_is_noted_whether_or_not_somebody_waits_for_its_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::open(folder.path());
+        let entry = || Entry {
+            at: Utc::now(),
+            who: "ada".into(),
+            from: String::new(),
+            action: "POST /stream/pause".into(),
+            detail: String::new(),
+            status: 200,
+        };
+        Noted { audit: &audit, entry: Some(entry()) }.ended(303);
+        drop(Noted { audit: &audit, entry: Some(entry()) });
+        let statuses: Vec<u16> = audit.newest(9).unwrap().iter().map(|entry| entry.status).collect();
+        assert_eq!(statuses, [GONE, 303]);
+    }
 
     #[test]
     fn the_audit_log_keeps_no_secrets() {
