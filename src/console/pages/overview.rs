@@ -42,7 +42,7 @@ fn now(look: &Look) -> Markup {
             @if look.notices.is_empty() {
                 p.well role="status" { (badge(State::Good, "All is well")) span.note { "up " (words::seconds(look.status.uptime_seconds)) ", version " (look.status.version) } }
             } @else {
-                ul.notices role="status" { @for notice in &look.notices { (one(notice)) } }
+                div role="status" { ul.notices { @for notice in &look.notices { (one(notice)) } } }
             }
         }
     }
