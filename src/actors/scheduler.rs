@@ -177,6 +177,8 @@ struct Desk {
     watch: LeaseWatch,
     next_beat: Instant,
     next_prune: Instant,
+    /// A look at one pipeline's tables that is under way.
+    measuring: Option<JoinHandle<()>>,
     away: bool,
 }
 
@@ -196,8 +198,7 @@ struct Line {
     remembered: bool,
     /// The slot whose deadline was found missed.
     late: Option<DateTime<Utc>>,
-    /// A look at the tables that is under way, and when the next one is due.
-    measuring: Option<JoinHandle<()>>,
+    /// When its tables are looked at next.
     next_measure: Instant,
 }
 
@@ -220,7 +221,6 @@ impl Desk {
             run: None,
             remembered: false,
             late: None,
-            measuring: None,
             next_measure: Instant::now(),
         };
         Self {
@@ -229,6 +229,7 @@ impl Desk {
             watch: LeaseWatch::default(),
             next_beat: Instant::now(),
             next_prune: Instant::now(),
+            measuring: None,
             away: false,
             setup: setup.clone(),
         }
@@ -277,7 +278,31 @@ impl Desk {
         for line in &mut self.pipelines {
             line.look(&self.setup, &history, &mut self.watch).await?;
         }
+        self.measure();
         self.prune(&history).await
+    }
+
+    /// Looks what the tables of a pipeline hold, for the board: after each run, and now and then; behind what is due, and
+    /// one pipeline after the other.
+    fn measure(&mut self) {
+        if self.measuring.as_ref().is_some_and(|look| !look.is_finished()) {
+            return;
+        }
+        let Some(lake) = self.setup.lake.clone() else { return };
+        let now = Instant::now();
+        let due =
+            self.pipelines.iter_mut().filter(|line| line.next_measure <= now).min_by_key(|line| line.next_measure);
+        let Some(line) = due else { return };
+        line.next_measure = now + MEASURE;
+        let (pipeline, board) = (line.pipeline.clone(), self.setup.board.clone());
+        self.measuring = Some(self.setup.batch.spawn(async move {
+            match upkeep::tables(&lake, &pipeline).await {
+                Ok(tables) => board.batch(&pipeline.name, |batch| {
+                    batch.upkeep.tables = tables.into_iter().map(|(table, summary)| state(table, &summary)).collect();
+                }),
+                Err(error) => tracing::debug!(pipeline = pipeline.name, %error, "the tables are looked at later"),
+            }
+        }));
     }
 
     /// Removes old runs, now and then.
@@ -326,7 +351,6 @@ impl Line {
             remember(&setup.board, history, &pipeline).await?;
             self.remembered = true;
         }
-        self.measure(setup);
         if let Some(run) = self.run.take_if(|run| run.is_finished()) {
             self.next_measure = Instant::now();
             let ended = run.await;
@@ -361,7 +385,8 @@ impl Line {
     }
 
     /// Asks for upkeep whose slot is due. It waits in the same line as the pipeline's batch, so that neither gets into
-    /// the other's commits, and one of several daemons does it.
+    /// the other's commits, and one of several daemons does it. Where one waits already or is under way, behind a long
+    /// backfill for example, the slot is that one's: a line of them would do the same work again and again.
     async fn claim_upkeep(&mut self, setup: &Setup, history: &History) -> Result<(), HistoryError> {
         let Some(slots) = &self.upkeep else { return Ok(()) };
         let name = &self.pipeline.name;
@@ -371,6 +396,7 @@ impl Line {
             let last = history.newest_slot(Kind::Upkeep, name).await?.unwrap_or(self.upkeep_since);
             self.upkeep_last = Some(last);
             if let Some(slot) = slots.due(last, now)
+                && !history.is_asked_for(Kind::Upkeep, name).await?
                 && let Some(run_id) = history.claim_slot_of(Kind::Upkeep, name, slot).await?
             {
                 tracing::debug!(pipeline = name, %slot, run_id, "upkeep of the tables is due");
@@ -378,24 +404,6 @@ impl Line {
         }
         setup.board.batch(name, |batch| batch.upkeep.next_slot = slots.after(now));
         Ok(())
-    }
-
-    /// Looks what the tables hold, for the board: after each run, and now and then.
-    fn measure(&mut self, setup: &Arc<Setup>) {
-        if self.measuring.as_ref().is_some_and(|look| !look.is_finished()) || Instant::now() < self.next_measure {
-            return;
-        }
-        self.next_measure = Instant::now() + MEASURE;
-        let Some(lake) = setup.lake.clone() else { return };
-        let (pipeline, board) = (self.pipeline.clone(), setup.board.clone());
-        self.measuring = Some(setup.batch.spawn(async move {
-            match upkeep::tables(&lake, &pipeline).await {
-                Ok(tables) => board.batch(&pipeline.name, |batch| {
-                    batch.upkeep.tables = tables.into_iter().map(|(table, summary)| state(table, &summary)).collect();
-                }),
-                Err(error) => tracing::debug!(pipeline = pipeline.name, %error, "the tables are looked at later"),
-            }
-        }));
     }
 
     /// Asks for the run of a slot that is due, and looks whether the newest one is late.

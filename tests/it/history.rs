@@ -76,6 +76,7 @@ on_both!(
     a_run_that_takes_too_long_fails,
     a_failed_run_is_retried_from_the_failed_task,
     old_runs_go_and_what_is_looked_back_at_stays,
+    it_is_known_what_waits_or_is_under_way,
 );
 
 async fn what_is_written_is_read(place: Place) {
@@ -431,6 +432,26 @@ async fn old_runs_go_and_what_is_looked_back_at_stays(place: Place) {
     assert_eq!(history.schedule("user_events").await.unwrap(), before, "no slot is run a second time");
     assert!(history.slot_succeeded("user_events", before.last).await.unwrap());
     assert_eq!(history.prune(Utc::now() + TimeDelta::hours(1)).await.unwrap(), 0);
+}
+
+async fn it_is_known_what_waits_or_is_under_way(place: Place) {
+    let history = place.open().await;
+    let asked = async |pipeline: &str| history.is_asked_for(Kind::Upkeep, pipeline).await.unwrap();
+    history.request("user_events").await.unwrap();
+    assert!(!asked("user_events").await, "a batch run is no upkeep");
+    let slot = Utc::now();
+    let upkeep = history.claim_slot_of(Kind::Upkeep, "user_events", slot).await.unwrap().unwrap();
+    assert!(asked("user_events").await && !asked("another").await, "it waits");
+    // The batch run or the upkeep: what was asked for in one second is not sorted.
+    execute(&runner(&history, 0, good()), "a").await;
+    if asked("user_events").await {
+        let (run, lease) = take_up(&history, "a").await;
+        assert_eq!(run.run_id, upkeep);
+        history.begin_run(&run.run_id, &lease).await.unwrap();
+        assert!(asked("user_events").await, "it is under way");
+        history.end_run(&run.run_id, RunState::Failed, None).await.unwrap();
+    }
+    assert!(!asked("user_events").await, "it is over");
 }
 
 async fn a_run_that_takes_too_long_fails(place: Place) {

@@ -146,6 +146,20 @@ async fn upkeep_is_a_run_of_the_daemon_and_its_figures_are_metrics() {
     ] {
         assert!(metrics.lines().any(|l| l.starts_with(line)), "{line} is missing in\n{metrics}");
     }
+    // A slot comes every second and none is asked for while the one before it waits or is under way.
+    let (_, runs) = json(&site, &["batch", "history", "--limit", "200"]);
+    let span = |run: &Value| {
+        let at = |name: &str| run[name].as_str().and_then(|at| at.parse::<chrono::DateTime<chrono::Utc>>().ok());
+        (at("requested").unwrap(), at("ended"))
+    };
+    let by_slot = |run: &&Value| run["graph"] == "lakehouse_upkeep" && run["cause"] == "schedule";
+    let upkeep: Vec<_> = runs.as_array().unwrap().iter().filter(by_slot).map(span).collect();
+    assert!(upkeep.len() > 1, "{runs:#}");
+    for (requested, _) in &upkeep {
+        let meanwhile =
+            |(begun, ended): &&(_, Option<_>)| begun < requested && ended.is_none_or(|ended| ended > *requested);
+        assert_eq!(upkeep.iter().find(meanwhile), None, "{runs:#}");
+    }
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);
 }

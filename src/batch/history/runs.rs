@@ -126,6 +126,21 @@ impl History {
         Ok(None)
     }
 
+    /// Whether a run of a pipeline through a graph waits or is under way.
+    pub async fn is_asked_for(&self, kind: Kind, pipeline: &str) -> Result<bool, HistoryError> {
+        let sql = "SELECT COUNT(*) AS runs FROM runs WHERE state IN (?, ?) AND pipeline = ? AND graph = ?";
+        let fail = self.error("looking for a run that waits");
+        let row = sqlx::query(sql)
+            .bind(RunState::Waiting.as_str())
+            .bind(RunState::Running.as_str())
+            .bind(pipeline)
+            .bind(kind.as_str())
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&fail)?;
+        Ok(row.try_get::<i64, _>("runs").map_err(&fail)? > 0)
+    }
+
     /// Marks a run as running under a lease.
     pub async fn begin_run(&self, run_id: &str, lease: &Lease) -> Result<(), HistoryError> {
         let fail = self.error("beginning a run");
