@@ -15,6 +15,8 @@ use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::BatchError;
+use super::opened::Opened;
+use crate::bronze::has_log;
 use crate::config::Server;
 use crate::storage::Place;
 
@@ -68,6 +70,7 @@ pub struct Lake {
     runtime: Arc<RuntimeEnv>,
     /// Work that may use the whole memory: one at a time.
     turns: Arc<Semaphore>,
+    opened: Arc<Opened>,
 }
 
 /// The right to use the lakehouse's memory, given back when it is dropped.
@@ -102,7 +105,8 @@ impl Lake {
             .build_arc()
             .map_err(|e| BatchError::unavailable("the batch engine cannot be set up", e))?;
         let turns = Arc::new(Semaphore::new(1));
-        Ok(Self { uri: uri.trim_end_matches('/').into(), memory, runtime, turns })
+        let opened = Arc::new(Opened::default());
+        Ok(Self { uri: uri.trim_end_matches('/').into(), memory, runtime, turns, opened })
     }
 
     /// Bytes that a run may hold.
@@ -138,22 +142,26 @@ impl Lake {
     /// Whether a table may be there: on a local disk, whether it has a log. Looking at storage would make its folder.
     pub fn may_exist(&self, layer: Layer, table: &str) -> bool {
         match Place::of(&self.table_uri(layer, table)) {
-            Ok(Place::Folder(folder)) => folder.join("_delta_log").is_dir(),
+            Ok(Place::Folder(folder)) => has_log(&folder),
             _ => true,
         }
     }
 
-    /// A table at its newest version, freshly loaded; none where there is no table.
+    /// A table at its newest version; none where there is no table.
     pub async fn open(&self, layer: Layer, table: &str) -> Result<Option<DeltaTable>, BatchError> {
         if !self.may_exist(layer, table) {
             return Ok(None);
         }
-        let mut opened = DeltaTable::new(self.log_store(layer, table)?);
-        match opened.load().await {
-            Ok(()) => Ok(Some(opened)),
+        match self.opened.newest(self.log_store(layer, table)?).await {
+            Ok(opened) => Ok(Some(opened)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(e) => Err(BatchError::unavailable(format!("table {layer}/{table} cannot be loaded"), e)),
         }
+    }
+
+    /// What a loaded table has noted under an application id; none if nothing ever.
+    pub async fn noted(&self, table: &DeltaTable, id: &str) -> Result<Option<i64>, DeltaTableError> {
+        self.opened.noted(table, id).await
     }
 
     /// A fresh DataFusion session for Delta tables. Names in SQL are folded to small letters, as users expect; tables

@@ -6,6 +6,8 @@
 //! *Architecture invariant*: this room knows nothing of Kafka's consumer, of windows or of actors.
 
 pub mod changes;
+mod encoding;
+mod entry;
 mod error;
 mod gold;
 mod graph;
@@ -14,6 +16,7 @@ pub mod hour;
 mod lake;
 pub mod locate;
 mod model;
+mod opened;
 mod output;
 pub mod plan;
 mod publish;

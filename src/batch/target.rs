@@ -1,34 +1,25 @@
 //! A table that batch makes: what it records about itself, and commits that land only on the version that they were
-//! planned on.
-//!
-//! A commit is put as the entry after that version, and storage takes it only if the entry is absent. So whatever else
-//! lands in between, another run, compaction or a change by hand, the run is told and plans again; two runs at once
-//! cannot both land. The same bytes are never put under a version that was not planned on.
+//! planned on ([`super::entry::land`]). A run that is told of another commit plans again; two runs at once cannot both land.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
-use bytes::Bytes;
 use chrono::NaiveDate;
+use deltalake::DeltaTableError;
 use deltalake::kernel::Action;
-use deltalake::logstore::{CommitOrBytes, LogStoreRef};
-use deltalake::{DeltaTable, DeltaTableError};
+use deltalake::logstore::LogStoreRef;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::BatchError;
+use super::entry::land;
 use super::plan::TargetFacts;
 use super::upkeep::retention::{RETENTION_ID, horizon};
-use crate::bronze::{EntryWriter, fsync, local_path};
+use super::{BatchError, Lake, Layer};
+use crate::bronze::EntryWriter;
 
 /// Key of a table's metadata: the id of the table that it was made from.
 const SOURCE: &str = "boathouse.made_from";
 /// Key of a table's metadata: the hash of the settings that it was made with.
 const SETTINGS: &str = "boathouse.settings_hash";
-
-/// Tries of a put whose answer does not come.
-const TRIES: u32 = 8;
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What a table that batch makes is.
 #[derive(Debug, Clone)]
@@ -100,28 +91,23 @@ pub fn app_id(table: &str, source_id: &str) -> String {
 
 impl Target {
     /// Looks at a table: its version, its files, and what it says about how it was made from `source_id`.
-    pub async fn look(store: LogStoreRef, name: &str, source_id: Option<&str>) -> Result<Self, BatchError> {
+    pub async fn look(
+        lake: &Lake,
+        (layer, table): (Layer, &str),
+        definition: &Definition,
+        source_id: &str,
+    ) -> Result<Self, BatchError> {
+        let name = &definition.name;
         let failed = |e: DeltaTableError| BatchError::unavailable(format!("table {name} cannot be loaded"), e);
-        // Looked at before it is opened: an absent log is an error to the kernel, which says so in the log.
-        if local_path(store.root_url()).is_some_and(|root| !root.join("_delta_log").is_dir()) {
-            return Ok(Self { store, found: None });
-        }
-        let mut table = DeltaTable::new(store.clone());
-        match table.load().await {
-            Ok(()) => {}
-            Err(DeltaTableError::NotATable(_)) => return Ok(Self { store, found: None }),
-            Err(e) => return Err(failed(e)),
-        }
+        let store = lake.log_store(layer, table)?;
+        let Some(table) = lake.open(layer, table).await? else { return Ok(Self { store, found: None }) };
         let state = table.snapshot().map_err(failed)?;
         let json_failed =
             |e: serde_json::Error| BatchError::unavailable(format!("metadata of {name} cannot be read"), e);
         let metadata = serde_json::to_value(state.metadata()).map_err(json_failed)?;
         let configuration: HashMap<String, String> =
             serde_json::from_value(metadata["configuration"].clone()).map_err(json_failed)?;
-        let read_to = match source_id {
-            None => None,
-            Some(id) => state.transaction_version(store.as_ref(), app_id(name, id)).await.map_err(failed)?,
-        };
+        let read_to = lake.noted(&table, &app_id(name, source_id)).await.map_err(failed)?;
         let mut files = Vec::new();
         for file in state.log_data().iter() {
             let remove = serde_json::to_value(Action::Remove(file.remove_action(true))).map_err(json_failed)?;
@@ -138,7 +124,7 @@ impl Target {
             read_to: read_to.and_then(|v| v.try_into().ok()),
             settings: configuration.get(SETTINGS).cloned(),
         };
-        let horizon = horizon(&table, RETENTION_ID).await.map_err(failed)?;
+        let horizon = horizon(lake, &table, RETENTION_ID).await.map_err(failed)?;
         Ok(Self { store, found: Some(Found { version: state.version(), facts, horizon, files, metadata }) })
     }
 
@@ -183,7 +169,7 @@ impl Target {
         }
         change.removed.into_iter().for_each(|a| entry.action(a));
         change.added.into_iter().for_each(|a| entry.action(a));
-        self.put(definition, version, entry.finish()).await
+        land(&self.store, &definition.name, version, &entry.finish()).await
     }
 
     fn metadata(&self, definition: &Definition, source_id: &str, now_ms: i64) -> Value {
@@ -203,49 +189,4 @@ impl Target {
         metadata["configuration"][SETTINGS] = json!(definition.settings);
         metadata
     }
-
-    async fn put(&self, definition: &Definition, version: u64, entry: Bytes) -> Result<Landing, BatchError> {
-        let failed =
-            |e: &dyn std::fmt::Display| BatchError::unavailable(format!("{} cannot be committed", definition.name), e);
-        if version > 0 {
-            // A run may take longer than the log keeps entries: the place of one that was cleaned up is free.
-            match self.store.get_latest_version(version - 1).await {
-                Ok(newest) if newest + 1 == version => {}
-                Ok(_) | Err(DeltaTableError::InvalidVersion(_)) => return Ok(Landing::Overtaken),
-                Err(e) => return Err(failed(&e)),
-            }
-        }
-        let mut last = String::new();
-        for attempt in 0..TRIES {
-            let put = CommitOrBytes::LogBytes(entry.clone());
-            let written = self.store.write_commit_entry(version, put, Uuid::new_v4()).await;
-            if written.is_err() {
-                // Neither an error nor "taken" says whose entry is there.
-                match self.store.read_commit_entry(version).await.map_err(|e| failed(&e))? {
-                    Some(there) if there == entry => {}
-                    Some(_) => return Ok(Landing::Overtaken),
-                    None => {
-                        last = written.err().map(|e| e.to_string()).unwrap_or_default();
-                        let longest = PAUSE_MAX.min(Duration::from_millis(20 << attempt));
-                        tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..1.0))).await;
-                        continue;
-                    }
-                }
-            }
-            sync_entry(&self.store, version).await.map_err(|e| failed(&e))?;
-            return Ok(Landing::Landed(version));
-        }
-        Err(failed(&last))
-    }
-}
-
-/// Makes an entry survive a power cut, on a local disk; the first one with the folders that lead to it.
-pub(super) async fn sync_entry(store: &LogStoreRef, version: u64) -> std::io::Result<()> {
-    let Some(root) = local_path(store.root_url()) else { return Ok(()) };
-    let log = root.join("_delta_log");
-    let mut paths = vec![log.join(format!("{version:020}.json")), log];
-    if version == 0 {
-        paths.extend(root.ancestors().take(3).map(std::path::Path::to_path_buf));
-    }
-    fsync(paths).await
 }

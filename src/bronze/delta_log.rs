@@ -14,7 +14,7 @@ use object_store::path::Path;
 use uuid::Uuid;
 
 use super::BronzeError;
-use super::durable::{fsync, local_path};
+use super::durable::{fsync, has_log, local_path};
 use super::log::{CommitLog, PutOutcome, TableState};
 use crate::failpoint;
 use crate::remedy;
@@ -60,6 +60,9 @@ impl DeltaLog {
 
     /// Loads the newest version, with its files. None if there is no table.
     pub(super) async fn table(&self) -> Result<Option<DeltaTable>, BronzeError> {
+        if self.local.as_ref().is_some_and(|root| !has_log(root)) {
+            return Ok(None);
+        }
         let mut table = DeltaTable::new(self.store.clone());
         match table.load().await {
             Ok(()) => Ok(Some(table)),

@@ -23,6 +23,18 @@ fn fsync_one(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|f| f.sync_all()).map_err(named)
 }
 
+/// Whether the folder of a table has a log: a table that has none is not to be opened, which the kernel would call an
+/// error. What cannot be looked at is for whoever opens it to tell.
+pub fn has_log(root: &Path) -> bool {
+    let files = match fs::read_dir(root.join("_delta_log")) {
+        Ok(files) => files,
+        Err(e) => return e.kind() != io::ErrorKind::NotFound,
+    };
+    // Entries and checkpoints are named by their versions; the hint to a checkpoint says that there was one.
+    let of_log = |name: &[u8]| name.first().is_some_and(u8::is_ascii_digit) || name == b"_last_checkpoint";
+    files.into_iter().any(|file| file.map_or(true, |file| of_log(file.file_name().as_encoded_bytes())))
+}
+
 /// Makes a file of this content if there is none of its name; false where there is one. It is durable before anybody
 /// sees it.
 pub async fn put_new(path: PathBuf, content: Bytes) -> io::Result<bool> {
@@ -55,5 +67,17 @@ mod tests {
         assert!(!put_new(path.clone(), Bytes::from_static(b"two")).await.unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"one");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left aside");
+    }
+
+    #[test]
+    fn a_log_has_a_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("_delta_log");
+        assert!(!has_log(folder.path()));
+        fs::create_dir(&log).unwrap();
+        fs::write(log.join("_commit_aside.json.tmp"), "").unwrap();
+        assert!(!has_log(folder.path()));
+        fs::write(log.join("00000000000000000000.json"), "").unwrap();
+        assert!(has_log(folder.path()));
     }
 }

@@ -9,6 +9,7 @@ use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 
+use super::durable::has_log;
 use super::files::{DataFile, data_files};
 use super::log::CommitLog;
 use super::table::open_log;
@@ -55,7 +56,7 @@ impl Lookup {
     pub async fn open(lakehouse_uri: &str, pipeline: &Pipeline) -> Result<Option<Self>, BronzeError> {
         let log = open_log(lakehouse_uri, &pipeline.name)?;
         // Looking at storage would make the table's folder.
-        if log.local().is_some_and(|root| !root.join("_delta_log").is_dir()) {
+        if log.local().is_some_and(|root| !has_log(root)) {
             return Ok(None);
         }
         let Some(state) = log.load(&[]).await? else { return Ok(None) };

@@ -35,7 +35,7 @@ pub mod upkeep;
 
 pub(crate) use chunks::Chunks;
 pub use delta_log::DeltaLog;
-pub(crate) use durable::{fsync, local_path, put_new};
+pub(crate) use durable::{fsync, has_log, local_path, put_new};
 pub use encode::{Encoder, SealedFile, ingestion_date};
 pub use entry::AddFile;
 pub(crate) use entry::{EntryWriter, RETENTION};

@@ -67,11 +67,22 @@ pub(crate) async fn look_after(log: &LogStoreRef, upkeep: &Upkeep) -> Result<Don
         Err(DeltaTableError::NotATable(_)) => return Ok(done(None, 0)),
         Err(e) => return Err(failed(e)),
     }
-    let version = loaded.version().unwrap_or(newest);
+    let version = make_checkpoint(&loaded).await?;
+    let cleaned = match upkeep.clean_log {
+        true => cleanup_metadata(&loaded, None).await.map_err(failed)?,
+        false => 0,
+    };
+    Ok(Done { version, ..done(Some(version), cleaned) })
+}
+
+/// Makes a checkpoint of a loaded table, durably; its version.
+pub(crate) async fn make_checkpoint(loaded: &DeltaTable) -> Result<u64, BronzeError> {
+    let failed = |e| BronzeError::io(format!("upkeep of {} failed", loaded.table_url()), e);
+    let version = loaded.snapshot().map_err(failed)?.version();
     failpoint::hit("bronze.before_checkpoint");
-    create_checkpoint(&loaded, None).await.map_err(failed)?;
+    create_checkpoint(loaded, None).await.map_err(failed)?;
     failpoint::hit("bronze.after_checkpoint");
-    if let Some(root) = local_path(log.root_url()) {
+    if let Some(root) = local_path(loaded.table_url()) {
         // Before any entry that the checkpoint stands for may go.
         let folder = root.join("_delta_log");
         let checkpoint = folder.join(format!("{version:020}.checkpoint.parquet"));
@@ -79,11 +90,7 @@ pub(crate) async fn look_after(log: &LogStoreRef, upkeep: &Upkeep) -> Result<Don
         let files = files.into_iter().filter(|f| f.exists()).collect();
         fsync(files).await.map_err(|e| BronzeError::io("a checkpoint cannot be flushed to the disk", e))?;
     }
-    let cleaned = match upkeep.clean_log {
-        true => cleanup_metadata(&loaded, None).await.map_err(failed)?,
-        false => 0,
-    };
-    Ok(Done { version, ..done(Some(version), cleaned) })
+    Ok(version)
 }
 
 #[derive(Deserialize)]

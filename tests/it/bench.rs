@@ -24,6 +24,7 @@ fn bench(arguments: &[&[&str]]) -> (Value, TempDir) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(!said.contains("ERROR"), "{said}");
     (serde_json::from_slice(&output.stdout).unwrap(), folder)
 }
 

@@ -5,23 +5,21 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::NaiveDate;
 use deltalake::DeltaTable;
 use deltalake::DeltaTableError;
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, LogicalFileView, Metadata, Protocol, Transaction};
-use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::kernel::{Action, LogicalFileView};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::super::entry::{checkpoint, land};
 use super::super::graph::{Node, table_type};
-use super::super::target::sync_entry;
+use super::super::target::Landing;
 use super::super::{BatchError, Lake, Layer};
 use super::partition_date;
 use super::plan::Standing;
+use crate::bronze::EntryWriter;
 
 /// The table property that holds the fingerprint of the model whose rows are in force.
 pub const FINGERPRINT: &str = "boathouse.model";
-/// Commits between two checkpoints of a gold table.
-const CHECKPOINT_EVERY: u64 = 20;
 
 /// The application id under which a table notes the version of silver that it was computed from.
 pub fn silver_txn(silver_table: &str) -> String {
@@ -47,93 +45,61 @@ pub enum Replace {
     Nothing,
 }
 
-/// How a commit ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Landed {
-    Yes,
-    /// Somebody else has committed since the table was loaded: look again.
-    Overtaken,
-}
-
 impl GoldTable {
     /// Loads a model's table.
     pub async fn load(lake: &Lake, model: &str, silver_table: &str) -> Result<Self, BatchError> {
         let Some(table) = lake.open(Layer::Gold, model).await? else {
             return Ok(Self { table: None, standing: Standing::default() });
         };
-        let standing = standing(&table, silver_table).await.map_err(|e| unreadable(model, &e))?;
+        let standing = standing(lake, &table, silver_table).await.map_err(|e| unreadable(model, &e))?;
         Ok(Self { table: Some(table), standing })
     }
 
-    /// Commits files in place of what `replace` names, with the silver version that they were computed from and the
-    /// model's fingerprint and columns where these are new. All or nothing.
+    /// Commits files in place of what `replace` names, with the versions of silver (and of a snapshot's input) that they
+    /// were computed from and the model's fingerprint and columns where these are new. All or nothing.
     pub async fn replace(
         &self,
         lake: &Lake,
         node: &Node,
         replace: &Replace,
-        adds: Vec<Add>,
-        silver: (&str, u64),
-    ) -> Result<Landed, BatchError> {
+        adds: Vec<Value>,
+        read: &[(String, u64)],
+    ) -> Result<Landing, BatchError> {
         let name = &node.model.name;
         let failed = |e: DeltaTableError| BatchError::unavailable(format!("gold/{name} cannot be committed"), e);
-        let mut actions: Vec<Action> = Vec::new();
+        let described =
+            |e| BatchError::refused(format!("a commit of gold/{name}"), e, "this is a fault of the program");
+        let partition: Vec<&String> = node.model.header.partition.iter().collect();
+        let parameters = json!({"mode": "Overwrite", "partitionBy": json!(partition).to_string()});
+        let now_ms = chrono::Utc::now().timestamp_millis();
+        let mut entry = EntryWriter::new("WRITE", parameters, false, &Uuid::new_v4().to_string(), now_ms);
         if self.standing.fingerprint.as_deref() != Some(&node.fingerprint) {
             if self.table.is_none() {
-                let protocol: Protocol = typed(json!({"minReaderVersion": 1, "minWriterVersion": 2}), name)?;
-                actions.push(Action::Protocol(protocol));
+                entry.action(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
             }
-            let metadata: Metadata = typed(metadata(node, self.id()), name)?;
-            actions.push(Action::Metadata(metadata));
+            entry.action(json!({"metaData": metadata(node, self.id())}));
         }
-        if let Some(table) = &self.table {
-            actions.extend(removes(table, node, replace).await.map_err(failed)?);
+        for (id, version) in read {
+            entry.txn(id, i64::try_from(*version).unwrap_or(i64::MAX));
         }
-        actions.extend(adds.into_iter().map(Action::Add));
-        let (silver_table, silver_version) = silver;
-        let txn = Transaction::new(silver_txn(silver_table), i64::try_from(silver_version).unwrap_or(i64::MAX));
-        let properties = CommitProperties::default()
-            .with_create_checkpoint(false)
-            .with_cleanup_expired_logs(Some(false))
-            .with_max_retries(0)
-            .with_application_transaction(txn);
-        let operation = DeltaOperation::Write {
-            mode: SaveMode::Overwrite,
-            partition_by: node.model.header.partition.clone().map(|p| vec![p]),
-            predicate: None,
+        let removes = match &self.table {
+            Some(table) => removes(table, node, replace).await.map_err(failed)?,
+            None => Vec::new(),
         };
-        let log_store = match &self.table {
-            Some(table) => table.log_store(),
-            None => lake.log_store(Layer::Gold, name)?,
-        };
-        let state = match &self.table {
-            Some(table) => Some(table.snapshot().map_err(failed)?),
-            None => None,
-        };
-        let before = state.map(|s| s.version());
-        let state = state.map(|s| s as &dyn deltalake::kernel::transaction::TableReference);
-        let commit =
-            CommitBuilder::from(properties).with_actions(actions).build(state, log_store.clone(), operation).await;
-        match commit {
-            Ok(done) => {
-                sync_entry(&log_store, done.version()).await.map_err(|e| {
-                    let what = format!(
-                        "version {} of gold/{name} is committed and may not survive a power cut",
-                        done.version()
-                    );
-                    BatchError::unavailable(what, e)
-                })?;
-                checkpoint(lake, name, done.version()).await;
-                Ok(Landed::Yes)
-            }
-            Err(e) if is_conflict(&e) => Ok(Landed::Overtaken),
-            // The commit may be there although its answer is an error: whoever tries again loads the table, sees it
-            // in the silver version noted, and has nothing left to do.
-            Err(e) => Err(BatchError::unavailable(
-                format!("gold/{name} cannot be committed after version {}", before.map_or(-1, |v| v as i64)),
-                e,
-            )),
+        let files = removes.len() + adds.len();
+        for remove in removes {
+            entry.action(serde_json::to_value(remove).map_err(described)?);
         }
+        adds.into_iter().for_each(|add| entry.action(add));
+        let (store, version) = match &self.table {
+            Some(table) => (table.log_store(), table.snapshot().map_err(failed)?.version() + 1),
+            None => (lake.log_store(Layer::Gold, name)?, 0),
+        };
+        let landing = land(&store, &format!("gold/{name}"), version, &entry.finish()).await?;
+        if let Landing::Landed(version) = landing {
+            checkpoint(lake, Layer::Gold, name, version, files).await;
+        }
+        Ok(landing)
     }
 
     /// Whether rows that are there can stay beside those of the model: no column of theirs has another type now.
@@ -153,9 +119,9 @@ impl GoldTable {
 }
 
 /// What a table says of itself.
-async fn standing(table: &DeltaTable, silver_table: &str) -> Result<Standing, DeltaTableError> {
+async fn standing(lake: &Lake, table: &DeltaTable, silver_table: &str) -> Result<Standing, DeltaTableError> {
     let state = table.snapshot()?;
-    let silver = state.transaction_version(table.log_store().as_ref(), silver_txn(silver_table)).await?;
+    let silver = lake.noted(table, &silver_txn(silver_table)).await?;
     Ok(Standing {
         fingerprint: state.metadata().configuration().get(FINGERPRINT).cloned(),
         silver: silver.and_then(|v| u64::try_from(v).ok()),
@@ -164,24 +130,6 @@ async fn standing(table: &DeltaTable, silver_table: &str) -> Result<Standing, De
 
 fn unreadable(model: &str, e: &DeltaTableError) -> BatchError {
     BatchError::unavailable(format!("gold/{model} cannot be read"), e)
-}
-
-fn typed<T: serde::de::DeserializeOwned>(value: Value, model: &str) -> Result<T, BatchError> {
-    serde_json::from_value(value).map_err(|e| {
-        BatchError::refused(format!("the table gold/{model} cannot be described"), e, "this is a fault of the program")
-    })
-}
-
-fn is_conflict(e: &DeltaTableError) -> bool {
-    matches!(
-        e,
-        DeltaTableError::VersionAlreadyExists(_)
-            | DeltaTableError::Transaction {
-                source: TransactionError::VersionAlreadyExists(_)
-                    | TransactionError::CommitConflict(_)
-                    | TransactionError::MaxCommitAttempts(_)
-            }
-    )
 }
 
 /// The removals of a commit.
@@ -243,20 +191,5 @@ fn delta_type(kind: &arrow::datatypes::DataType) -> &'static str {
         DataType::Date32 => "date",
         DataType::Timestamp(_, _) => "timestamp",
         _ => "string",
-    }
-}
-
-/// Now and then a checkpoint, so that loading the table stays quick. One that fails is made later.
-async fn checkpoint(lake: &Lake, model: &str, version: u64) {
-    if version == 0 || !version.is_multiple_of(CHECKPOINT_EVERY) {
-        return;
-    }
-    let made = match lake.open(Layer::Gold, model).await {
-        Ok(Some(table)) => deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| e.to_string()),
-        Ok(None) => Ok(()),
-        Err(e) => Err(e.to_string()),
-    };
-    if let Err(cause) = made {
-        tracing::warn!(model, version, cause, "a checkpoint of a gold table failed; it is made later");
     }
 }

@@ -55,15 +55,12 @@ where
 {
     let definitions = Definitions::of(pipeline)?;
     let name = &pipeline.name;
-    let look = |table: String, definition: String| async move {
-        if !lake.may_exist(Layer::Silver, &table) {
-            return Ok(None);
-        }
-        let target = Target::look(lake.log_store(Layer::Silver, &table)?, &definition, Some(bronze_table_id)).await?;
+    let look = async |table: &str, definition| {
+        let target = Target::look(lake, (Layer::Silver, table), definition, bronze_table_id).await?;
         Ok::<_, BatchError>(target.found.is_some().then_some(target))
     };
-    let silver = look(name.clone(), definitions.silver.name.clone()).await?;
-    let refused = look(refused_table(name), definitions.refused.name.clone()).await?;
+    let silver = look(name, &definitions.silver).await?;
+    let refused = look(&refused_table(name), &definitions.refused).await?;
     let mut duplicate = None;
     if let (Some(target), Some(event_id), Some(event_time)) = (&silver, &record.event_id, record.event_time)
         && let Some(found) = &target.found

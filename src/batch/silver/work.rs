@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, NaiveDate};
-use deltalake::DeltaTableError;
-use deltalake::kernel::Snapshot;
 use deltalake::logstore::LogStoreRef;
+use deltalake::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -37,6 +36,7 @@ const BRONZE: &str = "Bronze";
 pub struct Bronze {
     pub store: LogStoreRef,
     pub facts: SourceFacts,
+    table: DeltaTable,
 }
 
 /// The facts of a run, the decisions, and the files that it reads.
@@ -94,41 +94,29 @@ impl Definitions {
 
 impl Bronze {
     /// The newest version of a pipeline's Bronze; none where there is no table.
-    pub async fn pin(lake: &Lake, pipeline: &Pipeline) -> Result<Option<(Self, Snapshot)>, BatchError> {
+    pub async fn pin(lake: &Lake, pipeline: &Pipeline) -> Result<Option<Self>, BatchError> {
         Self::at(lake, pipeline, None).await
     }
 
     /// A version of a pipeline's Bronze, the newest if none is given.
-    pub async fn at(
-        lake: &Lake,
-        pipeline: &Pipeline,
-        version: Option<u64>,
-    ) -> Result<Option<(Self, Snapshot)>, BatchError> {
-        if !lake.may_exist(Layer::Bronze, &pipeline.name) {
-            return Ok(None);
-        }
-        let store = lake.log_store(Layer::Bronze, &pipeline.name)?;
+    pub async fn at(lake: &Lake, pipeline: &Pipeline, version: Option<u64>) -> Result<Option<Self>, BatchError> {
+        let Some(mut table) = lake.open(Layer::Bronze, &pipeline.name).await? else { return Ok(None) };
         let name = format!("bronze.{}", pipeline.name);
-        let snapshot = match Snapshot::try_new(store.as_ref(), version).await {
-            Ok(snapshot) => snapshot,
-            Err(DeltaTableError::NotATable(_)) => return Ok(None),
-            Err(e) => return Err(BatchError::unavailable(format!("table {name} cannot be loaded"), e)),
-        };
-        let metadata: Value = serde_json::to_value(snapshot.metadata())
-            .map_err(|e| BatchError::unavailable(format!("metadata of {name} cannot be read"), e))?;
-        let facts = SourceFacts {
-            name: BRONZE.into(),
-            table_id: metadata["id"].as_str().unwrap_or_default().into(),
-            version: snapshot.version(),
-        };
-        Ok(Some((Self { store, facts }, snapshot)))
+        let failed = |e: DeltaTableError| BatchError::unavailable(format!("table {name} cannot be loaded"), e);
+        if let Some(version) = version {
+            table.load_version(version).await.map_err(failed)?;
+        }
+        let state = table.snapshot().map_err(failed)?;
+        let facts =
+            SourceFacts { name: BRONZE.into(), table_id: state.metadata().id().into(), version: state.version() };
+        Ok(Some(Self { store: table.log_store(), facts, table }))
     }
 
     /// All files of the version.
-    pub async fn files(&self, snapshot: &Snapshot) -> Result<Vec<SourceFile>, BatchError> {
+    pub async fn files(&self) -> Result<Vec<SourceFile>, BatchError> {
         let failed = |e: DeltaTableError| BatchError::unavailable("the files of Bronze cannot be listed", e);
         let mut files = Vec::new();
-        let mut views = snapshot.file_views(self.store.as_ref(), None);
+        let mut views = self.table.snapshot().map_err(failed)?.snapshot().file_views(self.store.as_ref(), None);
         while let Some(view) = views.try_next().await.map_err(failed)? {
             let values = view.partition_values_map();
             let stats = Stats::read(view.stats().as_deref());
@@ -210,12 +198,12 @@ impl Stats {
 impl Work {
     /// Looks at the tables and decides; none where there is no Bronze table yet.
     pub async fn look(lake: &Lake, pipeline: &Pipeline, definitions: &Definitions) -> Result<Option<Self>, BatchError> {
-        let Some((bronze, snapshot)) = Bronze::pin(lake, pipeline).await? else { return Ok(None) };
+        let Some(bronze) = Bronze::pin(lake, pipeline).await? else { return Ok(None) };
         let source = &bronze.facts;
-        let store = lake.log_store(Layer::Silver, &pipeline.name)?;
-        let silver = Target::look(store, &definitions.silver.name, Some(&source.table_id)).await?;
-        let store = lake.log_store(Layer::Silver, &refused_table(&pipeline.name))?;
-        let refused = Target::look(store, &definitions.refused.name, Some(&source.table_id)).await?;
+        let place = (Layer::Silver, pipeline.name.as_str());
+        let silver = Target::look(lake, place, &definitions.silver, &source.table_id).await?;
+        let place = (Layer::Silver, refused_table(&pipeline.name));
+        let refused = Target::look(lake, (place.0, &place.1), &definitions.refused, &source.table_id).await?;
         let decide = |silver_log: &LogFacts, refused_log: &LogFacts| {
             (
                 decide(source, silver.facts(), &definitions.silver.settings, silver_log),
@@ -245,7 +233,7 @@ impl Work {
         }
         let all = (silver_course.course == Course::FromScratch, refused_course.course == Course::FromScratch);
         if all.0 || all.1 {
-            for file in bronze.files(&snapshot).await? {
+            for file in bronze.files().await? {
                 let known = files.entry(file.file.path.clone()).or_insert(file);
                 known.for_silver |= all.0;
                 known.for_refused |= all.1;

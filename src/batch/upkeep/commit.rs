@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use deltalake::DeltaTableError;
-use deltalake::logstore::{CommitOrBytes, LogStoreRef};
+use deltalake::logstore::LogStoreRef;
 use serde::Deserialize;
-use uuid::Uuid;
 
 use crate::batch::BatchError;
 use crate::batch::changes::decoded;
+use crate::batch::entry::put;
 use crate::batch::target::Landing;
-use crate::bronze::{local_path, put_new};
 
 /// How long a plan holds: long before log cleanup may free a version that has been taken since.
 const PLAN_AGE_MAX: Duration = Duration::from_secs(1800);
@@ -70,20 +69,6 @@ pub async fn commit(planned: &Planned, entry: Bytes, removed: &HashSet<String>) 
         tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..1.0))).await;
     }
     Err(failed(&last))
-}
-
-/// Puts an entry; false where the version is taken. On a local disk nobody sees it before it is durable: whoever commits
-/// behind it would otherwise make an entry durable whose predecessor a power cut empties.
-async fn put(store: &LogStoreRef, version: u64, entry: &Bytes) -> Result<bool, String> {
-    if let Some(root) = local_path(store.root_url()) {
-        let path = root.join("_delta_log").join(format!("{version:020}.json"));
-        return put_new(path, entry.clone()).await.map_err(|e| e.to_string());
-    }
-    let put = CommitOrBytes::LogBytes(entry.clone());
-    match store.write_commit_entry(version, put, Uuid::new_v4()).await {
-        Ok(()) => Ok(true),
-        Err(e) => Err(e.to_string()),
-    }
 }
 
 #[derive(Deserialize)]

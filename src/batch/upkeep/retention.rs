@@ -42,12 +42,12 @@ fn cutoff(keep: Option<Duration>, now: DateTime<Utc>) -> Option<NaiveDate> {
 /// The first ingestion date that a pipeline's Bronze still holds whole; none where nothing was ever taken out for its age.
 pub(crate) async fn bronze_horizon(lake: &Lake, pipeline: &str) -> Result<Option<NaiveDate>, BatchError> {
     let Some(table) = lake.open(Layer::Bronze, pipeline).await? else { return Ok(None) };
-    horizon(&table, &bronze_id(pipeline)).await.map_err(|e| unreadable(Layer::Bronze, pipeline, &e))
+    horizon(lake, &table, &bronze_id(pipeline)).await.map_err(|e| unreadable(Layer::Bronze, pipeline, &e))
 }
 
 /// The date that retention has noted in a loaded table.
-pub(crate) async fn horizon(table: &DeltaTable, id: &str) -> Result<Option<NaiveDate>, DeltaTableError> {
-    let day = table.snapshot()?.transaction_version(table.log_store().as_ref(), id).await?;
+pub(crate) async fn horizon(lake: &Lake, table: &DeltaTable, id: &str) -> Result<Option<NaiveDate>, DeltaTableError> {
+    let day = lake.noted(table, id).await?;
     Ok(day.and_then(|day| i32::try_from(day).ok()).and_then(date_of))
 }
 
@@ -161,7 +161,7 @@ impl Old<'_> {
         }
         let (Some(oldest), Some(newest)) = (dates.first(), dates.last()) else { return Ok(0) };
         // What was taken out once does not come back when the setting is raised.
-        let known = horizon(&table, self.id).await.map_err(failed)?;
+        let known = horizon(lake, &table, self.id).await.map_err(failed)?;
         let kept = known.map_or(self.kept, |known| known.max(self.kept));
         let parameters = json!({"predicate": format!("{} < '{first}'", self.column)});
         let id = Uuid::new_v4().to_string();
@@ -192,7 +192,7 @@ async fn unread_by_silver(lake: &Lake, pipeline: &Pipeline, kept: NaiveDate) -> 
     for (name, definition) in
         [(pipeline.name.clone(), &definitions.silver), (refused_table(&pipeline.name), &definitions.refused)]
     {
-        let reader = Target::look(lake.log_store(Layer::Silver, &name)?, &definition.name, Some(&id)).await?;
+        let reader = Target::look(lake, (Layer::Silver, &name), definition, &id).await?;
         let read_to = match reader.facts() {
             Some(facts) => facts.read_to,
             None if !pipeline.schedule.enabled => continue,

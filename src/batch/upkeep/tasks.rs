@@ -3,13 +3,11 @@
 use chrono::Utc;
 
 use super::{Clock, Merging, merge, vacuum};
+use crate::batch::entry::CHECKPOINT_EVERY;
 use crate::batch::graph::{Graph, silver_columns};
 use crate::batch::{BatchError, Lake, Layer, TaskContext, TaskReport, refused_table};
 use crate::bronze::upkeep::{Upkeep as LogUpkeep, look_after};
 use crate::config::{Pipeline, Upkeep};
-
-/// Commits of a table that batch makes, between two checkpoints.
-const CHECKPOINT_EVERY: u64 = 20;
 
 /// The tables that a pipeline's upkeep looks after; not all of them need to be there.
 pub fn tables_of(pipeline: &Pipeline) -> Vec<(Layer, String)> {

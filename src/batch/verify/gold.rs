@@ -206,7 +206,7 @@ impl Recomputed<'_> {
             let why = format!("it reads gold.{input} on all dates, which is different: mend that and compare again");
             return Ok(check.ended(Verdict::NotChecked, why));
         }
-        let own = horizon(table, RETENTION_ID).await.map_err(|e| unreadable(name, &e))?;
+        let own = horizon(self.lake, table, RETENTION_ID).await.map_err(|e| unreadable(name, &e))?;
         if own.is_some() || node.reads.iter().any(|input| self.shortened.contains(input)) {
             self.shortened.insert(name.clone());
         }

@@ -118,7 +118,7 @@ async fn one(
         check.notes.push(format!("ClickHouse has no view gold.{}", model.view));
     }
     days.extend(served.into_iter().flatten().filter_map(|d| date_of(i32::from(d))));
-    let kept = horizon(table, RETENTION_ID).await;
+    let kept = horizon(lake, table, RETENTION_ID).await;
     let kept = kept.map_err(|e| BatchError::unavailable(format!("gold/{}", node.model.name), e))?;
     if let Some(kept) = kept {
         check.notes.push(format!("dates before {kept} are left out: retention.gold has taken them"));

@@ -81,10 +81,7 @@ pub(super) async fn pair(
     let unreadable = |e| BatchError::unavailable(format!("bronze/{} cannot be read", pipeline.name), e);
     let state = newest.snapshot().map_err(unreadable)?;
     let (id, bronze_newest) = (state.metadata().id().to_owned(), state.version());
-    if !lake.may_exist(Layer::Silver, table) {
-        return not_yet(format!("there is no silver/{table} yet; `boathouse batch run` makes it"));
-    }
-    let target = Target::look(lake.log_store(Layer::Silver, table)?, &definition.name, Some(&id)).await?;
+    let target = Target::look(lake, (Layer::Silver, table), definition, &id).await?;
     let Some(facts) = target.facts() else {
         return not_yet(format!("there is no silver/{table} yet; `boathouse batch run` makes it"));
     };

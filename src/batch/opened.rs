@@ -1,0 +1,168 @@
+//! Tables that are open. The tasks of a run, and the runs of a daemon, look at the same tables again and again: each look
+//! reads what was committed since the last one, not the whole log.
+//!
+//! That a table is the one that is known is told from its newest known log entry: where that is another one or none, as
+//! after a table was made anew or its log was repaired or cleaned up, the table is loaded from nothing.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use deltalake::logstore::LogStoreRef;
+use deltalake::{DeltaTable, DeltaTableError};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+use serde::Deserialize;
+
+/// Files of all tables that are kept open; their statistics take about a kilobyte each.
+const FILES_MAX: usize = 10_000;
+/// Entries that are read to bring what a table has noted up to date; more are looked through by the engine.
+const ENTRIES_MAX: u64 = 50;
+
+/// The tables that are open, by their addresses.
+#[derive(Default)]
+pub struct Opened(Mutex<HashMap<String, Known>>);
+
+#[derive(Clone)]
+struct Known {
+    table: DeltaTable,
+    /// Its newest log entry.
+    entry: ObjectMeta,
+    /// What was asked for of its application ids, as of a version.
+    noted: HashMap<String, (u64, Option<i64>)>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.known().keys()).finish()
+    }
+}
+
+impl Opened {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        // A panic between two steps leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A table at its newest version.
+    pub async fn newest(&self, store: LogStoreRef) -> Result<DeltaTable, DeltaTableError> {
+        let address = store.root_url().to_string();
+        let known = self.known().get(&address).cloned();
+        if let Some(mut known) = known
+            && entry(&known.table).await?.is_some_and(|found| is_same(&found, &known.entry))
+        {
+            let before = known.table.version();
+            // Whatever is wrong with what is known, a load from nothing tells.
+            if known.table.update_incremental(None).await.is_ok() {
+                if known.table.version() != before {
+                    self.keep(address, known.table.clone(), known.noted).await?;
+                }
+                return Ok(known.table);
+            }
+        }
+        self.known().remove(&address);
+        let mut table = DeltaTable::new(store);
+        table.load().await?;
+        self.keep(address, table.clone(), HashMap::new()).await?;
+        Ok(table)
+    }
+
+    async fn keep(
+        &self,
+        address: String,
+        table: DeltaTable,
+        noted: HashMap<String, (u64, Option<i64>)>,
+    ) -> Result<(), DeltaTableError> {
+        // The newest entry may have been cleaned up, a checkpoint standing for it.
+        let Some(entry) = entry(&table).await? else {
+            self.known().remove(&address);
+            return Ok(());
+        };
+        let mut all = self.known();
+        all.insert(address.clone(), Known { table, entry, noted });
+        let files = |known: &Known| known.table.snapshot().map_or(0, |state| state.log_data().num_files());
+        let mut total: usize = all.values().map(files).sum();
+        if total > FILES_MAX {
+            // The largest alone first, else one after the other.
+            let mut by_size: Vec<(usize, String)> =
+                all.iter().map(|(name, known)| (files(known), name.clone())).collect();
+            by_size.sort_unstable();
+            while let Some((size, name)) = by_size.pop().filter(|_| total > FILES_MAX) {
+                all.remove(&name);
+                total -= size;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a table has noted under an application id.
+    pub async fn noted(&self, table: &DeltaTable, id: &str) -> Result<Option<i64>, DeltaTableError> {
+        let state = table.snapshot()?;
+        let (address, version) = (table.table_url().to_string(), state.version());
+        let known = self.known().get(&address).and_then(|known| known.noted.get(id).copied());
+        let noted = match known {
+            Some((at, noted)) if at == version => return Ok(noted),
+            Some((at, noted)) if at < version && version - at <= ENTRIES_MAX => {
+                match noted_since(table, id, at, version).await? {
+                    Since::Noted(newer) => Some(newer),
+                    Since::Nothing => noted,
+                    Since::Unknown => state.transaction_version(table.log_store().as_ref(), id).await?,
+                }
+            }
+            _ => state.transaction_version(table.log_store().as_ref(), id).await?,
+        };
+        if let Some(known) = self.known().get_mut(&address)
+            && known.table.version().is_some_and(|newest| newest >= version)
+        {
+            known.noted.insert(id.to_owned(), (version, noted));
+        }
+        Ok(noted)
+    }
+}
+
+/// The newest entry of a table's log; none where it is not there.
+async fn entry(table: &DeltaTable) -> Result<Option<ObjectMeta>, DeltaTableError> {
+    let path = Path::from(format!("_delta_log/{:020}.json", table.version().unwrap_or_default()));
+    match table.log_store().object_store(None).head(&path).await {
+        Ok(found) => Ok(Some(found)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn is_same(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    (a.size, a.last_modified, &a.e_tag) == (b.size, b.last_modified, &b.e_tag)
+}
+
+enum Since {
+    Noted(i64),
+    Nothing,
+    /// An entry is not there any more.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    txn: Option<Txn>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Txn {
+    app_id: String,
+    version: i64,
+}
+
+/// What the entries between two versions have noted under an application id.
+async fn noted_since(table: &DeltaTable, id: &str, after: u64, until: u64) -> Result<Since, DeltaTableError> {
+    let mut noted = Since::Nothing;
+    for version in after + 1..=until {
+        let Some(entry) = table.log_store().read_commit_entry(version).await? else { return Ok(Since::Unknown) };
+        for line in entry.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            let Ok(line) = serde_json::from_slice::<Line>(line) else { return Ok(Since::Unknown) };
+            if let Some(txn) = line.txn.filter(|txn| txn.app_id == id) {
+                noted = Since::Noted(txn.version);
+            }
+        }
+    }
+    Ok(noted)
+}
