@@ -4,6 +4,7 @@ use chrono::NaiveDate;
 use serde_json::json;
 
 use super::columns::{refused_schema, silver_schema};
+use super::duplicates::Fingerprints;
 use super::judge::{RefusedWriter, judge};
 use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
@@ -45,7 +46,7 @@ pub async fn backfill_silver_of(
 ) -> Result<TaskReport, BatchError> {
     let id = format!("boathouse/backfill/{run_id}");
     let done = match lake.open(Layer::Silver, &pipeline.name).await? {
-        Some(table) => horizon(&table, &id)
+        Some(table) => horizon(lake, &table, &id)
             .await
             .map_err(|e| BatchError::unavailable(format!("table silver.{} cannot be read", pipeline.name), e))?,
         None => None,
@@ -125,13 +126,12 @@ impl Backfill<'_> {
             let what = format!("silver of {} cannot be backfilled", self.pipeline.name);
             BatchError::refused(what, why, "run `boathouse batch run` first: it makes silver up to date")
         };
-        let Some((newest, _)) = Bronze::pin(self.lake, self.pipeline).await? else {
+        let Some(newest) = Bronze::pin(self.lake, self.pipeline).await? else {
             return Err(run_first("there is no Bronze table yet"));
         };
         let id = &newest.facts.table_id;
         let definition = &self.definitions.silver;
-        let store = self.lake.log_store(Layer::Silver, &self.pipeline.name)?;
-        let silver = Target::look(store, &definition.name, Some(id)).await?;
+        let silver = Target::look(self.lake, (Layer::Silver, &self.pipeline.name), definition, id).await?;
         let facts = silver.facts().ok_or_else(|| run_first("there is no silver table yet"))?;
         let read_to = facts.read_to.ok_or_else(|| run_first("silver was made from another Bronze"))?;
         if facts.settings.as_ref() != Some(&definition.settings) {
@@ -152,8 +152,8 @@ impl Backfill<'_> {
         }
         // Later rows are the next run's: it would meet them twice.
         let pinned = Bronze::at(self.lake, self.pipeline, Some(read_to)).await?;
-        let Some((bronze, snapshot)) = pinned else { return Err(run_first("Bronze is gone")) };
-        let mut files = bronze.files(&snapshot).await?;
+        let Some(bronze) = pinned else { return Err(run_first("Bronze is gone")) };
+        let mut files = bronze.files().await?;
         let (first, last) = (Hour::of_date(date, 0).micros().0, Hour::of_date(date, 23).micros().1);
         files.retain(|f| f.event_times.is_none_or(|(least, greatest)| least <= last && greatest >= first));
         files.iter_mut().for_each(|f| f.for_silver = true);
@@ -162,14 +162,11 @@ impl Backfill<'_> {
         // The refused table has these rows already; nothing is written to it.
         let unused = layout(silver.store.clone(), refused_schema(self.pipeline));
         let mut refused = RefusedWriter::new(unused, self.pipeline);
-        let mut judged = judge(&files, &self.rules, &mut refused, self.context).await?;
+        let (memory, fingerprints) = (self.lake.memory(), Fingerprints::of(self.pipeline)?);
+        let mut judged = judge(&files, &self.rules, &fingerprints, memory / 4, &mut refused, self.context).await?;
         judged.hours.retain(|hour, _| hour.date() == date);
-        let rewriter = Rewriter::new(
-            layout(silver.store.clone(), silver_schema(self.pipeline)),
-            self.pipeline,
-            self.lake.memory() / 2,
-            self.context,
-        )?;
+        let layout = layout(silver.store.clone(), silver_schema(self.pipeline));
+        let rewriter = Rewriter::new(layout, &fingerprints, memory / 2, self.context);
         let rewritten = rewriter.rewrite(&judged.hours, &judged.files, &[]).await?;
         let replaced: Vec<_> =
             by_hour(silver.files())?.into_iter().filter(|(hour, _)| hour.date() == date).map(|(_, f)| f).collect();

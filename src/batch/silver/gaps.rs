@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 
-use super::columns::refused_schema;
+use super::columns::{refused_schema, silver_schema};
+use super::duplicates::Fingerprints;
 use super::judge::{RefusedWriter, judge};
 use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
@@ -41,9 +42,9 @@ pub struct Gaps {
 pub async fn gaps_of_silver(lake: &Lake, pipeline: &Pipeline, quarantine: &[Quarantine]) -> Result<Gaps, BatchError> {
     let mut rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
     let definitions = Definitions::new(pipeline, quarantine);
-    let Some((newest, _)) = Bronze::pin(lake, pipeline).await? else { return Ok(Gaps::default()) };
-    let store = lake.log_store(Layer::Silver, &pipeline.name)?;
-    let silver = Target::look(store, &definitions.silver.name, Some(&newest.facts.table_id)).await?;
+    let Some(newest) = Bronze::pin(lake, pipeline).await? else { return Ok(Gaps::default()) };
+    let place = (Layer::Silver, pipeline.name.as_str());
+    let silver = Target::look(lake, place, &definitions.silver, &newest.facts.table_id).await?;
     let read_to = silver.facts().and_then(|f| f.read_to).filter(|v| *v <= newest.facts.version);
     let settings = silver.facts().and_then(|f| f.settings.as_ref());
     let (Some(read_to), true) = (read_to, settings == Some(&definitions.silver.settings)) else {
@@ -55,19 +56,19 @@ pub async fn gaps_of_silver(lake: &Lake, pipeline: &Pipeline, quarantine: &[Quar
     };
     rules = rules.since(silver.horizon());
     let bronze_since = bronze_horizon(lake, &pipeline.name).await?;
-    let Some((bronze, snapshot)) = Bronze::at(lake, pipeline, Some(read_to)).await? else {
+    let Some(bronze) = Bronze::at(lake, pipeline, Some(read_to)).await? else {
         return Ok(Gaps::default());
     };
-    let mut files = bronze.files(&snapshot).await?;
+    let mut files = bronze.files().await?;
     files.iter_mut().for_each(|f| f.for_silver = true);
     let context = TaskContext::detached();
     let layout = |schema| Layout { store: silver.store.clone(), schema, properties: properties(pipeline) };
     // Reads alone: nothing is for the refused table.
     let mut refused = RefusedWriter::new(layout(refused_schema(pipeline)), pipeline);
-    let judged = judge(&files, &rules, &mut refused, &context).await?;
-    let keys = layout(super::columns::silver_schema(pipeline));
-    let expected =
-        Rewriter::new(keys, pipeline, lake.memory() / 2, &context)?.count(&judged.hours, &judged.files).await?;
+    let (memory, fingerprints) = (lake.memory(), Fingerprints::of(pipeline)?);
+    let judged = judge(&files, &rules, &fingerprints, memory / 4, &mut refused, &context).await?;
+    let rewriter = Rewriter::new(layout(silver_schema(pipeline)), &fingerprints, memory / 2, &context);
+    let expected = rewriter.count(&judged.hours, &judged.files).await?;
     let mut there: BTreeMap<Hour, u64> = BTreeMap::new();
     by_hour(silver.files())?.into_iter().for_each(|(hour, file)| *there.entry(hour).or_default() += file.rows);
     let mut gaps = Gaps { bronze_version: read_to, ..Gaps::default() };

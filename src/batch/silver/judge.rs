@@ -12,6 +12,7 @@ use parquet::arrow::arrow_reader::RowSelection;
 use serde_json::Value;
 
 use super::columns::{REASONS_PLACE, refused_schema, refused_source};
+use super::duplicates::{FINGERPRINT_BYTES, Fingerprint, Fingerprints};
 use super::reasons::{Reasons, Rules};
 use crate::batch::hour::Hour;
 use crate::batch::output::{Layout, PartitionWriter};
@@ -44,6 +45,8 @@ pub struct JudgedFile {
     pub kept: BooleanBuffer,
     /// The hours of those.
     pub hours: BTreeSet<Hour>,
+    /// Their fingerprints, in their order; none where there are too many to be kept.
+    pub fingerprints: Option<Vec<Fingerprint>>,
 }
 
 /// What the first pass found in the files that are new to silver.
@@ -125,14 +128,18 @@ impl RefusedWriter {
     }
 }
 
-/// Judges every row of the files; `files` are in the order of their ingestion dates.
+/// Judges every row of the files; `files` are in the order of their ingestion dates. The fingerprints of the rows that
+/// are kept stay in memory as far as `memory` bytes reach: those of further files are read again when they are wanted.
 pub async fn judge(
     files: &[SourceFile],
     rules: &Rules,
+    fingerprints: &Fingerprints,
+    memory: usize,
     refused: &mut RefusedWriter,
     context: &TaskContext,
 ) -> Result<Judged, BatchError> {
     let mut judged = Judged::default();
+    let mut room = memory / FINGERPRINT_BYTES;
     for file in files {
         context.check()?;
         let open = file.file.open().await?;
@@ -142,10 +149,15 @@ pub async fn judge(
         let mut too_old = 0;
         let mut reasons: Vec<Reasons> = Vec::new();
         let mut hours = HourRows::new();
+        let mut taken = (file.for_silver && rows <= room).then(|| Vec::with_capacity(rows));
         while let Some(batch) = batches.try_next().await? {
             let times = batch.column_by_name(EVENT_TIME_COLUMN);
             let times = times.and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
             let times = times.ok_or_else(|| unreadable(&file.file.path, "it has no event times"))?;
+            let ids = batch.column_by_name(&fingerprints.event_id).and_then(|c| c.as_string_opt::<i32>());
+            let ids = ids.ok_or_else(|| unreadable(&file.file.path, "it has no event ids"))?;
+            // Rows come by hour, nearly.
+            let mut run = (Hour(0), 0);
             for (row, found) in rules.judge(&batch)?.into_iter().enumerate() {
                 let old = times.is_valid(row) && rules.since.is_some_and(|since| times.value(row) < since);
                 keep.push(found == 0 && !old);
@@ -153,11 +165,21 @@ pub async fn judge(
                 if old {
                     too_old += 1;
                 } else if found == 0 {
-                    *hours.entry(Hour::of_micros(times.value(row))).or_default() += 1;
+                    let hour = Hour::of_micros(times.value(row));
+                    if hour != run.0 {
+                        count(&mut hours, run);
+                        run = (hour, 0);
+                    }
+                    run.1 += 1;
+                    if let Some(taken) = &mut taken {
+                        let fingerprint = fingerprints.take(ids.value(row), hour);
+                        taken.push(fingerprint.ok_or_else(|| out_of_time(&file.file.path, hour))?);
+                    }
                 } else {
                     reasons.push(found);
                 }
             }
+            count(&mut hours, run);
         }
         if keep.len() != rows {
             return Err(unreadable(&file.file.path, format!("it has {} rows, its footer says {rows}", keep.len())));
@@ -177,10 +199,31 @@ pub async fn judge(
                 }
             }
             hours.iter().for_each(|(hour, rows)| *judged.hours.entry(*hour).or_default() += rows);
-            judged.files.push(JudgedFile { file: file.file.clone(), kept, hours: hours.into_keys().collect() });
+            room -= taken.as_ref().map_or(0, |_| rows);
+            judged.files.push(JudgedFile {
+                file: file.file.clone(),
+                kept,
+                hours: hours.into_keys().collect(),
+                fingerprints: taken,
+            });
         }
     }
     Ok(judged)
+}
+
+fn count(hours: &mut HourRows, (hour, rows): (Hour, u64)) {
+    if rows > 0 {
+        *hours.entry(hour).or_default() += rows;
+    }
+}
+
+/// An event of an hour that Bronze takes none of.
+pub fn out_of_time(path: &str, hour: Hour) -> BatchError {
+    BatchError::refused(
+        format!("file {path} has an event of the hour {hour}"),
+        "events are of the years 1970 to 2105",
+        "Boathouse does not write such rows: take out what somebody else has written",
+    )
 }
 
 /// The `reasons` column.

@@ -50,7 +50,7 @@ pub struct Rules {
     names: Vec<String>,
     /// True where the row breaks the rule; in the order of `names`, behind the verdicts.
     broken: Vec<Arc<dyn PhysicalExpr>>,
-    /// The columns that the rules look at, with `event_time` and `time_status`.
+    /// The columns that the rules look at, with the event's id, `event_time` and `time_status`.
     columns: SchemaRef,
     /// Microseconds since the epoch: rows of earlier events are older than silver is kept, and left alone.
     pub since: Option<i64>,
@@ -111,6 +111,7 @@ impl Rules {
         let mut names: Vec<String> = vec!["unparsed".into(), "future".into()];
         let mut parsed: Vec<Expr> = Vec::new();
         let mut columns = BTreeSet::from([EVENT_TIME_COLUMN.to_string(), "time_status".to_string()]);
+        columns.extend(pipeline.role(Role::EventId).map(|i| pipeline.fields[i].name.clone()));
         for (name, sql) in rules {
             let expression = session.parse_sql_expr(&sql, &all).map_err(|e| wrong(pipeline, &name, &e))?;
             columns.extend(expression.column_refs().into_iter().map(|c| c.name.clone()));

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use chrono::NaiveDate;
-use deltalake::DeltaTableError;
-use deltalake::checkpoints::create_checkpoint;
-use deltalake::logstore::LogStoreRef;
 use serde_json::json;
 
 use super::columns::{refused_schema, silver_schema};
+use super::duplicates::Fingerprints;
 use super::judge::{Judged, RefusedWriter, judge};
 use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
 use super::rewrite::{Rewriter, Rewritten};
 use super::work::{Bronze, Definitions, Work, by_hour};
+use crate::batch::entry::checkpoint;
+use crate::batch::lake::{Layer, refused_table};
 use crate::batch::output::Layout;
 use crate::batch::plan::{Course, Decision};
 use crate::batch::target::{Change, Landing, TableFile};
@@ -25,9 +25,6 @@ use crate::failpoint;
 
 /// Times that a run plans anew because somebody else has committed meanwhile.
 const PLANS: u32 = 10;
-
-/// Commits between two checkpoints: loading a table costs what was committed since the last one.
-const CHECKPOINT_EVERY: u64 = 20;
 
 /// What a run has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,6 +65,7 @@ pub async fn run_silver_with(
 ) -> Result<(SilverOutcome, TaskReport), BatchError> {
     let mut rules = Rules::compile(&lake.session(), pipeline, quarantine)?;
     let definitions = Definitions::new(pipeline, quarantine);
+    let fingerprints = Fingerprints::of(pipeline)?;
     for _ in 0..PLANS {
         context.check()?;
         let Some(work) = Work::look(lake, pipeline, &definitions).await? else {
@@ -77,7 +75,8 @@ pub async fn run_silver_with(
             return Ok((outcome, report));
         };
         rules = rules.since(work.silver.horizon());
-        let run = Run { lake, pipeline, rules: &rules, definitions: &definitions, work, context };
+        let (rules, definitions, fingerprints) = (&rules, &definitions, &fingerprints);
+        let run = Run { lake, pipeline, rules, definitions, fingerprints, work, context };
         if let Some(outcome) = run.once().await? {
             let report = report(&outcome);
             return Ok((outcome, report));
@@ -115,6 +114,7 @@ struct Run<'a> {
     pipeline: &'a Pipeline,
     rules: &'a Rules,
     definitions: &'a Definitions,
+    fingerprints: &'a Fingerprints,
     work: Work,
     context: &'a TaskContext,
 }
@@ -145,7 +145,8 @@ impl Run<'_> {
             properties: properties(self.pipeline),
         };
         let mut refused = RefusedWriter::new(layout, self.pipeline);
-        let judged = judge(&work.files, self.rules, &mut refused, self.context).await?;
+        let memory = self.lake.memory() / 4;
+        let judged = judge(&work.files, self.rules, self.fingerprints, memory, &mut refused, self.context).await?;
         if judged.too_old > 0 {
             let kept = work.silver.horizon().map(|date| date.to_string()).unwrap_or_default();
             self.context.info(format!(
@@ -199,9 +200,11 @@ impl Run<'_> {
             read_to: Some(bronze.facts.version),
             progress: None,
         };
+        let files = change.added.len() + change.removed.len();
         let landing = target.commit(&self.definitions.refused, &bronze.facts.table_id, change).await?;
         if let Landing::Landed(version) = landing {
-            look_after(&target.store, version).await;
+            let table = refused_table(&self.pipeline.name);
+            checkpoint(self.lake, Layer::Silver, &table, version, files).await;
         }
         Ok(landing != Landing::Overtaken)
     }
@@ -212,8 +215,9 @@ impl Run<'_> {
             schema: silver_schema(self.pipeline),
             properties: properties(self.pipeline),
         };
-        // Half for telling duplicates, half for the files being written and what is decoded.
-        let rewriter = Rewriter::new(layout, self.pipeline, self.lake.memory() / 2, self.context)?;
+        // Half for telling duplicates, a quarter has the fingerprints of the new files, a quarter is for the files being
+        // written and what is decoded.
+        let rewriter = Rewriter::new(layout, self.fingerprints, self.lake.memory() / 2, self.context);
         let held = self.work.held(|hour| judged.hours.contains_key(&hour))?;
         let mut rewritten = rewriter.rewrite(&judged.hours, &judged.files, &held).await?;
         if self.work.silver_course.course == Course::FromScratch {
@@ -254,11 +258,12 @@ impl Run<'_> {
             read_to: Some(bronze.facts.version),
             progress: None,
         };
+        let files = change.added.len() + change.removed.len();
         failpoint::hit("silver.before_commit");
         let landing = self.work.silver.commit(&self.definitions.silver, &bronze.facts.table_id, change).await?;
         let Landing::Landed(version) = landing else { return Ok(None) };
         failpoint::hit("silver.after_commit");
-        look_after(&self.work.silver.store, version).await;
+        checkpoint(self.lake, Layer::Silver, &self.pipeline.name, version, files).await;
         Ok(Some(SilverOutcome {
             silver_version: Some(version),
             bronze_version: Some(bronze.facts.version),
@@ -289,20 +294,4 @@ fn check(judged: &Judged, rewritten: &Rewritten) -> Result<(), BatchError> {
         ),
         "nothing was committed; this is a fault of the program: please report it",
     ))
-}
-
-/// A checkpoint where one is due. Nothing depends on it: a failure is told and the next one is waited for.
-async fn look_after(store: &LogStoreRef, version: u64) {
-    if version == 0 || !version.is_multiple_of(CHECKPOINT_EVERY) {
-        return;
-    }
-    let mut table = deltalake::DeltaTable::new(store.clone());
-    let done: Result<(), DeltaTableError> = async {
-        table.load().await?;
-        create_checkpoint(&table, None).await
-    }
-    .await;
-    if let Err(e) = done {
-        tracing::warn!("no checkpoint of {} at version {version}: {e}", store.root_url());
-    }
 }
