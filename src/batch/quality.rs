@@ -3,13 +3,15 @@
 mod query;
 mod results;
 mod served;
+mod unique;
 
 use std::collections::BTreeSet;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use chrono::NaiveDate;
 use datafusion::common::DataFusionError;
+use datafusion::prelude::SessionContext;
 use serde::Serialize;
 
 pub use results::{KeptResult, RESULTS, kept_results};
@@ -23,6 +25,7 @@ use crate::config::{Check, ConfigError, Expectation, Origin, Pipeline, Severity}
 use crate::serving::Client;
 use crate::telemetry::names;
 use query::{Question, Target, Targets};
+use unique::Search;
 
 /// How an expectation was met.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -214,25 +217,30 @@ async fn ask(
         seen.extend(seen.clone().iter().filter_map(NaiveDate::pred_opt));
     }
     let session = inputs.dates(lake, &seen).map_err(failed)?;
-    let (Question::Counts(sql) | Question::Newest(sql)) = question;
-    let batches = async { session.sql(sql).await?.collect().await }.await.map_err(failed)?;
-    let row = batches.iter().find(|b| b.num_rows() > 0);
     let place = match (dates.first(), &target.date) {
         (Some(first), Some(_)) if dates.len() > 1 => format!("{} dates from {first}", dates.len()),
         (Some(first), Some(_)) => first.to_string(),
         _ => "all rows".into(),
     };
+    let broken = |checked: u64, failed: u64| (checked, failed, format!("{failed} of {checked} break it, {place}"));
     let (rows_checked, rows_failed, detail) = match question {
-        Question::Counts(_) => {
+        Question::Unique { columns, from } => {
+            let (checked, failed) =
+                Search::new(&session, columns, from, lake.memory() / 2).count().await.map_err(failed)?;
+            broken(checked, failed)
+        }
+        Question::Counts(sql) => {
+            let batches = rows(&session, sql).await.map_err(failed)?;
+            let row = batches.iter().find(|b| b.num_rows() > 0);
             let count = |i: usize| {
                 let column = arrow::compute::cast(row?.column(i), &arrow::datatypes::DataType::Int64).ok()?;
                 u64::try_from(column.as_primitive::<Int64Type>().value(0)).ok()
             };
-            let (checked, failed) = (count(0).unwrap_or(0), count(1).unwrap_or(0));
-            (checked, failed, format!("{failed} of {checked} break it, {place}"))
+            broken(count(0).unwrap_or(0), count(1).unwrap_or(0))
         }
-        Question::Newest(_) => {
-            let newest = row.and_then(|b| {
+        Question::Newest(sql) => {
+            let batches = rows(&session, sql).await.map_err(failed)?;
+            let newest = batches.iter().find(|b| b.num_rows() > 0).and_then(|b| {
                 let times = b.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
                 (!arrow::array::Array::is_null(times, 0)).then(|| times.value(0))
             });
@@ -254,4 +262,8 @@ async fn ask(
         rows_failed,
         detail,
     })
+}
+
+async fn rows(session: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>, DataFusionError> {
+    session.sql(sql).await?.collect().await
 }

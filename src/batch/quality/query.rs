@@ -65,6 +65,8 @@ impl Targets {
 pub enum Question {
     /// A query for two counts: rows looked at, rows that break the expectation.
     Counts(String),
+    /// How many rows of a table are alike in these columns, both as SQL.
+    Unique { columns: String, from: String },
     /// A query for the newest time, to be compared with now.
     Newest(String),
 }
@@ -90,10 +92,7 @@ pub fn question(expectation: &Expectation, target: &Target, targets: &Targets) -
         }
         Check::Unique => {
             let columns = columns(expectation, target, 1, usize::MAX)?.join(", ");
-            format!(
-                "SELECT coalesce(sum(n), 0) AS checked, coalesce(sum(n - 1), 0) AS failed \
-                 FROM (SELECT count(*) AS n FROM {from} GROUP BY {columns})"
-            )
+            return Ok(Question::Unique { columns, from });
         }
         Check::Relationship => {
             let column = columns(expectation, target, 1, 1)?.remove(0);
