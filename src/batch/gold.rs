@@ -4,33 +4,37 @@
 //! that brings the rows. A run may thus be stopped anywhere and started again; what is done is not done twice.
 
 mod compute;
+mod files;
+mod merge;
 mod plan;
+mod snapshot;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use chrono::NaiveDate;
 use deltalake::DeltaTable;
-use deltalake::kernel::Add;
-use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use futures::TryStreamExt;
 use serde::Serialize;
+use serde_json::Value;
 
 pub(crate) use compute::Inputs;
+use compute::Rows;
 pub(crate) use compute::{conform, date_of, days_since_epoch, in_memory};
+use files::Files;
 pub use plan::Work;
 pub(crate) use plan::{Standing, Touched, plan, reached};
+use snapshot::{Snapshot, input_txn};
+use table::Replace;
 pub(crate) use table::{GoldTable, silver_txn};
-use table::{Landed, Replace};
 
-use super::changes::{ChangedFile, LogRange, decoded};
+use super::changes::{ChangedFile, LogRange};
 use super::graph::{Graph, Node, silver_columns, table_type};
 use super::model::Kind;
+use super::target::Landing;
 use super::upkeep::retention::{RETENTION_ID, horizon};
 use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
-use crate::bronze::{fsync, local_path};
 use crate::config::Pipeline;
 use crate::event::EVENT_TIME_COLUMN;
 use crate::failpoint;
@@ -39,8 +43,6 @@ use crate::failpoint;
 pub const DATE_COLUMN: &str = "event_date";
 /// Tries of a model's commit; every try sees what others have committed meanwhile.
 const TRIES: u32 = 5;
-/// Encoded bytes at which a data file is closed and another begun.
-const FILE_BYTES: u64 = 128 << 20;
 
 /// What a run did to each model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,7 +79,7 @@ impl PinnedSilver {
         let unreadable = |e| BatchError::unavailable(format!("silver/{} cannot be read", pipeline.name), e);
         let state = table.snapshot().map_err(unreadable)?;
         let (id, version) = (state.metadata().id().to_owned(), state.version());
-        let horizon = horizon(&table, RETENTION_ID).await.map_err(unreadable)?;
+        let horizon = horizon(lake, &table, RETENTION_ID).await.map_err(unreadable)?;
         Ok(Some(Self { table, id, version, horizon }))
     }
 
@@ -145,8 +147,15 @@ pub async fn run_gold(
         task.info(&summary);
         return Ok((GoldOutcome::default(), TaskReport { summary, ..TaskReport::default() }));
     };
-    let mut run =
-        Run { lake, task, silver: &silver, inputs: Inputs::default(), touched: BTreeMap::new(), read: BTreeSet::new() };
+    let mut run = Run {
+        lake,
+        task,
+        silver: &silver,
+        inputs: Inputs::default(),
+        made: BTreeMap::new(),
+        touched: BTreeMap::new(),
+        read: BTreeSet::new(),
+    };
     let provider = provider(&silver.table, &pipeline.name).await?;
     run.inputs.silver(&pipeline.name, provider);
     let mut outcome = GoldOutcome { silver_version: Some(silver.version), models: Vec::new() };
@@ -241,15 +250,17 @@ struct Run<'a> {
     task: &'a TaskContext,
     silver: &'a PinnedSilver,
     inputs: Inputs,
+    /// The models' tables that are up to date.
+    made: BTreeMap<&'a str, (&'a Node, DeltaTable)>,
     /// Dates touched since a version of silver.
     touched: BTreeMap<u64, Touched>,
     /// The dates that were read of silver.
     read: BTreeSet<NaiveDate>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// Brings one model's table up to date and makes it an input of those that read it.
-    async fn model(&mut self, node: &Node) -> Result<ModelOutcome, BatchError> {
+    async fn model(&mut self, node: &'a Node) -> Result<ModelOutcome, BatchError> {
         let name = &node.model.name;
         for _ in 0..TRIES {
             let gold = GoldTable::load(self.lake, name, &self.silver.id).await?;
@@ -270,7 +281,10 @@ impl Run<'_> {
                     }
                 }
                 Work::Dates(_) if node.model.header.kind == Kind::Snapshot => {
-                    let (adds, rows) = self.everything(node).await?;
+                    let (adds, rows) = match self.merged(node, &gold).await? {
+                        Some(merged) => merged,
+                        None => self.everything(node).await?,
+                    };
                     (Replace::Everything, adds, rows)
                 }
                 Work::Dates(dates) => {
@@ -282,8 +296,11 @@ impl Run<'_> {
             };
             if work != Work::Nothing {
                 failpoint::hit("gold.before_commit");
-                let silver = (self.silver.id.as_str(), self.silver.version);
-                if gold.replace(self.lake, node, &replace, adds, silver).await? == Landed::Overtaken {
+                let mut read = vec![(silver_txn(&self.silver.id), self.silver.version)];
+                if let (Some((_, input)), true) = (self.input_of(node), replace == Replace::Everything) {
+                    read.extend(input_txn(input).zip(input.version()));
+                }
+                if gold.replace(self.lake, node, &replace, adds, &read).await? == Landing::Overtaken {
                     self.task.warn(format!("{name}: another run has committed; planned again"));
                     continue;
                 }
@@ -295,6 +312,7 @@ impl Run<'_> {
                 BatchError::unavailable(format!("gold/{name} is gone"), cause)
             })?;
             self.inputs.model(node, provider(&table, name).await?);
+            self.made.insert(name, (node, table));
             return Ok(ModelOutcome { name: name.clone(), work, rows });
         }
         Err(BatchError::unavailable(format!("gold/{name} cannot be committed"), "others commit all the time"))
@@ -322,37 +340,59 @@ impl Run<'_> {
         newest.map_err(|e| BatchError::unavailable("silver's newest version cannot be read", e))
     }
 
-    async fn everything(&self, node: &Node) -> Result<(Vec<Add>, u64), BatchError> {
+    /// The one model by date that a snapshot is made from, with its table.
+    fn input_of(&self, node: &Node) -> Option<(&'a Node, &DeltaTable)> {
+        let mut reads = node.reads.iter();
+        let name = reads.next().filter(|_| reads.next().is_none() && !node.reads_silver)?;
+        let (input, table) = self.made.get(name.as_str())?;
+        let by_date = input.model.header.kind == Kind::ByDate && node.model.header.kind == Kind::Snapshot;
+        by_date.then_some((*input, table))
+    }
+
+    /// A snapshot's rows from what has changed in its input; none where they are to be made from all of it.
+    async fn merged(&self, node: &Node, gold: &GoldTable) -> Result<Option<(Vec<Value>, u64)>, BatchError> {
+        let (Some(table), Some(input)) = (&gold.table, self.input_of(node)) else { return Ok(None) };
+        let (lake, inputs) = (self.lake, &self.inputs);
+        let Some(merged) = (Snapshot { lake, node, table, input, inputs }).merged().await? else { return Ok(None) };
+        self.task.info(format!("{}: merged with what has changed in {}", node.model.name, input.0.model.name));
+        self.snapshot(node, Rows::of(merged, node).await?).await.map(Some)
+    }
+
+    async fn snapshot(&self, node: &Node, mut rows: Rows) -> Result<(Vec<Value>, u64), BatchError> {
+        let mut files = Files::new(self.lake, node)?;
+        let mut writer = files.writer(None);
+        while let Some(batch) = rows.next(node).await? {
+            self.task.check()?;
+            files.write(&mut writer, &batch).await?;
+        }
+        files.finish(writer).await?;
+        Ok(files.into_parts())
+    }
+
+    async fn everything(&self, node: &Node) -> Result<(Vec<Value>, u64), BatchError> {
         match node.model.header.kind {
             Kind::ByDate => {
                 let mut dates = reached(&self.silver.dates().await?, node.reach_days);
                 dates.retain(|date| self.silver.horizon.is_none_or(|since| *date >= since));
                 self.dates(node, &dates).await
             }
-            Kind::Snapshot => {
-                let mut file = Files::new(self.lake, node)?;
-                let mut rows = self.inputs.snapshot(self.lake, node).await?;
-                while let Some(batch) = rows.next(node).await? {
-                    self.task.check()?;
-                    file.write(batch).await?;
-                }
-                file.close().await
-            }
+            Kind::Snapshot => self.snapshot(node, self.inputs.snapshot(self.lake, node).await?).await,
         }
     }
 
     /// Computes dates one after the other.
-    async fn dates(&self, node: &Node, dates: &BTreeSet<NaiveDate>) -> Result<(Vec<Add>, u64), BatchError> {
+    async fn dates(&self, node: &Node, dates: &BTreeSet<NaiveDate>) -> Result<(Vec<Value>, u64), BatchError> {
         let mut files = Files::new(self.lake, node)?;
         for date in dates {
             self.task.check()?;
+            let mut writer = files.writer(Some(*date));
             let mut rows = self.inputs.date(self.lake, node, *date).await?;
             while let Some(batch) = rows.next(node).await? {
-                files.write(batch).await?;
+                files.write(&mut writer, &batch).await?;
             }
-            files.next_date().await?;
+            files.finish(writer).await?;
         }
-        files.close().await
+        Ok(files.into_parts())
     }
 }
 
@@ -363,64 +403,6 @@ fn span(dates: &BTreeSet<NaiveDate>) -> String {
         (Some(first), Some(last)) => format!("{first} to {last}"),
         _ => "none".into(),
     }
-}
-
-/// The data files of a commit. Files whose commit never comes are left for vacuum.
-struct Files<'a> {
-    node: &'a Node,
-    writer: RecordBatchWriter,
-    /// The table's folder, on a local disk.
-    root: Option<PathBuf>,
-    adds: Vec<Add>,
-    rows: u64,
-    /// Whether a file is open.
-    dirty: bool,
-}
-
-impl<'a> Files<'a> {
-    fn new(lake: &Lake, node: &'a Node) -> Result<Self, BatchError> {
-        let partition = node.model.header.partition.clone().map(|p| vec![p]);
-        let fields: Vec<_> = node.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-        let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
-        let url = lake.log_store(Layer::Gold, &node.model.name)?.root_url().clone();
-        let writer = RecordBatchWriter::try_new(url.as_str(), schema, partition, None)
-            .map_err(|e| unwritable(node, e))?
-            .with_target_file_size(FILE_BYTES);
-        Ok(Self { node, writer, root: local_path(&url), adds: Vec::new(), rows: 0, dirty: false })
-    }
-
-    async fn write(&mut self, batch: RecordBatch) -> Result<(), BatchError> {
-        self.rows += batch.num_rows() as u64;
-        self.dirty = true;
-        self.writer.write(batch).await.map_err(|e| unwritable(self.node, e))
-    }
-
-    /// Closes the files of a date, so that only one date's are in memory.
-    async fn next_date(&mut self) -> Result<(), BatchError> {
-        if self.dirty {
-            let adds = self.writer.flush().await.map_err(|e| unwritable(self.node, e))?;
-            if let Some(root) = &self.root {
-                // Each file, then the names on the way to it.
-                let files = adds.iter().map(|add| root.join(decoded(&add.path)));
-                let paths = files.flat_map(|file| file.ancestors().take(3).map(Path::to_path_buf).collect::<Vec<_>>());
-                fsync(paths.filter(|path| path.starts_with(root)).collect())
-                    .await
-                    .map_err(|e| unwritable(self.node, e))?;
-            }
-            self.adds.extend(adds);
-            self.dirty = false;
-        }
-        Ok(())
-    }
-
-    async fn close(mut self) -> Result<(Vec<Add>, u64), BatchError> {
-        self.next_date().await?;
-        Ok((self.adds, self.rows))
-    }
-}
-
-fn unwritable(node: &Node, e: impl std::fmt::Display) -> BatchError {
-    BatchError::unavailable(format!("gold/{} cannot be written", node.model.name), e)
 }
 
 /// A model's table as it stands.

@@ -53,7 +53,7 @@ pub struct PartitionWriter {
 }
 
 impl PartitionWriter {
-    pub fn new(layout: Layout, partition: Vec<(&'static str, String)>) -> Self {
+    pub fn new(layout: Layout, partition: Vec<(&str, String)>) -> Self {
         let stats = Self::fresh_stats(&layout.schema);
         Self {
             folder: partition.iter().map(|(name, value)| format!("{name}={value}/")).collect(),

@@ -149,7 +149,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    async fn of(frame: DataFrame, node: &Node) -> Result<Self, BatchError> {
+    pub async fn of(frame: DataFrame, node: &Node) -> Result<Self, BatchError> {
         let stream = frame.execute_stream().await.map_err(|e| failed(node, &e))?;
         Ok(Self { stream, schema: node.schema.clone() })
     }
