@@ -330,6 +330,10 @@ impl Desk {
                 let _ = run.await;
             }
         }
+        if let Some(look) = self.measuring {
+            // The threads that it runs on are gone soon.
+            let _ = look.await;
+        }
         if let Some(history) = self.history
             && let Err(error) = history.daemon_gone(&self.setup.instance).await
         {

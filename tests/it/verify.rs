@@ -1,6 +1,7 @@
 //! `boathouse reconcile` over what the batch makes: silver, gold, gold in ClickHouse.
 
 mod platform;
+mod retention;
 mod trace;
 
 use serde_json::Value;

@@ -257,11 +257,11 @@ impl<'a> Rewriter<'a> {
             let ids = batch.column(0).as_string_opt::<i32>().ok_or_else(|| unreadable(path, "no event ids"))?;
             let times = batch.column(1).as_primitive_opt::<TimestampMicrosecondType>();
             let times = times.ok_or_else(|| unreadable(path, "no event times"))?.values();
-            for row in 0..batch.num_rows() {
+            for (row, time) in times.iter().enumerate() {
                 if input.considered.is_some_and(|rows| !rows.value(first_row + row)) {
                     continue;
                 }
-                let hour = input.held.unwrap_or_else(|| Hour::of_micros(times[row]));
+                let hour = input.held.unwrap_or_else(|| Hour::of_micros(*time));
                 let fingerprint = self.fingerprints.take(ids.value(row), hour);
                 taken.push(fingerprint.ok_or_else(|| out_of_time(path, hour))?);
             }

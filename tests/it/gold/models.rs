@@ -173,6 +173,50 @@ async fn a_changed_model_is_computed_whole_with_all_that_read_it() {
     assert!(lakehouse.gold("daily_active_users").await[0].matches('|').count() == 2);
 }
 
+/// What a run says.
+async fn told(lakehouse: &Lakehouse) -> Vec<String> {
+    let (lines, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (_cancel, cancelled) = tokio::sync::watch::channel(false);
+    run_gold(&lakehouse.lake, &lakehouse.pipeline, &TaskContext::new(lines, cancelled)).await.expect("gold");
+    std::iter::from_fn(|| told.try_recv().ok()).map(|line| line.text).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_merged_with_what_has_changed_where_that_tells_its_rows() {
+    const DIMENSIONS: [&str; 3] = ["dim_pages", "dim_sources", "dim_users"];
+    let dimensions = async |lakehouse: &Lakehouse| {
+        let mut rows = Vec::new();
+        for model in DIMENSIONS {
+            rows.push(lakehouse.gold(model).await);
+        }
+        rows
+    };
+    let merged = |told: &[String]| -> Vec<String> {
+        let names = DIMENSIONS.map(str::to_owned).into_iter();
+        names.filter(|name| told.iter().any(|line| line.starts_with(&format!("{name}: merged with")))).collect()
+    };
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(5, 500, 0..4)).await;
+    assert_eq!(merged(&told(&lakehouse).await), Vec::<String>::new(), "from nothing");
+    // More events of a date that is there, with a new user and a new page, and of one that is not.
+    lakehouse.add(&[(2, 5, 999, "purchase", "/new", "web"), (2, 5, 1, "click", "/", "mobile")]).await;
+    lakehouse.add(&events(6, 100, 4..5)).await;
+    assert_eq!(merged(&told(&lakehouse).await), DIMENSIONS);
+    let of_merging = dimensions(&lakehouse).await;
+    // Events that go may take a least time with them.
+    for hour in 0..24 {
+        lakehouse.replace_hour((0, hour), Vec::new()).await;
+    }
+    assert_eq!(merged(&told(&lakehouse).await), Vec::<String>::new(), "a date is gone");
+    lakehouse.add(&events(7, 50, 1..3)).await;
+    assert_eq!(merged(&told(&lakehouse).await), DIMENSIONS, "it goes on");
+    let again = dimensions(&lakehouse).await;
+    assert_ne!(again, of_merging);
+    std::fs::remove_dir_all(lakehouse.path().join("gold")).expect("gold removed");
+    run(&lakehouse).await;
+    assert_eq!(dimensions(&lakehouse).await, again, "as from nothing");
+}
+
 /// Whatever the order of additions, late data, emptied hours and runs in between: gold is what one run from nothing
 /// gives. A model that looks back is among them.
 #[tokio::test(flavor = "multi_thread")]
