@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::Value;
 
+use crate::console::browser::Browser;
 use crate::grafana::{DASHBOARDS, dashboard, metrics_in, queries, with_variables};
 use crate::scheduler::filled;
 use crate::support::broker::broker;
@@ -64,7 +66,10 @@ async fn every_rule_and_every_panel_works_on_a_prometheus_that_scrapes_the_daemo
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let upkeep = site.run(&["tables", "upkeep", "--wait"]);
     assert!(upkeep.status.success(), "{}", String::from_utf8_lossy(&upkeep.stderr));
+    let (status, answer) = Browser::signed_in(&site).await.api(Method::POST, "/api/v1/reconcile", None).await;
+    assert_eq!(status, 202, "{answer}");
     for arrived in [
+        "boathouse_reconcile_differing_rows",
         "boathouse_table_files",
         "boathouse_upkeep_last_success_timestamp_seconds",
         "boathouse_layer_age_seconds{layer=\"clickhouse\"}",

@@ -111,10 +111,17 @@ await step("follow an event", async () => {
   await page.press("#q", "Enter");
   await page.waitForSelector(".way .step.silver");
 });
-await step("see a dead letter", async () => {
+await step("see a dead letter, correct it, send it again", async () => {
   await page.goto(`${address}/dead-letters`);
   await page.click("table th a");
-  await page.waitForSelector("h1");
+  await page.waitForSelector("#letter-title");
+  const time = new Date().toISOString().slice(0, 19);
+  const corrected = { event_id: crypto.randomUUID(), user_id: 7, event_type: "click", page: "/home", timestamp: time, source: "web" };
+  const whole = page.locator("form:has(textarea)").last();
+  await whole.locator("textarea").first().fill(JSON.stringify(corrected));
+  await whole.locator("button").first().click();
+  await page.click("text=Send it again");
+  await page.waitForSelector(".said.good");
 });
 await step("compare the layers", async () => {
   await page.goto(`${address}/reconcile`);
@@ -162,6 +169,7 @@ async function look(name, path, theme, width, height) {
   await page.emulateMedia({ colorScheme: theme });
   await page.goto(`${address}${path}`);
   await page.waitForSelector("main h1", { state: "attached" });
+  if (name === "trace") await page.waitForSelector(".way");
   await page.waitForTimeout(250);
   const size = width > 600 ? "desktop" : "phone";
   await page.screenshot({ path: join(folder, `${name}-${theme}-${size}.png`), fullPage: true });

@@ -23,7 +23,7 @@ pub async fn page(view: View, shared: web::Data<Shared>) -> HttpResponse {
     let standing = shared.reconcile.standing();
     let body = html! {
         h1 { "Reconcile" }
-        p.lead { "Every layer beside the one that it is made from, row by row: the topic, Bronze, the realtime views, silver, gold, and what ClickHouse serves. It only reads, and takes turns with nothing." }
+        p.lead { "Every layer beside the one that it is made from, row by row: the topic, Bronze, the realtime views, silver, gold, and what ClickHouse serves. It only reads, beside everything that goes on." }
         @if view.operator() {
             div.actions {
                 (view.form("/reconcile/run", html! { button.primary type="submit" { "Compare now" } }))

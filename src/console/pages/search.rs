@@ -80,6 +80,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                 (empty("This is nothing that the box knows", html! {
                     "Paste an event id (a UUID), a record (" code { "topic/generation/partition/offset" } "), a run ("
                     code { "20260206T140500Z-3f9a1c" } "), a table (" code { "silver.user_events" } ") or a date (" code { "2026-02-06" } ")."
+                    @if !text.is_empty() { " " a href=(trace_of(text)) { "Look for an event of this id" } "." }
                 }))
             };
             view.page("Go to", None, body)

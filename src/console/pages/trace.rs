@@ -134,7 +134,11 @@ fn link(about: &About) -> Markup {
     match about {
         About::Record { source } => html! { a href={ "/records/" (in_path(source)) } { "record " (source) } },
         About::Table { table } => html! { a href={ "/data/" (table) } { "table " (table) } },
-        About::Run { run_id } => html! { a href={ "/batch/runs/" (run_id) } { "run " (run_id) } },
+        About::Run { run_id } => {
+            // What is published bears the version of silver behind the run's name.
+            let run = run_id.split('@').next().unwrap_or(run_id);
+            html! { a href={ "/batch/runs/" (run) } { "run " (run) } }
+        }
         About::View { view } => {
             html! { a href=(address(On::Clickhouse, &format!("select * from {view} limit 100"))) { "ask " (view) } }
         }
