@@ -166,3 +166,88 @@ async fn noted_since(table: &DeltaTable, id: &str, after: u64, until: u64) -> Re
     }
     Ok(noted)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use deltalake::logstore::LogStoreRef;
+    use serde_json::{Value, json};
+
+    use crate::batch::entry::{checkpoint, put};
+    use crate::batch::{Lake, Layer};
+
+    fn entry(actions: &[Value]) -> Bytes {
+        actions.iter().map(|action| format!("{action}\n")).collect::<String>().into()
+    }
+
+    fn txn(id: &str, version: i64) -> Value {
+        json!({"txn": {"appId": id, "version": version}})
+    }
+
+    /// A table's first entry.
+    async fn create(store: &LogStoreRef, id: &str) {
+        let schema = json!({"type": "struct", "fields": [
+            {"name": "n", "type": "long", "nullable": true, "metadata": {}},
+        ]});
+        let actions = [
+            json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+            json!({"metaData": {
+                "id": id, "format": {"provider": "parquet", "options": {}}, "schemaString": schema.to_string(),
+                "partitionColumns": [], "configuration": {}, "createdTime": 1,
+            }}),
+        ];
+        assert!(put(store, 0, &entry(&actions)).await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_committed_later_is_seen_and_another_table_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gold/t");
+        let lake = Lake::at(folder.path().to_str().unwrap(), 1 << 20, folder.path().join("spill")).unwrap();
+        let store = lake.log_store(Layer::Gold, "t").unwrap();
+        let open = async || lake.open(Layer::Gold, "t").await.unwrap().map(|t| (t.version(), t));
+        assert!(open().await.is_none());
+        create(&store, "00000000-0000-0000-0000-000000000001").await;
+        let (version, table) = open().await.unwrap();
+        assert_eq!(version, Some(0));
+        assert_eq!(lake.noted(&table, "a").await.unwrap(), None);
+
+        for version in 1..=3 {
+            assert!(put(&store, version, &entry(&[txn("a", version as i64 * 10), txn("b", 7)])).await.unwrap());
+            let (found, table) = open().await.unwrap();
+            assert_eq!(found, Some(version));
+            assert_eq!(lake.noted(&table, "a").await.unwrap(), Some(version as i64 * 10));
+        }
+        let (_, newest) = open().await.unwrap();
+        assert_eq!(lake.noted(&newest, "b").await.unwrap(), Some(7), "asked for the first time");
+        // One that was opened before stays what it was.
+        assert_eq!(table.version(), Some(0));
+        assert_eq!(lake.noted(&table, "b").await.unwrap(), None);
+        // A checkpoint stands for entries that are cleaned up.
+        checkpoint(&lake, Layer::Gold, "t", 3, usize::MAX).await;
+        for version in 0..=3 {
+            std::fs::remove_file(path.join(format!("_delta_log/{version:020}.json"))).unwrap();
+        }
+        let (found, table) = open().await.unwrap();
+        assert_eq!((found, lake.noted(&table, "a").await.unwrap()), (Some(3), Some(30)));
+
+        // Another table in its place, with as many versions; one with fewer; none.
+        for (id, versions) in [(2, 4), (3, 1)] {
+            let id = format!("00000000-0000-0000-0000-00000000000{id}");
+            std::fs::remove_dir_all(&path).unwrap();
+            create(&store, &id).await;
+            for version in 1..versions {
+                assert!(put(&store, version, &entry(&[txn("a", 1)])).await.unwrap());
+            }
+            let (found, table) = open().await.unwrap();
+            assert_eq!(found, Some(versions - 1));
+            assert_eq!(table.snapshot().unwrap().metadata().id(), id);
+            assert_eq!(lake.noted(&table, "a").await.unwrap(), (versions > 1).then_some(1));
+            assert!(put(&store, versions, &entry(&[txn("b", 2)])).await.unwrap());
+            let (found, table) = open().await.unwrap();
+            assert_eq!((found, lake.noted(&table, "b").await.unwrap()), (Some(versions), Some(2)));
+        }
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(open().await.is_none());
+    }
+}
