@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use chrono::DateTime;
-use deltalake::DeltaTable;
 use deltalake::logstore::LogStoreRef;
+use deltalake::{DeltaTable, DeltaTableError};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -82,8 +82,8 @@ impl Tables {
         Self { server, lake: Arc::default(), room: Arc::new(Semaphore::new(AT_ONCE)), places: Arc::default() }
     }
 
-    /// Where the tables are.
-    fn lake(&self) -> anyhow::Result<&Lake> {
+    /// Where the tables are, for what knows its way about them: it keeps open what it has looked at.
+    pub fn lake(&self) -> anyhow::Result<&Lake> {
         match self.lake.get() {
             Some(lake) => Ok(lake),
             None => {
@@ -193,11 +193,20 @@ async fn bring_up_to_date(kept: &mut Option<Kept>, lake: &Lake, layer: Layer, na
         }
     }
     let commits = kept.take().map(|kept| kept.commits).unwrap_or_default();
-    *kept = lake.open(layer, name).await?.map(|table| {
-        let made_at = table.version().unwrap_or_default();
-        Kept { table, made_at, known: None, commits }
-    });
-    Ok(())
+    if !lake.may_exist(layer, name) {
+        return Ok(());
+    }
+    // From nothing: what the lakehouse itself keeps open is carried on.
+    let mut table = DeltaTable::new(lake.log_store(layer, name)?);
+    match table.load().await {
+        Ok(()) => {
+            let made_at = table.version().unwrap_or_default();
+            *kept = Some(Kept { table, made_at, known: None, commits });
+            Ok(())
+        }
+        Err(DeltaTableError::NotATable(_)) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("table {layer}.{name} cannot be loaded")),
+    }
 }
 
 async fn know(table: &DeltaTable) -> anyhow::Result<Known> {

@@ -143,6 +143,7 @@ const record = await page.goto(`${address}/dead-letters`).then(() => page.getAtt
 const pages = {
   overview: "/",
   stream: "/stream",
+  tap: "/stream/tap",
   batch: "/batch",
   run: run || "/batch",
   "run-log": `${run || "/batch"}?task=run_bronze_to_silver`,

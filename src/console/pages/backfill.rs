@@ -8,7 +8,6 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::batch::{known, run_badge};
-use crate::batch::Lake;
 use crate::batch::history::{History, Run, RunState};
 use crate::batch::run::graph::{Kind, Task};
 use crate::cli::batch::range::{RangePlan, checked, plan_range};
@@ -60,8 +59,8 @@ impl Asked {
 pub async fn plan(shared: &Shared, asked: &Asked) -> Result<RangePlan, Problem> {
     let (name, (from, to)) = (asked.pipeline(shared)?, asked.dates()?);
     let Some(pipeline) = shared.pipeline(&name).cloned() else { return Err(Problem::missing("the pipeline is gone")) };
-    let server = shared.server.clone();
-    Ok(shared.desk.run(async move { plan_range(&Lake::new(&server)?, &pipeline, from, to).await }).await?)
+    let tables = shared.tables.clone();
+    Ok(shared.desk.run(async move { plan_range(tables.lake()?, &pipeline, from, to).await }).await?)
 }
 
 /// Asks for the run.

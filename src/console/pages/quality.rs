@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use maud::html;
 
 use super::sql::rows;
-use crate::batch::{KeptResult, Lake, kept_results};
+use crate::batch::{KeptResult, kept_results};
 use crate::console::problem::Problem;
 use crate::console::query::On;
 use crate::console::shared::Shared;
@@ -18,8 +18,8 @@ const RUNS: usize = 12;
 
 /// The results of the newest runs, newest first.
 pub async fn results(shared: &Shared, runs: usize) -> anyhow::Result<Vec<KeptResult>> {
-    let server = shared.server.clone();
-    shared.desk.run(async move { Ok(kept_results(&Lake::new(&server)?, runs).await?) }).await
+    let tables = shared.tables.clone();
+    shared.desk.run(async move { Ok(kept_results(tables.lake()?, runs).await?) }).await
 }
 
 fn state(result: &KeptResult) -> (State, &'static str) {
