@@ -79,7 +79,8 @@ impl Search {
         let tables = lake.tables();
         if self.status != Some(Status::Refused) {
             let condition = match self.status {
-                Some(Status::Unparsed) => "time_status = 'unparsed'",
+                // What is no event has no time, and the files' statistics count those: most files are not opened.
+                Some(Status::Unparsed) => "event_time is null and time_status = 'unparsed'",
                 Some(Status::Future) => "time_status = 'future'",
                 _ => "time_status in ('unparsed', 'future')",
             };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use arrow::array::RecordBatch;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -121,6 +122,11 @@ impl Redriver {
 
     /// The record at a place, as a letter. A record that silver would refuse is one before silver has read it.
     pub(crate) async fn letter(&mut self, source: &str) -> anyhow::Result<Letter> {
+        Ok(self.letter_and_row(source).await?.0)
+    }
+
+    /// The same, with its row of Bronze.
+    pub(crate) async fn letter_and_row(&mut self, source: &str) -> anyhow::Result<(Letter, RecordBatch)> {
         let (name, row) = record(&self.config, &self.lake, &place(source)?).await?;
         let pipeline = self.pipeline(&name)?.clone();
         let mut letter = Letter::read(&name, &pipeline.fields, &row, 0)?;
@@ -136,7 +142,7 @@ impl Redriver {
             self.resolved.insert(name.clone(), found);
         }
         letter.resolved_by = self.resolved.get(&name).map(|r| r.of(&letter.source())).unwrap_or_default();
-        Ok(letter)
+        Ok((letter, row))
     }
 
     /// What would be sent of a letter, and what would become of it.

@@ -113,15 +113,46 @@ await step("follow an event", async () => {
 });
 await step("see a dead letter, correct it, send it again", async () => {
   await page.goto(`${address}/dead-letters`);
+  await page.selectOption("#status", "unparsed");
+  await page.selectOption("#state", "open");
+  await page.click("form.filter button");
   await page.click("table th a");
-  await page.waitForSelector("#letter-title");
-  const time = new Date().toISOString().slice(0, 19);
-  const corrected = { event_id: crypto.randomUUID(), user_id: 7, event_type: "click", page: "/home", timestamp: time, source: "web" };
-  const whole = page.locator("form:has(textarea)").last();
-  await whole.locator("textarea").first().fill(JSON.stringify(corrected));
-  await whole.locator("button").first().click();
+  await page.fill("#value", "{");
+  await page.click("section.card form:has(#value) button");
+  await page.waitForSelector("text=it would be no event");
+  const now = new Date().toISOString().slice(0, 19);
+  const corrected = { event_id: crypto.randomUUID(), user_id: 7, event_type: "click", page: "/", timestamp: now, source: "web" };
+  await page.fill("#value", JSON.stringify(corrected));
+  await page.click("text=Check anew");
+  await page.waitForSelector("text=it would be taken and counted");
+  await page.screenshot({ path: join(folder, "letter-checked.png"), fullPage: true });
   await page.click("text=Send it again");
-  await page.waitForSelector(".said.good");
+  await page.waitForSelector(".said.good >> text=Sent again as offset");
+  const letter = page.url().split("?")[0];
+  for (let i = 0; i < 60 && !(await page.locator("text=Resolved by").count()); i++) {
+    await page.waitForTimeout(500);
+    await page.goto(letter);
+  }
+  if (!(await page.locator("text=Resolved by").count())) throw new Error("the letter is not resolved");
+});
+await step("watch events as they come", async () => {
+  await page.goto(`${address}/stream`);
+  await page.click("text=Events as they come");
+  await page.fill("#where", "user_id>0");
+  await page.click("form.filter button");
+  await page.waitForSelector("#tap table tbody tr");
+});
+await step("pause a partition and resume it", async () => {
+  await page.goto(`${address}/stream`);
+  await page.click("text=Pause reading");
+  await page.selectOption("#pause-what", "user_events/1");
+  await page.fill("#pause-reason", "a newcomer tries it");
+  await page.click("form[action='/stream/pause'] button");
+  await page.waitForSelector("#partitions .paused >> text=a newcomer tries it");
+  await page.screenshot({ path: join(folder, "stream-paused.png"), fullPage: true });
+  await page.click("form[action='/stream/resume'] button");
+  await page.waitForSelector(".said.good >> text=Resumed");
+  await page.waitForSelector("#partitions .paused", { state: "detached" });
 });
 await step("compare the layers", async () => {
   await page.goto(`${address}/reconcile`);
@@ -144,6 +175,8 @@ const pages = {
   overview: "/",
   stream: "/stream",
   tap: "/stream/tap",
+  "tap-once": "/stream/tap?last=1&where=event_type%3Dpurchase",
+  choices: "/stream/choices?pipeline=user_events",
   batch: "/batch",
   run: run || "/batch",
   "run-log": `${run || "/batch"}?task=run_bronze_to_silver`,
@@ -154,6 +187,7 @@ const pages = {
   quality: "/quality",
   reconcile: "/reconcile",
   "dead-letters": "/dead-letters",
+  "letters-open": "/dead-letters?state=open&status=unparsed",
   record,
   trace: `/trace/${event || "none"}`,
   search: "/search?q=nothing+of+the+kind",

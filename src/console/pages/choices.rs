@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,7 @@ pub enum Looked {
 /// Every choice with what it would do. Changes nothing.
 pub async fn choices(shared: &Shared, which: &Which) -> Result<Vec<Looked>, Problem> {
     let pipeline = pipeline(shared, &which.pipeline)?;
-    let to = moment(&which.to)?.unwrap_or_else(Utc::now);
+    let to = moment(&which.to)?.unwrap_or_else(|| Utc::now().trunc_subsecs(0));
     let config = shared.config();
     let work = async move {
         let choices: Vec<Choice> =
@@ -248,10 +248,12 @@ fn card(view: &View, pipeline: &str, to: &str, looked: &Looked, named: &dyn Fn(&
                             input type="hidden" name="pipeline" value=(pipeline);
                             input type="hidden" name="choice" value=(choice);
                             input type="hidden" name="to" value=(to);
-                            @if outlook.insist.is_some() {
-                                label { input type="checkbox" name="even_so" value="true"; " Even so" }
+                            div.actions {
+                                @if outlook.insist.is_some() {
+                                    label { input type="checkbox" name="even_so" value="true"; " Even so" }
+                                }
+                                button.danger type="submit" { "Do it" span.sr { ": " (choice) } }
                             }
-                            button.danger type="submit" { "Do it" span.sr { ": " (choice) } }
                         }))
                     }
                 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, web};
+use arrow::array::RecordBatch;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::letters::{MEMORY_BYTES, address, state};
-use crate::cli::lake::Lake;
+use super::letters::{self, address, state};
 use crate::cli::output::safe_bytes;
 use crate::config::{AllowedValue, Pipeline};
 use crate::console::problem::Problem;
@@ -53,10 +53,10 @@ where
     T: Send + 'static,
     F: Future<Output = anyhow::Result<T>> + Send + 'static,
 {
-    let (config, uri) = (shared.config(), shared.server.lakehouse.uri.clone());
+    let (config, lake) = (shared.config(), letters::lake(shared)?);
     let known = Status::of(&shared.board, shared.limits).partitions.into_iter();
     let marks: Marks = known.filter_map(|p| Some(((p.pipeline, p.partition), p.mark_us?))).collect();
-    let work = async move { work(Redriver::new(config, Lake::open_by_name(&uri, MEMORY_BYTES)?, marks)).await };
+    let work = async move { work(Redriver::new(config, lake, marks)).await };
     shared.desk.run(work).await.map_err(|error| Problem::refused(format!("{error:#}")))
 }
 
@@ -82,15 +82,19 @@ pub async fn redrive(shared: &Shared, correction: Correction) -> Result<Sent, Pr
 
 /// One record of Bronze, by `topic/generation/partition/offset`.
 pub async fn find(shared: &Shared, source: &str) -> anyhow::Result<Map<String, Value>> {
-    let (config, uri, source) = (shared.config(), shared.server.lakehouse.uri.clone(), source.to_owned());
+    let (config, lake, source) = (shared.config(), letters::lake(shared)?, source.to_owned());
     let work = async move {
-        let lake = Lake::open_by_name(&uri, MEMORY_BYTES)?;
         let (pipeline, batch) = record(&config, &lake, &place(&source)?).await?;
-        let mut row = row_as_json(&pipeline, &batch)?;
-        row.retain(|name, _| !name.starts_with("letter_"));
-        Ok(row)
+        columns(&pipeline, &batch)
     };
     shared.desk.run(work).await
+}
+
+/// The columns of a record, without those that the search adds.
+fn columns(pipeline: &str, batch: &RecordBatch) -> anyhow::Result<Map<String, Value>> {
+    let mut row = row_as_json(pipeline, batch)?;
+    row.retain(|name, _| !name.starts_with("letter_"));
+    Ok(row)
 }
 
 #[derive(Deserialize)]
@@ -107,9 +111,13 @@ pub async fn page(
     asked: web::Query<Asked>,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let row = find(&shared, &source).await.map_err(|error| Problem::missing(format!("{error:#}")))?;
     let wanted = source.clone();
-    let letter = redriver(&shared, |mut redriver| async move { redriver.letter(&wanted).await }).await?;
+    let found = redriver(&shared, |mut redriver| async move {
+        let (letter, batch) = redriver.letter_and_row(&wanted).await?;
+        let row = columns(&letter.pipeline, &batch)?;
+        Ok((letter, row))
+    });
+    let (letter, row) = found.await.map_err(|problem| Problem::missing(problem.text))?;
     let source = letter.source();
     let sent = asked.sent.split_once('/').and_then(|(p, o)| Some((p.parse::<i32>().ok()?, o.parse::<i64>().ok()?)));
     let body = html! {

@@ -1,5 +1,7 @@
 //! Dead letters: the records that silver refuses, or will, with the reason, what was sent, and whether they are resolved.
 
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, NaiveDate, Utc};
 use maud::{Markup, html};
@@ -17,7 +19,7 @@ use crate::letters::{Letter, Search, State, Status};
 const LETTERS: usize = 100;
 const LETTERS_MAX: usize = 1_000;
 /// Bytes that a look at the letters may hold.
-pub const MEMORY_BYTES: usize = 64 << 20;
+const MEMORY_BYTES: usize = 64 << 20;
 /// Characters of a payload in the list.
 const PREVIEW: usize = 90;
 
@@ -83,14 +85,18 @@ fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
     text.parse().ok().or_else(date).ok_or_else(wrong)
 }
 
+/// The lakehouse with the tables that the console keeps open.
+pub fn lake(shared: &Shared) -> anyhow::Result<Lake> {
+    Lake::kept_open(&shared.server.lakehouse.uri, MEMORY_BYTES, Arc::new(shared.tables.clone()))
+}
+
 /// The newest letters that fit.
 pub async fn letters(shared: &Shared, asked: &Asked) -> Result<Vec<Letter>, Problem> {
-    let (config, uri, search) = (shared.config(), shared.server.lakehouse.uri.clone(), asked.search()?);
+    let (config, lake, search) = (shared.config(), lake(shared)?, asked.search()?);
     if let Some(name) = &search.pipeline {
         super::batch::known(shared, name)?;
     }
-    let work = async move { search.newest(&config, &Lake::open_by_name(&uri, MEMORY_BYTES)?).await };
-    Ok(shared.desk.run(work).await?)
+    Ok(shared.desk.run(async move { search.newest(&config, &lake).await }).await?)
 }
 
 /// A record's address in the console.
