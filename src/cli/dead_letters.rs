@@ -115,7 +115,7 @@ async fn show(config: &Config, lake: &Lake, source: &str, json: bool) -> anyhow:
     let (pipeline, batch) = letters::record(config, lake, &letters::place(source)?).await?;
     let Some(of) = config.pipelines.iter().find(|p| p.name == pipeline) else { bail!("no pipeline {pipeline}") };
     let letter = Letter::read(&pipeline, &of.fields, &batch, 0)?;
-    let resolved_by = letters::resolutions(lake, of).await?.of(&letter.source());
+    let resolved_by = letters::resolutions(lake, of, Some(&letter.ingested)).await?.of(&letter.source());
     if json {
         let mut row = row_as_json(&pipeline, &batch)?;
         row.retain(|name, _| is_own(name));

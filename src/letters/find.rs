@@ -141,7 +141,11 @@ impl Search {
     pub(crate) async fn newest(&self, config: &Config, lake: &Lake) -> anyhow::Result<Vec<Letter>> {
         let mut letters = Vec::new();
         for pipeline in self.pipelines(config, lake)? {
-            let resolved = resolutions(lake, pipeline).await?;
+            let mut resolved = match self.state {
+                Some(_) => resolutions(lake, pipeline, None).await?,
+                None => Resolutions::default(),
+            };
+            let first = letters.len();
             for place in self.places(lake, &pipeline.name) {
                 let sql = format!(
                     "select *, {} as letter_status, {} as letter_reason from {} where {} \
@@ -154,12 +158,17 @@ impl Search {
                 );
                 for batch in collect(lake, &sql).await? {
                     for row in 0..batch.num_rows() {
-                        let mut letter = Letter::read(&pipeline.name, &pipeline.fields, &batch, row)?;
-                        letter.resolved_by = resolved.of(&letter.source());
-                        letters.push(letter);
+                        letters.push(Letter::read(&pipeline.name, &pipeline.fields, &batch, row)?);
                     }
                 }
             }
+            let own: &mut [Letter] = &mut letters[first..];
+            if self.state.is_none()
+                && let Some(oldest) = own.iter().map(|letter| letter.ingested.as_str()).min()
+            {
+                resolved = resolutions(lake, pipeline, Some(oldest)).await?;
+            }
+            own.iter_mut().for_each(|letter| letter.resolved_by = resolved.of(&letter.source()));
         }
         letters.sort_by(|a, b| b.ingested.cmp(&a.ingested));
         letters.truncate(self.limit);
@@ -176,7 +185,7 @@ pub(crate) async fn by_reason(
     let mut counted = Vec::new();
     for pipeline in search.pipelines(config, lake)? {
         let resolved = match search.state {
-            Some(_) => resolutions(lake, pipeline).await?,
+            Some(_) => resolutions(lake, pipeline, None).await?,
             None => Resolutions::default(),
         };
         for place in search.places(lake, &pipeline.name) {

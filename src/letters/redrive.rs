@@ -15,7 +15,7 @@ use super::edit::{self, Change, Difference};
 use super::find::record;
 use super::foresee::{Foreseen, Oracle};
 use super::in_flight::in_flight;
-use super::resolved::{Resolutions, resolutions};
+use super::resolved::resolutions;
 use super::row::{Letter, bytes_as_json};
 use super::send::Sender;
 use super::{ORIGIN, place};
@@ -99,12 +99,11 @@ pub struct Redriver {
     lake: Lake,
     marks: Marks,
     oracles: HashMap<String, Oracle>,
-    resolved: HashMap<String, Resolutions>,
 }
 
 impl Redriver {
     pub(crate) fn new(config: Config, lake: Lake, marks: Marks) -> Self {
-        Self { config, lake, marks, oracles: HashMap::new(), resolved: HashMap::new() }
+        Self { config, lake, marks, oracles: HashMap::new() }
     }
 
     pub fn pipeline(&self, name: &str) -> anyhow::Result<&Arc<Pipeline>> {
@@ -137,11 +136,8 @@ impl Redriver {
                 letter.reason = reasons.join(", ");
             }
         }
-        if !self.resolved.contains_key(&name) {
-            let found = resolutions(&self.lake, &pipeline).await?;
-            self.resolved.insert(name.clone(), found);
-        }
-        letter.resolved_by = self.resolved.get(&name).map(|r| r.of(&letter.source())).unwrap_or_default();
+        let resolved = resolutions(&self.lake, &pipeline, Some(&letter.ingested)).await?;
+        letter.resolved_by = resolved.of(&letter.source());
         Ok((letter, row))
     }
 

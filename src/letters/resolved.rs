@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use super::ORIGIN;
 use super::find::collect;
 use super::row::{bytes, text};
@@ -9,6 +11,9 @@ use crate::batch::locate::Place;
 use crate::batch::silver::RowRules;
 use crate::cli::lake::Lake;
 use crate::config::Pipeline;
+
+/// As far the clocks of the instances that take records from Kafka may lie apart.
+const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::hours(1);
 
 /// The records that resolve letters, by the letter's place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +31,9 @@ impl Resolutions {
     }
 }
 
-/// What Bronze's rows resolve. A row that is refused itself resolves nothing.
-pub(crate) async fn resolutions(lake: &Lake, pipeline: &Pipeline) -> anyhow::Result<Resolutions> {
+/// What Bronze's rows resolve. A row that is refused itself resolves nothing. With `since`, the arrival of the oldest
+/// letter asked for as its row has it, earlier files are not opened: a correction comes behind its letter.
+pub(crate) async fn resolutions(lake: &Lake, pipeline: &Pipeline, since: Option<&str>) -> anyhow::Result<Resolutions> {
     let rules = RowRules::of(pipeline)?;
     let mut columns: Vec<String> = ["topic", "generation", "partition", "offset"].map(String::from).into();
     for column in rules.columns() {
@@ -37,10 +43,16 @@ pub(crate) async fn resolutions(lake: &Lake, pipeline: &Pipeline) -> anyhow::Res
     }
     let columns: Vec<String> = columns.iter().map(|c| format!("\"{c}\"")).collect();
     let columns = columns.join(", ");
+    let since = since.and_then(|since| since.parse::<DateTime<Utc>>().ok()).map(|since| since - CLOCKS_DIFFER_MAX);
+    let later = since.map(|since| {
+        let (date, time) = (since.format("%Y-%m-%d"), since.format("%Y-%m-%dT%H:%M:%S%.6fZ"));
+        format!(" and ingestion_date >= '{date}' and ingestion_time >= '{time}'")
+    });
+    let later = later.unwrap_or_default();
     let sql = format!(
         "select {columns}, letter_header['value'] as letter_origin from \
          (select {columns}, unnest(headers) as letter_header from bronze.{} \
-         where headers is not null and time_status in ('ok', 'late')) as headed \
+         where headers is not null and time_status in ('ok', 'late'){later}) as headed \
          where letter_header['key'] = '{ORIGIN}'",
         pipeline.name
     );
