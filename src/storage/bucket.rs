@@ -31,8 +31,11 @@ pub fn check_option(name: &str, value: &str) -> Result<(), String> {
     }
     let key = AmazonS3ConfigKey::from_str(name).map_err(|_| "is no option of the object store".to_string())?;
     // Some values are looked at only when a store is made of them. The error may show a secret: it is not passed on.
-    let made = AmazonS3Builder::new().with_bucket_name("bucket").with_access_key_id("k").with_secret_access_key("s");
-    let made = made.with_config(key, value).build();
+    let bucket = AmazonS3Builder::new().with_bucket_name("bucket");
+    // With keys, what other ways to credentials want is not looked at; half a pair of keys is no store at all.
+    let keys = bucket.clone().with_access_key_id("k").with_secret_access_key("s");
+    let is_key = matches!(key, AmazonS3ConfigKey::AccessKeyId | AmazonS3ConfigKey::SecretAccessKey);
+    let made = if is_key { keys } else { bucket }.with_config(key, value).build();
     made.map(drop).map_err(|_| "has a value that the object store does not take".to_string())
 }
 
