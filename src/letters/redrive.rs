@@ -15,7 +15,7 @@ use super::edit::{self, Change, Difference};
 use super::find::record;
 use super::foresee::{Foreseen, Oracle};
 use super::in_flight::in_flight;
-use super::resolved::resolutions;
+use super::resolved::{Resolutions, resolutions};
 use super::row::{Letter, bytes_as_json};
 use super::send::Sender;
 use super::{ORIGIN, place};
@@ -176,7 +176,7 @@ impl Redriver {
         let sender = Arc::new(Sender::new(&self.config.server.kafka)?);
         let targets = self.targets(events, &sender).await?;
         if !force {
-            self.refuse_what_is_in_flight(events, &targets).await?;
+            self.refuse_what_was_sent(events, &targets).await?;
         }
         let mut done = Vec::new();
         for (event, partition) in events.iter().zip(targets) {
@@ -215,22 +215,31 @@ impl Redriver {
         Ok(targets)
     }
 
-    async fn refuse_what_is_in_flight(&self, events: &[Prepared], targets: &[i32]) -> anyhow::Result<()> {
-        let mut looked: BTreeMap<(&str, i32), BTreeMap<String, i64>> = BTreeMap::new();
+    /// The position is read first: what lies below it is then seen in the table, what lies above it in the topic, and
+    /// nothing that lands meanwhile is missed.
+    async fn refuse_what_was_sent(&self, events: &[Prepared], targets: &[i32]) -> anyhow::Result<()> {
+        let mut looked: BTreeMap<(&str, i32), (Resolutions, BTreeMap<String, i64>)> = BTreeMap::new();
         for (event, partition) in events.iter().zip(targets) {
             let pipeline = &event.pipeline;
             let of = (pipeline.name.as_str(), *partition);
-            let in_topic = match looked.entry(of) {
+            let (landed, in_topic) = match looked.entry(of) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(free) => {
                     let from = self.bronze_position(pipeline, *partition).await?;
+                    let own = events.iter().filter(|other| other.pipeline.name == pipeline.name);
+                    let oldest = own.map(|other| other.letter.ingested.as_str()).min();
+                    let landed = resolutions(&self.lake, pipeline, oldest).await?;
                     let (kafka, topic, partition) =
                         (self.config.server.kafka.clone(), pipeline.topic.clone(), *partition);
                     let look = move || in_flight(&kafka, &topic, partition, from, LOOK);
-                    free.insert(tokio::task::spawn_blocking(look).await??)
+                    free.insert((landed, tokio::task::spawn_blocking(look).await??))
                 }
             };
             let origin = event.letter.source();
+            let by = landed.of(&origin);
+            if !by.is_empty() {
+                bail!("{origin} is resolved already, by {}; nothing was sent", by.join(", "));
+            }
             if let Some(offset) = in_topic.get(&origin) {
                 bail!(
                     "{origin} was sent again already, as offset {offset} of {}/{partition}, which is not in Bronze yet; \
