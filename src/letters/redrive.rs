@@ -31,6 +31,9 @@ pub type Marks = HashMap<(String, i32), i64>;
 /// Longest look for corrected events that Bronze does not hold yet.
 const LOOK: Duration = Duration::from_secs(20);
 
+/// The origins that records of a topic bear, with the record's offset.
+type InTopic = BTreeMap<String, i64>;
+
 /// One at a time in a process: between the look for what is in flight and the sending nobody else may send.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -218,7 +221,7 @@ impl Redriver {
     /// The position is read first: what lies below it is then seen in the table, what lies above it in the topic, and
     /// nothing that lands meanwhile is missed.
     async fn refuse_what_was_sent(&self, events: &[Prepared], targets: &[i32]) -> anyhow::Result<()> {
-        let mut looked: BTreeMap<(&str, i32), (Resolutions, BTreeMap<String, i64>)> = BTreeMap::new();
+        let mut looked: BTreeMap<(&str, i32), (Resolutions, InTopic)> = BTreeMap::new();
         for (event, partition) in events.iter().zip(targets) {
             let pipeline = &event.pipeline;
             let of = (pipeline.name.as_str(), *partition);
