@@ -11,11 +11,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
-use super::super::gold::{self, Inputs, PinnedSilver, dates_of, reached, silver_txn};
+use super::super::gold::{self, Inputs, PinnedSilver, dates_of, partition_date, reached, silver_txn};
 use super::super::graph::{Graph, Node};
 use super::super::model::Kind;
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
+use super::part::{Part, plain, rows_max};
 use super::rows::{Layout, Tally, compare};
 use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::config::Pipeline;
@@ -221,6 +222,7 @@ impl Recomputed<'_> {
         }
         let header = &node.model.header;
         let grain: Vec<&str> = header.grain.iter().map(String::as_str).collect();
+        let cut_by = plain(&grain, &node.schema);
         let layout = Layout::new(node.schema.clone(), &grain, &grain, by_date);
         let layout = layout.ok_or_else(|| {
             BatchError::refused(
@@ -239,21 +241,30 @@ impl Recomputed<'_> {
         let mut tally = Tally::default();
         match (header.kind, by_date) {
             (Kind::ByDate, Some(column)) => {
+                let there = rows_by_date(table, column);
                 let mut dates = reached(&self.silver_dates, node.reach_days);
-                dates.extend(dates_of(table, column).await?);
+                dates.extend(there.keys());
                 for date in dates.into_iter().filter(|d| self.scope.holds(*d) && kept.is_none_or(|kept| *d >= kept)) {
-                    let expected = self.inputs_of(node, date).await?.frame_of_date(self.lake, node, date).await?;
-                    let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
-                    let found = found()?.filter(sql::between(column, date, date)).map_err(unreadable)?;
-                    let found = sql::ordered(found, &grain, node.schema.clone(), &check.table).await?;
-                    compare(&layout, expected, found, &mut tally, &each).await?;
+                    for part in Part::cut(there.get(&date).copied().unwrap_or(0), rows_max(self.lake)) {
+                        let expected = self.inputs_of(node, date).await?.frame_of_date(self.lake, node, date).await?;
+                        let expected = part.take(expected, &cut_by).map_err(unreadable)?;
+                        let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
+                        let found = found()?.filter(sql::between(column, date, date)).map_err(unreadable)?;
+                        let found = part.take(found, &cut_by).map_err(unreadable)?;
+                        let found = sql::ordered(found, &grain, node.schema.clone(), &check.table).await?;
+                        compare(&layout, expected, found, &mut tally, &each).await?;
+                    }
                 }
             }
             _ => {
-                let expected = self.inputs.frame_of_snapshot(self.lake, node).await?;
-                let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
-                let found = sql::ordered(found()?, &grain, node.schema.clone(), &check.table).await?;
-                compare(&layout, expected, found, &mut tally, &each).await?;
+                for part in Part::cut(rows_of(table), rows_max(self.lake)) {
+                    let expected = self.inputs.frame_of_snapshot(self.lake, node).await?;
+                    let expected = part.take(expected, &cut_by).map_err(unreadable)?;
+                    let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
+                    let found = part.take(found()?, &cut_by).map_err(unreadable)?;
+                    let found = sql::ordered(found, &grain, node.schema.clone(), &check.table).await?;
+                    compare(&layout, expected, found, &mut tally, &each).await?;
+                }
             }
         }
         let check = check.counted(tally, |_| {
@@ -293,6 +304,18 @@ impl Recomputed<'_> {
 
 fn unreadable(table: &str, e: &deltalake::DeltaTableError) -> BatchError {
     BatchError::unavailable(format!("what retention has taken from {table} cannot be read"), e)
+}
+
+/// Rows of a table by the date of their files.
+fn rows_by_date(table: &DeltaTable, column: &str) -> BTreeMap<NaiveDate, u64> {
+    let mut rows: BTreeMap<NaiveDate, u64> = BTreeMap::new();
+    let Ok(state) = table.snapshot() else { return rows };
+    for file in state.log_data().iter() {
+        if let Some(date) = partition_date(file.partition_values_map().get(column)) {
+            *rows.entry(date).or_default() += file.num_records().unwrap_or(0) as u64;
+        }
+    }
+    rows
 }
 
 /// A table's rows, as its files say.

@@ -5,9 +5,10 @@
 //! what came later is *not yet run*. What should be there is counted by rules written a second time, in SQL, so that a
 //! fault of the code that made the rows cannot hide itself. Only gold's own rules, the models, are run as they are.
 //!
-//! Rows are sorted by DataFusion within `batch.memory`, spilling what does not fit, and compared as they stream by.
+//! Rows are sorted by DataFusion within `batch.memory`, a date or a part of one at a time, and compared as they stream by.
 
 mod gold;
+mod part;
 mod refused;
 mod rows;
 mod served;

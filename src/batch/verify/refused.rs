@@ -10,6 +10,7 @@ use super::super::gold;
 use super::super::lake::refused_table;
 use super::super::silver::{Definitions, REASONS};
 use super::super::{BatchError, Lake};
+use super::part::{Part, rows_max};
 use super::rows::{Layout, Tally, compare};
 use super::silver::{PLACE, pair};
 use super::{TableCheck, Watch, sql};
@@ -71,11 +72,16 @@ pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch)
     };
     let failed = |e: DataFusionError| BatchError::unavailable("refused rows cannot be compared", e.strip_backtrace());
     let (expected, found) = planned.await.map_err(failed)?;
-    watch.begin(&check.table, pair.target.files().iter().map(|f| f.rows).sum());
-    let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
-    let found = sql::ordered(found, &PLACE, schema.clone(), &check.table).await?;
+    let rows = pair.target.files().iter().map(|f| f.rows).sum();
+    watch.begin(&check.table, rows);
     let mut tally = Tally::default();
-    compare(&layout, expected, found, &mut tally, &|rows| watch.rows(rows)).await?;
+    for part in Part::cut(rows, rows_max(lake)) {
+        let expected = part.take(expected.clone(), &PLACE).map_err(failed)?;
+        let found = part.take(found.clone(), &PLACE).map_err(failed)?;
+        let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
+        let found = sql::ordered(found, &PLACE, schema.clone(), &check.table).await?;
+        compare(&layout, expected, found, &mut tally, &|rows| watch.rows(rows)).await?;
+    }
     Ok(check.counted(tally, |_| {
         format!(
             "find out who changed it; delete the folder silver/{table} of the lakehouse, and the next run makes it anew"

@@ -17,14 +17,12 @@ use super::super::plan::TargetFacts;
 use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
 use super::super::target::{Definition, Target};
 use super::super::{BatchError, Lake, Layer};
+use super::part::{Part, rows_max};
 use super::rows::{Layout, Tally, compare};
 use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::bronze::PARTITION_COLUMN;
 use crate::config::{Pipeline, Role};
 use crate::event::EVENT_TIME_COLUMN;
-
-/// Bytes that a row is taken to need while it is sorted.
-const ROW_BYTES: usize = 512;
 
 /// The order of rows: their place in Kafka.
 pub const PLACE: [&str; 3] = ["generation", "partition", "offset"];
@@ -171,8 +169,12 @@ pub async fn verify_silver(
     dates.retain(|_, s| s.kept > 0 || s.silver > 0);
     watch.begin(&check.table.table, dates.values().map(kept).sum());
     let mut tally = Tally::default();
-    for (first, last) in groups(&dates, (lake.memory() / ROW_BYTES).max(1000) as u64) {
-        comparison.group(first, last, &mut tally, watch).await?;
+    let rows_max = rows_max(lake);
+    for (first, last) in groups(&dates, rows_max) {
+        let rows = dates.range(first..=last).map(|(_, sizes)| sizes.bronze.max(sizes.silver)).sum();
+        for part in Part::cut(rows, rows_max) {
+            comparison.group((first, last), part, &mut tally, watch).await?;
+        }
     }
     check.duplicate_rows = dates.values().map(kept).sum::<u64>().saturating_sub(tally.expected);
     check.table = check.table.counted(tally, remedy);
@@ -225,6 +227,8 @@ struct Comparison<'a> {
     bronze: Arc<dyn TableProvider>,
     silver: Arc<dyn TableProvider>,
     layout: Layout,
+    /// The column of the event's id.
+    event_id: String,
     kept: String,
     /// Rows of silver by date, as its files say.
     there: BTreeMap<NaiveDate, u64>,
@@ -249,6 +253,7 @@ impl<'a> Comparison<'a> {
             bronze: gold::provider(&pair.bronze, &format!("bronze.{}", pipeline.name)).await?,
             silver: gold::provider(silver, &format!("silver.{}", pipeline.name)).await?,
             layout,
+            event_id: id.to_owned(),
             kept: sql::kept(pipeline)?,
             there,
         })
@@ -317,15 +322,18 @@ impl<'a> Comparison<'a> {
 
     async fn group(
         &self,
-        first: NaiveDate,
-        last: NaiveDate,
+        (first, last): (NaiveDate, NaiveDate),
+        part: Part,
         tally: &mut Tally,
         watch: &dyn Watch,
     ) -> Result<(), BatchError> {
         let session = self.lake.session();
         let planned = async {
             let rows = sql::on_dates(EVENT_TIME_COLUMN, first, last);
-            session.register_table("bronze", session.read_table(self.bronze.clone())?.filter(rows)?.into_view())?;
+            // Copies of an event have its id.
+            let id = [self.event_id.as_str()];
+            let bronze = part.take(session.read_table(self.bronze.clone())?.filter(rows)?, &id)?;
+            session.register_table("bronze", bronze.into_view())?;
             let columns: Vec<String> = self
                 .layout
                 .schema
@@ -345,6 +353,7 @@ impl<'a> Comparison<'a> {
             );
             let expected = session.sql(&statement).await?;
             let found = session.read_table(self.silver.clone())?.filter(sql::between(EVENT_DATE, first, last))?;
+            let found = part.take(found, &id)?;
             Ok((expected, found))
         };
         let (expected, found) = planned.await.map_err(|e| self.wrong(&e))?;
