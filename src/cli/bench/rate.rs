@@ -1,6 +1,6 @@
 //! A fixed rate: what the daemon costs, and how long an event takes to where it can be queried, seen from outside.
 //!
-//! Probes are events of a type of their own (`probe-1`, `probe-2`, …), sent beside the load by another producer. Realtime
+//! Probes are events of a type of their own (`probe-4711`, `probe-4712`, …), sent beside the load by another producer. Realtime
 //! counts every value, so each becomes a row of its own in `realtime.events_per_minute`, which a query sees or does not.
 
 use std::collections::HashMap;
@@ -150,7 +150,9 @@ async fn send_probes(site: &Site, probes: Probes, partitions: usize, duration: D
     let begin = Instant::now();
     let mut ticks = tokio::time::interval(PROBE_INTERVAL);
     let mut deliveries = tokio::task::JoinSet::new();
-    for number in 0.. {
+    // By the clock: an earlier measurement's probes may be served still.
+    let first = (chrono::Utc::now().timestamp().rem_euclid(1_000_000) * 1000) as u32;
+    for number in first.. {
         ticks.tick().await;
         if begin.elapsed() >= duration {
             break;
