@@ -137,14 +137,19 @@ impl Search {
         Ok(found.into_iter().filter(|p| tables.contains(&format!("bronze.{}", p.name))).collect())
     }
 
+    /// What letters are told apart by, where the search asks for a state; nothing where it does not.
+    async fn resolutions(&self, lake: &Lake, pipeline: &Pipeline) -> anyhow::Result<Resolutions> {
+        match self.state {
+            Some(_) => resolutions(lake, pipeline, None).await,
+            None => Ok(Resolutions::default()),
+        }
+    }
+
     /// The newest letters that fit, newest first, each with what resolves it.
     pub(crate) async fn newest(&self, config: &Config, lake: &Lake) -> anyhow::Result<Vec<Letter>> {
         let mut letters = Vec::new();
         for pipeline in self.pipelines(config, lake)? {
-            let mut resolved = match self.state {
-                Some(_) => resolutions(lake, pipeline, None).await?,
-                None => Resolutions::default(),
-            };
+            let mut resolved = self.resolutions(lake, pipeline).await?;
             let first = letters.len();
             for place in self.places(lake, &pipeline.name) {
                 let sql = format!(
@@ -184,10 +189,7 @@ pub(crate) async fn by_reason(
 ) -> anyhow::Result<Vec<(String, String, String, u64)>> {
     let mut counted = Vec::new();
     for pipeline in search.pipelines(config, lake)? {
-        let resolved = match search.state {
-            Some(_) => resolutions(lake, pipeline, None).await?,
-            None => Resolutions::default(),
-        };
+        let resolved = search.resolutions(lake, pipeline).await?;
         for place in search.places(lake, &pipeline.name) {
             let sql = format!(
                 "select {} as status, {} as reason, count(*) as n from {} where {} group by 1, 2 order by 3 desc limit {}",
