@@ -1,5 +1,9 @@
 //! The commands that errors name, in one place so that the command line and the messages agree.
 
+/// For a bucket whose store overwrites what it should keep.
+pub const CONDITIONAL_WRITES: &str =
+    "keep the lakehouse in a store that knows conditional writes (Amazon S3, MinIO, Ceph, Cloudflare R2 do)";
+
 /// Takes a torn or zero-length tail off the table's log.
 pub fn repair_log(pipeline: &str) -> String {
     format!("`boathouse bronze repair-log {pipeline}` takes the damaged tail off the log")

@@ -64,7 +64,12 @@ pub struct Commit {
 /// Looks at a table; none where there is none.
 pub async fn summary(lake: &Lake, layer: Layer, name: &str) -> Result<Option<TableSummary>, BatchError> {
     let Some(table) = lake.open(layer, name).await? else { return Ok(None) };
-    let state = table.snapshot().map_err(|e| failed(layer, name, e))?;
+    Ok(Some(summarize(&table).await.map_err(|e| failed(layer, name, e))?))
+}
+
+/// What a loaded table holds.
+pub(crate) async fn summarize(table: &DeltaTable) -> Result<TableSummary, DeltaTableError> {
+    let state = table.snapshot()?;
     let mut summary =
         TableSummary { version: state.version(), files: 0, files_small: 0, bytes: 0, rows: 0, log_entries: 0 };
     for file in state.log_data().iter() {
@@ -76,10 +81,10 @@ pub async fn summary(lake: &Lake, layer: Layer, name: &str) -> Result<Option<Tab
     }
     let store = table.log_store().object_store(None);
     let mut log = store.list(Some(&Path::from("_delta_log")));
-    while let Some(file) = log.try_next().await.map_err(|e| failed(layer, name, e.into()))? {
+    while let Some(file) = log.try_next().await? {
         summary.log_entries += usize::from(file.location.as_ref().ends_with(".json"));
     }
-    Ok(Some(summary))
+    Ok(summary)
 }
 
 /// What the tables of a pipeline hold, those that are there, by their names such as `bronze.user_events`.
@@ -107,7 +112,8 @@ pub async fn history(lake: &Lake, layer: Layer, name: &str, limit: u64) -> Resul
     Ok(commits)
 }
 
-fn commit(version: u64, entry: &[u8]) -> Commit {
+/// What an entry of a log says.
+pub(crate) fn commit(version: u64, entry: &[u8]) -> Commit {
     let mut commit =
         Commit { version, at: None, operation: String::new(), files_added: 0, files_removed: 0, rows_added: 0 };
     for line in entry.split(|b| *b == b'\n') {

@@ -17,6 +17,7 @@ use super::settle::settle;
 use super::{BronzeError, Ledger, SealedFile, table_key};
 use crate::config::{Pipeline, Role};
 use crate::kafka::Source;
+use crate::remedy;
 use crate::storage::{Conditional, conditional_writes};
 
 /// How the name of a data file begins whose rows are all of one partition, in offset order. No other writer's file has
@@ -260,7 +261,7 @@ async fn check_storage(log: &DeltaLog) -> Result<(), BronzeError> {
         Ok(Conditional::Ignored) => Err(BronzeError::stopped(
             "the object store ignores If-None-Match: two writers would overwrite each other's commits",
             log.name(),
-            "keep the lakehouse in a store that knows conditional writes (Amazon S3, MinIO, Ceph, Cloudflare R2 do)",
+            remedy::CONDITIONAL_WRITES,
         )),
         Err(e) => Err(BronzeError::io(format!("{} cannot be written", log.name()), e)),
     }

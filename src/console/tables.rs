@@ -8,16 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use chrono::DateTime;
 use deltalake::logstore::LogStoreRef;
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStore;
-use object_store::path::Path;
-use serde_json::Value;
 use tokio::sync::{Mutex as Turn, Semaphore};
 
-use crate::batch::upkeep::{Commit, SMALL_FILE_BYTES, TableSummary};
+use crate::batch::upkeep::{Commit, TableSummary, commit, summarize};
 use crate::batch::{Lake, Layer};
 use crate::cli::lake::{Open, tables_at};
 use crate::config::Server;
@@ -210,22 +206,8 @@ async fn bring_up_to_date(kept: &mut Option<Kept>, lake: &Lake, layer: Layer, na
 }
 
 async fn know(table: &DeltaTable) -> anyhow::Result<Known> {
-    let state = table.snapshot()?;
-    let mut summary =
-        TableSummary { version: state.version(), files: 0, files_small: 0, bytes: 0, rows: 0, log_entries: 0 };
-    for file in state.log_data().iter() {
-        let size = file.size() as u64;
-        summary.files += 1;
-        summary.files_small += usize::from(size < SMALL_FILE_BYTES);
-        summary.bytes += size;
-        summary.rows += file.num_records().unwrap_or_default() as u64;
-    }
-    let store = table.log_store().object_store(None);
-    let mut log = store.list(Some(&Path::from("_delta_log")));
-    while let Some(file) = log.try_next().await? {
-        summary.log_entries += usize::from(file.location.as_ref().ends_with(".json"));
-    }
-    let schema = state.snapshot().arrow_schema();
+    let summary = summarize(table).await?;
+    let schema = table.snapshot()?.snapshot().arrow_schema();
     let columns = schema.fields().iter().map(|f| (f.name().clone(), f.data_type().to_string())).collect();
     Ok(Known { summary, columns })
 }
@@ -251,25 +233,6 @@ async fn newest_commits(
         commits.push(commit);
     }
     Ok(commits)
-}
-
-fn commit(version: u64, entry: &[u8]) -> Commit {
-    let mut commit =
-        Commit { version, at: None, operation: String::new(), files_added: 0, files_removed: 0, rows_added: 0 };
-    for line in entry.split(|b| *b == b'\n') {
-        let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
-        if let Some(info) = line.get("commitInfo") {
-            commit.at = info["timestamp"].as_i64().and_then(DateTime::from_timestamp_millis);
-            commit.operation = info["operation"].as_str().unwrap_or_default().into();
-        }
-        if let Some(add) = line.get("add") {
-            commit.files_added += 1;
-            let stats: Option<Value> = add["stats"].as_str().and_then(|stats| serde_json::from_str(stats).ok());
-            commit.rows_added += stats.and_then(|stats| stats["numRecords"].as_u64()).unwrap_or_default();
-        }
-        commit.files_removed += usize::from(line.get("remove").is_some());
-    }
-    commit
 }
 
 #[cfg(test)]

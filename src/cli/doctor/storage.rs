@@ -4,7 +4,8 @@ use object_store::path::Path;
 
 use super::Finding;
 use crate::config::Config;
-use crate::storage::{Conditional, Place};
+use crate::remedy;
+use crate::storage::{Conditional, Place, conditional_writes};
 
 const CHECK: &str = "lakehouse.uri";
 
@@ -21,12 +22,12 @@ pub(super) async fn check(config: &Config) -> Option<Finding> {
         Ok(store) => store,
         Err(e) => return Some(failed(e.to_string())),
     };
-    Some(match crate::storage::conditional_writes(store.as_ref(), &Path::default()).await {
+    Some(match conditional_writes(store.as_ref(), &Path::default()).await {
         Ok(Conditional::Kept) => Finding::ok(CHECK, format!("{place} may be written and knows conditional writes")),
         Ok(Conditional::Ignored) => Finding::fail(
             CHECK,
             format!("the store of {place} ignores If-None-Match: two writers would overwrite each other's commits"),
-            "keep the lakehouse in a store that knows conditional writes (Amazon S3, MinIO, Ceph, Cloudflare R2 do)",
+            remedy::CONDITIONAL_WRITES,
         ),
         Err(e) => failed(format!("{place} cannot be written: {e}")),
     })
