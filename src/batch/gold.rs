@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub(crate) use compute::Inputs;
 use compute::Rows;
-pub(crate) use compute::{conform, date_of, days_since_epoch, in_memory};
+pub(crate) use compute::{conform, date_of, days_since_epoch, in_memory, nullable};
 use files::Files;
 pub use plan::Work;
 pub(crate) use plan::{Standing, Touched, plan, reached};

@@ -28,6 +28,7 @@ pub mod slots;
 pub mod target;
 mod task;
 pub mod tasks;
+mod txn;
 pub mod upkeep;
 pub mod verify;
 

@@ -11,10 +11,14 @@ use deltalake::logstore::LogStoreRef;
 use deltalake::{DeltaTable, DeltaTableError};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use serde::Deserialize;
+
+use super::txn::of_entry;
 
 /// Files of all tables that are kept open; their statistics take about a kilobyte each.
 const FILES_MAX: usize = 10_000;
+/// Versions over which a table's state is carried; then it is made from nothing again. A state that was carried on holds
+/// every log entry since it was made, whatever checkpoints have come.
+const CARRIED_MAX: u64 = 1000;
 /// Entries that are read to bring what a table has noted up to date; more are looked through by the engine.
 const ENTRIES_MAX: u64 = 50;
 
@@ -25,6 +29,8 @@ pub struct Opened(Mutex<HashMap<String, Known>>);
 #[derive(Clone)]
 struct Known {
     table: DeltaTable,
+    /// The version at which its state was made from nothing.
+    made_at: u64,
     /// Its newest log entry.
     entry: ObjectMeta,
     /// What was asked for of its application ids, as of a version.
@@ -48,13 +54,14 @@ impl Opened {
         let address = store.root_url().to_string();
         let known = self.known().get(&address).cloned();
         if let Some(mut known) = known
+            && known.table.version().is_some_and(|version| version.saturating_sub(known.made_at) < CARRIED_MAX)
             && entry(&known.table).await?.is_some_and(|found| is_same(&found, &known.entry))
         {
             let before = known.table.version();
             // Whatever is wrong with what is known, a load from nothing tells.
             if known.table.update_incremental(None).await.is_ok() {
                 if known.table.version() != before {
-                    self.keep(address, known.table.clone(), known.noted).await?;
+                    self.keep(address, known.table.clone(), known.made_at, known.noted).await?;
                 }
                 return Ok(known.table);
             }
@@ -62,7 +69,8 @@ impl Opened {
         self.known().remove(&address);
         let mut table = DeltaTable::new(store);
         table.load().await?;
-        self.keep(address, table.clone(), HashMap::new()).await?;
+        let made_at = table.version().unwrap_or_default();
+        self.keep(address, table.clone(), made_at, HashMap::new()).await?;
         Ok(table)
     }
 
@@ -70,6 +78,7 @@ impl Opened {
         &self,
         address: String,
         table: DeltaTable,
+        made_at: u64,
         noted: HashMap<String, (u64, Option<i64>)>,
     ) -> Result<(), DeltaTableError> {
         // The newest entry may have been cleaned up, a checkpoint standing for it.
@@ -78,7 +87,7 @@ impl Opened {
             return Ok(());
         };
         let mut all = self.known();
-        all.insert(address.clone(), Known { table, entry, noted });
+        all.insert(address.clone(), Known { table, made_at, entry, noted });
         let files = |known: &Known| known.table.snapshot().map_or(0, |state| state.log_data().num_files());
         let mut total: usize = all.values().map(files).sum();
         if total > FILES_MAX {
@@ -140,28 +149,14 @@ enum Since {
     Unknown,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    txn: Option<Txn>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Txn {
-    app_id: String,
-    version: i64,
-}
-
 /// What the entries between two versions have noted under an application id.
 async fn noted_since(table: &DeltaTable, id: &str, after: u64, until: u64) -> Result<Since, DeltaTableError> {
     let mut noted = Since::Nothing;
     for version in after + 1..=until {
         let Some(entry) = table.log_store().read_commit_entry(version).await? else { return Ok(Since::Unknown) };
-        for line in entry.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            let Ok(line) = serde_json::from_slice::<Line>(line) else { return Ok(Since::Unknown) };
-            if let Some(txn) = line.txn.filter(|txn| txn.app_id == id) {
-                noted = Since::Noted(txn.version);
-            }
+        let Some(txns) = of_entry(&entry) else { return Ok(Since::Unknown) };
+        if let Some(txn) = txns.into_iter().rev().find(|txn| txn.app_id == id) {
+            noted = Since::Noted(txn.version);
         }
     }
     Ok(noted)

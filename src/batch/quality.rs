@@ -207,9 +207,8 @@ async fn ask(
     target: &Target,
     question: &Question,
 ) -> Result<ExpectationResult, BatchError> {
-    let failed = |e: DataFusionError| {
-        BatchError::unavailable(format!("expectation {} cannot be checked", expectation.name), e.strip_backtrace())
-    };
+    let failed =
+        |e: DataFusionError| BatchError::engine(format!("expectation {} cannot be checked", expectation.name), &e);
     let mut seen = dates.clone();
     if expectation.check == Check::RowCount {
         // Of a day that is not over, nothing can be said.

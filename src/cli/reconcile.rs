@@ -21,7 +21,7 @@ are closed at both positions, always within retention.realtime.
 
 Silver = Bronze - refused - duplicates, gold = its models run over silver, ClickHouse gold = Delta gold: row by row, each
 as of the version that it says it was made from. What came later is not yet run, which is no difference. Rows are sorted
-within batch.memory; what does not fit is spilled to disk.
+within batch.memory; a date that does not fit is dealt out to files in batch.spill_dir and compared part by part.
 
 Examples:
   boathouse reconcile                                     everything

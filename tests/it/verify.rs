@@ -1,5 +1,6 @@
 //! `boathouse reconcile` over what the batch makes: silver, gold, gold in ClickHouse.
 
+mod parts;
 mod platform;
 mod retention;
 mod trace;
@@ -128,8 +129,10 @@ async fn refused_rows_and_their_reasons_are_compared() {
     let refused = table(&report, "refused", "silver.user_events_refused");
     let example = &refused["examples"][0];
     assert_eq!((&example["expected"], &example["found"]), (&"invalid:page".into(), &"lost".into()), "{refused:#}");
-    std::fs::remove_dir_all(platform.lakehouse().join("silver/user_events_refused")).expect("as the remedy says");
-    platform.batch("b").await;
+    let remedy = refused["remedy"].as_str().expect("a remedy");
+    assert!(remedy.contains("batch backfill --from 2026-02-06 --to 2026-02-06"), "{remedy}");
+    let (code, done) = platform.command(&["batch", "backfill", "--from", "2026-02-06", "--to", "2026-02-06"]);
+    assert_eq!(code, Some(0), "{done:#}");
     let (code, report) = platform.reconcile("silver");
     assert_eq!(code, Some(0), "{report:#}");
 }

@@ -14,6 +14,7 @@ use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 
+use super::super::error::lack;
 use super::super::graph::{CATALOG, GOLD, Node, SILVER};
 use super::super::{BatchError, Lake};
 
@@ -172,7 +173,8 @@ pub fn in_memory(schema: &Schema, rows: Vec<RecordBatch>) -> Result<Arc<dyn Tabl
     Ok(Arc::new(MemTable::try_new(Arc::new(nullable(schema)), vec![rows])?))
 }
 
-fn nullable(schema: &Schema) -> Schema {
+/// A schema whose columns may all hold nulls.
+pub fn nullable(schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>())
 }
 
@@ -192,10 +194,12 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, a
 /// DataFusion's error in the user's terms: a lack of memory or of storage may pass, anything else is the model's.
 fn failed(node: &Node, e: &DataFusionError) -> BatchError {
     let what = format!("the model {} cannot be computed", node.model.name);
+    if let Some(lack) = lack(e) {
+        return BatchError::unavailable(what, lack);
+    }
     match e.find_root() {
         DataFusionError::ObjectStore(_)
         | DataFusionError::IoError(_)
-        | DataFusionError::ResourcesExhausted(_)
         | DataFusionError::External(_)
         | DataFusionError::ParquetError(_) => BatchError::unavailable(what, e.strip_backtrace()),
         _ => {

@@ -44,9 +44,8 @@ impl Snapshot<'_> {
         let before = provider(self.table, &self.node.model.name).await?;
         let gone = self.of_rows(&gone).await?;
         let came = self.of_rows(&came).await?;
-        let failed = |e: DataFusionError| {
-            BatchError::unavailable(format!("gold/{} cannot be merged", self.node.model.name), e.strip_backtrace())
-        };
+        let failed =
+            |e: DataFusionError| BatchError::engine(format!("gold/{} cannot be merged", self.node.model.name), &e);
         let session = self.lake.session();
         session.register_table(BEFORE, before).map_err(failed)?;
         for (name, frame) in [(GONE, gone), (CAME, came)] {
@@ -121,9 +120,8 @@ impl Snapshot<'_> {
                 rows.push(RecordBatch::try_new(Arc::new(schema), columns).map_err(unreadable)?);
             }
         }
-        let table = in_memory(&input.schema, rows).map_err(|e| {
-            BatchError::unavailable(format!("gold/{} cannot be read", input.model.name), e.strip_backtrace())
-        })?;
+        let table = in_memory(&input.schema, rows)
+            .map_err(|e| BatchError::engine(format!("gold/{} cannot be read", input.model.name), &e))?;
         let mut inputs = self.inputs.clone();
         inputs.model(input, table);
         inputs.frame_of_snapshot(self.lake, self.node).await

@@ -9,14 +9,14 @@ use chrono::{Days, NaiveDate};
 use deltalake::DeltaTable;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde::Deserialize;
 
 use super::super::gold::{self, Inputs, PinnedSilver, dates_of, partition_date, reached, silver_txn};
 use super::super::graph::{Graph, Node};
 use super::super::model::Kind;
+use super::super::txn::{Txn, of_entry};
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
-use super::part::{Part, plain, rows_max};
+use super::part::{Deal, plain};
 use super::rows::{Layout, Tally, compare};
 use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::config::Pipeline;
@@ -126,28 +126,19 @@ fn standing(node: &Node, loaded: &gold::GoldTable, silver_version: u64) -> Resul
 /// A gold table as it is while it holds what was made from a version of a silver table, or as it was: none where its log
 /// no longer says. Whatever somebody else has committed since belongs to what it holds.
 pub(super) async fn as_of(table: DeltaTable, silver: &str, version: u64) -> Result<Option<DeltaTable>, BatchError> {
-    #[derive(Deserialize)]
-    struct Line {
-        txn: Option<Txn>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Txn {
-        app_id: String,
-        version: u64,
-    }
     let unreadable = |e| BatchError::unavailable("a gold table cannot be read", e);
     let newest = table.snapshot().map_err(unreadable)?.version();
     let (app_id, of_any) = (silver_txn(silver), silver_txn(""));
     let mut end = newest;
     for at in (newest.saturating_sub(ENTRIES_MAX)..=newest).rev() {
         let Some(entry) = table.log_store().read_commit_entry(at).await.map_err(unreadable)? else { break };
-        let lines = entry.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-        let Some(noted) = lines.filter_map(|l| l.txn).find(|t| t.app_id.starts_with(&of_any)) else { continue };
-        if noted.app_id == app_id && noted.version == version {
+        let of_silver = |txn: &Txn| txn.app_id.starts_with(&of_any);
+        let Some(noted) = of_entry(&entry).into_iter().flatten().find(of_silver) else { continue };
+        let (is_ours, at_silver) = (noted.app_id == app_id, u64::try_from(noted.version).unwrap_or_default());
+        if is_ours && at_silver == version {
             return Ok(at_version(table, end).await.ok());
         }
-        if noted.app_id == app_id && noted.version < version || at == 0 {
+        if is_ours && at_silver < version || at == 0 {
             return Ok(None);
         }
         end = at - 1;
@@ -234,37 +225,36 @@ impl Recomputed<'_> {
         let model = format!("the model {name}");
         self.watch.begin(&check.table, rows_of(table));
         let each = |rows| self.watch.rows(rows);
-        let unreadable = |e: datafusion::common::DataFusionError| {
-            BatchError::unavailable(format!("gold/{name} cannot be read"), e.strip_backtrace())
-        };
+        let unreadable =
+            |e: datafusion::common::DataFusionError| BatchError::engine(format!("gold/{name} cannot be read"), &e);
         let found = || self.lake.session().read_table(provider.clone()).map_err(unreadable);
         let mut tally = Tally::default();
+        let pairs = async |rows, expected, found, tally: &mut Tally| {
+            let deal = Deal::of(self.lake, rows, &cut_by);
+            let expected = deal.parts(expected, &node.schema, &model).await?;
+            let found = deal.parts(found, &node.schema, &check.table).await?;
+            for (expected, found) in expected.into_iter().zip(found) {
+                let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
+                let found = sql::ordered(found, &grain, node.schema.clone(), &check.table).await?;
+                compare(&layout, expected, found, tally, &each).await?;
+            }
+            Ok::<_, BatchError>(())
+        };
         match (header.kind, by_date) {
             (Kind::ByDate, Some(column)) => {
                 let there = rows_by_date(table, column);
                 let mut dates = reached(&self.silver_dates, node.reach_days);
                 dates.extend(there.keys());
                 for date in dates.into_iter().filter(|d| self.scope.holds(*d) && kept.is_none_or(|kept| *d >= kept)) {
-                    for part in Part::cut(there.get(&date).copied().unwrap_or(0), rows_max(self.lake)) {
-                        let expected = self.inputs_of(node, date).await?.frame_of_date(self.lake, node, date).await?;
-                        let expected = part.take(expected, &cut_by).map_err(unreadable)?;
-                        let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
-                        let found = found()?.filter(sql::between(column, date, date)).map_err(unreadable)?;
-                        let found = part.take(found, &cut_by).map_err(unreadable)?;
-                        let found = sql::ordered(found, &grain, node.schema.clone(), &check.table).await?;
-                        compare(&layout, expected, found, &mut tally, &each).await?;
-                    }
+                    let rows = there.get(&date).copied().unwrap_or(0);
+                    let expected = self.inputs_of(node, date).await?.frame_of_date(self.lake, node, date).await?;
+                    let found = found()?.filter(sql::between(column, date, date)).map_err(unreadable)?;
+                    pairs(rows, expected, found, &mut tally).await?;
                 }
             }
             _ => {
-                for part in Part::cut(rows_of(table), rows_max(self.lake)) {
-                    let expected = self.inputs.frame_of_snapshot(self.lake, node).await?;
-                    let expected = part.take(expected, &cut_by).map_err(unreadable)?;
-                    let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
-                    let found = part.take(found()?, &cut_by).map_err(unreadable)?;
-                    let found = sql::ordered(found, &grain, node.schema.clone(), &check.table).await?;
-                    compare(&layout, expected, found, &mut tally, &each).await?;
-                }
+                let expected = self.inputs.frame_of_snapshot(self.lake, node).await?;
+                pairs(rows_of(table), expected, found()?, &mut tally).await?;
             }
         }
         let check = check.counted(tally, |_| {

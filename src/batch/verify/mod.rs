@@ -5,7 +5,8 @@
 //! what came later is *not yet run*. What should be there is counted by rules written a second time, in SQL, so that a
 //! fault of the code that made the rows cannot hide itself. Only gold's own rules, the models, are run as they are.
 //!
-//! Rows are sorted by DataFusion within `batch.memory`, a date or a part of one at a time, and compared as they stream by.
+//! Rows are sorted by DataFusion within `batch.memory`, a date or a part of one at a time, and compared as they stream by:
+//! a row with its partner, every column by its value. A date that does not fit is read once and dealt out ([`part`]).
 
 mod gold;
 mod part;

@@ -10,12 +10,13 @@ use super::super::gold;
 use super::super::lake::refused_table;
 use super::super::silver::{Definitions, REASONS};
 use super::super::{BatchError, Lake};
-use super::part::{Part, rows_max};
+use super::part::Deal;
 use super::rows::{Layout, Tally, compare};
-use super::silver::{PLACE, pair};
+use super::silver::{PLACE, pair, range};
 use super::{TableCheck, Watch, sql};
 use crate::bronze::PARTITION_COLUMN;
 use crate::config::Pipeline;
+use crate::event::EVENT_TIME_COLUMN;
 
 /// Compares the refused rows and their reasons with Bronze as of the version that their table has read. They have no
 /// event date: all of them are looked at.
@@ -59,32 +60,36 @@ pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch)
         session.register_table("bronze", bronze)?;
         session.register_table("refused", refused)?;
         let place = "topic, generation, partition, \"offset\", ingestion_date";
-        let expected =
-            format!("select * from (select {place}, {reasons} as {REASONS} from bronze) where {REASONS} is not null");
-        let found = format!("select {place}, array_to_string({REASONS}, ', ') as {REASONS} from refused");
-        // What was ingested before Bronze begins has left it by retention; earlier rows may have left this table, too.
-        let since = match since {
-            Some(since) => format!(" where ingestion_date >= date '{since}'"),
-            None => String::new(),
-        };
-        let (expected, found) = (format!("select * from ({expected}){since}"), format!("{found}{since}"));
+        // What was ingested before Bronze begins has left it by retention; earlier rows may have left this table, too,
+        // and so may those that came when their events were already older than silver is kept.
+        let mut rows = vec!["true".to_owned()];
+        rows.extend(since.map(|since| format!("ingestion_date >= date '{since}'")));
+        rows.extend(kept.map(|kept| format!("({EVENT_TIME_COLUMN} is null or {EVENT_TIME_COLUMN} >= date '{kept}')")));
+        let rows = rows.join(" and ");
+        let expected = format!(
+            "select * from (select {place}, {reasons} as {REASONS} from bronze where {rows}) where {REASONS} is not null"
+        );
+        let found = format!("select {place}, array_to_string({REASONS}, ', ') as {REASONS} from refused where {rows}");
         Ok::<_, DataFusionError>((session.sql(&expected).await?, session.sql(&found).await?))
     };
-    let failed = |e: DataFusionError| BatchError::unavailable("refused rows cannot be compared", e.strip_backtrace());
+    let failed = |e: DataFusionError| BatchError::engine("refused rows cannot be compared", &e);
     let (expected, found) = planned.await.map_err(failed)?;
     let rows = pair.target.files().iter().map(|f| f.rows).sum();
     watch.begin(&check.table, rows);
     let mut tally = Tally::default();
-    for part in Part::cut(rows, rows_max(lake)) {
-        let expected = part.take(expected.clone(), &PLACE).map_err(failed)?;
-        let found = part.take(found.clone(), &PLACE).map_err(failed)?;
+    let deal = Deal::of(lake, rows, &PLACE);
+    let expected = deal.parts(expected, &schema, "Bronze").await?;
+    let found = deal.parts(found, &schema, &check.table).await?;
+    for (expected, found) in expected.into_iter().zip(found) {
         let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
         let found = sql::ordered(found, &PLACE, schema.clone(), &check.table).await?;
         compare(&layout, expected, found, &mut tally, &|rows| watch.rows(rows)).await?;
     }
-    Ok(check.counted(tally, |_| {
+    Ok(check.counted(tally, |dates| {
+        let (from, to) = range(dates);
         format!(
-            "find out who changed it; delete the folder silver/{table} of the lakehouse, and the next run makes it anew"
+            "find out who changed it; `boathouse batch backfill --from {from} --to {to}` makes the refused rows that were \
+             taken from Kafka on these dates from Bronze again"
         )
     }))
 }

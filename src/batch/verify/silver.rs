@@ -8,6 +8,7 @@ use arrow::datatypes::{Date32Type, Int64Type};
 use chrono::NaiveDate;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
+use datafusion::prelude::DataFrame;
 use deltalake::DeltaTable;
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ use super::super::plan::TargetFacts;
 use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
 use super::super::target::{Definition, Target};
 use super::super::{BatchError, Lake, Layer};
-use super::part::{Part, rows_max};
+use super::part::{Deal, rows_max};
 use super::rows::{Layout, Tally, compare};
 use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::bronze::PARTITION_COLUMN;
@@ -172,20 +173,23 @@ pub async fn verify_silver(
     let rows_max = rows_max(lake);
     for (first, last) in groups(&dates, rows_max) {
         let rows = dates.range(first..=last).map(|(_, sizes)| sizes.bronze.max(sizes.silver)).sum();
-        for part in Part::cut(rows, rows_max) {
-            comparison.group((first, last), part, &mut tally, watch).await?;
-        }
+        comparison.group((first, last), rows, &mut tally, watch).await?;
     }
     check.duplicate_rows = dates.values().map(kept).sum::<u64>().saturating_sub(tally.expected);
     check.table = check.table.counted(tally, remedy);
     Ok(check)
 }
 
-fn remedy(dates: &[super::DateDifference]) -> String {
-    let (from, to) = match (dates.first(), dates.last()) {
+/// The first and the last date, for a command.
+pub(super) fn range(dates: &[super::DateDifference]) -> (String, String) {
+    match (dates.first(), dates.last()) {
         (Some(first), Some(last)) => (first.date.to_string(), last.date.to_string()),
         _ => ("DATE".into(), "DATE".into()),
-    };
+    }
+}
+
+fn remedy(dates: &[super::DateDifference]) -> String {
+    let (from, to) = range(dates);
     format!(
         "find out who changed silver; `boathouse batch backfill --from {from} --to {to}` makes these dates from Bronze \
          again, and `boathouse batch run --wait` brings gold and ClickHouse up to it"
@@ -323,17 +327,15 @@ impl<'a> Comparison<'a> {
     async fn group(
         &self,
         (first, last): (NaiveDate, NaiveDate),
-        part: Part,
+        rows: u64,
         tally: &mut Tally,
         watch: &dyn Watch,
     ) -> Result<(), BatchError> {
-        let session = self.lake.session();
+        let schema = &self.layout.schema;
         let planned = async {
-            let rows = sql::on_dates(EVENT_TIME_COLUMN, first, last);
-            // Copies of an event have its id.
-            let id = [self.event_id.as_str()];
-            let bronze = part.take(session.read_table(self.bronze.clone())?.filter(rows)?, &id)?;
-            session.register_table("bronze", bronze.into_view())?;
+            let session = self.lake.session();
+            let dates = sql::on_dates(EVENT_TIME_COLUMN, first, last);
+            session.register_table("bronze", session.read_table(self.bronze.clone())?.filter(dates)?.into_view())?;
             let columns: Vec<String> = self
                 .layout
                 .schema
@@ -345,26 +347,42 @@ impl<'a> Comparison<'a> {
                     name => sql::identifier(name),
                 })
                 .collect();
-            let copy = sql::copy_number(self.pipeline).map_err(|e| DataFusionError::Plan(e.to_string()))?;
-            let statement = format!(
-                "select {} from (select *, {copy} as boathouse_copy from bronze where {}) where boathouse_copy = 1",
-                columns.join(", "),
-                self.kept
-            );
-            let expected = session.sql(&statement).await?;
+            let kept = session.sql(&format!("select {} from bronze where {}", columns.join(", "), self.kept)).await?;
             let found = session.read_table(self.silver.clone())?.filter(sql::between(EVENT_DATE, first, last))?;
-            let found = part.take(found, &id)?;
-            Ok((expected, found))
+            Ok((kept, found))
         };
-        let (expected, found) = planned.await.map_err(|e| self.wrong(&e))?;
-        let schema = &self.layout.schema;
-        let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
-        let found = sql::ordered(found, &PLACE, schema.clone(), "silver").await?;
-        compare(&self.layout, expected, found, tally, &|rows| watch.rows(rows)).await
+        let (kept, found) = planned.await.map_err(|e| self.wrong(&e))?;
+        // Copies of an event have its id.
+        let id = [self.event_id.as_str()];
+        let deal = Deal::of(self.lake, rows, &id);
+        let (kept, found) = (deal.parts(kept, schema, "Bronze").await?, deal.parts(found, schema, "silver").await?);
+        for (kept, found) in kept.into_iter().zip(found) {
+            let expected = self.without_copies(kept).await?;
+            let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
+            let found = sql::ordered(found, &PLACE, schema.clone(), "silver").await?;
+            compare(&self.layout, expected, found, tally, &|rows| watch.rows(rows)).await?;
+        }
+        Ok(())
+    }
+
+    /// Of the copies of an event the one that stays.
+    async fn without_copies(&self, kept: DataFrame) -> Result<DataFrame, BatchError> {
+        let copy = sql::copy_number(self.pipeline)?;
+        let columns: Vec<String> = self.layout.schema.fields().iter().map(|f| sql::identifier(f.name())).collect();
+        let statement = format!(
+            "select {} from (select *, {copy} as boathouse_copy from kept) where boathouse_copy = 1",
+            columns.join(", ")
+        );
+        let session = self.lake.session();
+        let planned = async {
+            session.register_table("kept", kept.into_view())?;
+            session.sql(&statement).await
+        };
+        planned.await.map_err(|e: DataFusionError| self.wrong(&e))
     }
 
     fn wrong(&self, e: &DataFusionError) -> BatchError {
-        BatchError::unavailable(format!("silver of {} cannot be compared", self.pipeline.name), e.strip_backtrace())
+        BatchError::engine(format!("silver of {} cannot be compared", self.pipeline.name), e)
     }
 }
 

@@ -123,10 +123,10 @@ pub async fn ordered(
 ) -> Result<Ordered<'static>, BatchError> {
     let what = format!("the rows of {what} cannot be read");
     let order = by.iter().map(|c| col(Column::from_name(*c)).sort(true, true)).collect();
-    let failed = |e: DataFusionError| BatchError::unavailable(what.clone(), e.strip_backtrace());
+    let failed = |e: DataFusionError| BatchError::engine(what.clone(), &e);
     let stream = async { frame.sort(order)?.execute_stream().await }.await.map_err(failed)?;
     let batches = stream.map(move |batch| {
-        let batch = batch.map_err(|e| BatchError::unavailable(what.clone(), e.strip_backtrace()))?;
+        let batch = batch.map_err(|e| BatchError::engine(what.clone(), &e))?;
         conform(&batch, &schema).map_err(|e| BatchError::unavailable(what.clone(), e))
     });
     Ok(batches.boxed())
@@ -134,7 +134,7 @@ pub async fn ordered(
 
 /// All rows of a short answer.
 pub async fn collect(frame: DataFrame, what: &str) -> Result<Vec<RecordBatch>, BatchError> {
-    let failed = |e: DataFusionError| BatchError::unavailable(format!("{what} cannot be read"), e.strip_backtrace());
+    let failed = |e: DataFusionError| BatchError::engine(format!("{what} cannot be read"), &e);
     let stream = frame.execute_stream().await.map_err(failed)?;
     stream.try_collect().await.map_err(failed)
 }
