@@ -8,10 +8,13 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::errors::ParquetError;
 
 use super::durable::has_log;
 use super::files::{DataFile, data_files};
 use super::log::CommitLog;
+use super::object_reader::ObjectReader;
 use super::table::open_log;
 use super::{BronzeError, DeltaLog, file_schema, table_key};
 use crate::config::{Pipeline, Role};
@@ -79,8 +82,9 @@ impl Lookup {
         Ok(state.and_then(|s| s.txns.get(&id).copied()))
     }
 
-    /// The rows wanted, as of a version (the newest if none is given). By an id every file is read, of one column; by a
-    /// place the files whose statistics allow it.
+    /// The rows wanted, as of a version (the newest if none is given). By a place the files are read whose statistics
+    /// allow it. By an id, one column of every file: copies may be anywhere, and ids have no order. Files that upkeep has
+    /// merged have filters of their ids, and of those next to nothing is read.
     pub async fn find(&self, version: Option<u64>, wanted: &Wanted) -> Result<Vec<FoundRow>, BronzeError> {
         let store = self.log.store().object_store(None);
         let may_hold = |file: &DataFile| match wanted {
@@ -108,10 +112,15 @@ impl Lookup {
             Wanted::EventId(_) => &[id],
             Wanted::Place { .. } => &["generation", "partition", "offset"],
         };
-        let builder = file.open(store).await?;
-        let rows_of_file = builder.metadata().file_metadata().num_rows() as usize;
+        let mut builder = file.open(store).await?;
+        let groups = groups(&mut builder, id, wanted).await.map_err(|e| file.unreadable(e))?;
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows_of_groups: usize = groups.iter().map(|g| builder.metadata().row_group(*g).num_rows() as usize).sum();
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-        let mut batches = builder.with_projection(mask).build().map_err(|e| file.unreadable(e))?;
+        let builder = builder.with_projection(mask).with_row_groups(groups.clone());
+        let mut batches = builder.build().map_err(|e| file.unreadable(e))?;
         let (mut rows, mut first) = (Vec::new(), 0);
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|e| file.unreadable(e))?;
@@ -128,9 +137,10 @@ impl Lookup {
             selectors.extend([RowSelector::skip(row - at), RowSelector::select(1)]);
             at = row + 1;
         }
-        selectors.push(RowSelector::skip(rows_of_file.saturating_sub(at)));
-        let builder = file.open(store).await?.with_row_selection(RowSelection::from(selectors));
-        let mut batches = builder.build().map_err(|e| file.unreadable(e))?;
+        selectors.push(RowSelector::skip(rows_of_groups.saturating_sub(at)));
+        let builder = file.open(store).await?.with_row_groups(groups);
+        let mut batches =
+            builder.with_row_selection(RowSelection::from(selectors)).build().map_err(|e| file.unreadable(e))?;
         let schema = file_schema(&self.pipeline);
         let mut found = Vec::new();
         while let Some(batch) = batches.next().await {
@@ -146,6 +156,25 @@ impl Lookup {
         }
         Ok(found)
     }
+}
+
+/// The row groups that may have what is wanted.
+async fn groups(
+    builder: &mut ParquetRecordBatchStreamBuilder<ObjectReader>,
+    id: &str,
+    wanted: &Wanted,
+) -> Result<Vec<usize>, ParquetError> {
+    let all = 0..builder.metadata().num_row_groups();
+    let column = builder.parquet_schema().columns().iter().position(|column| column.path().string() == id);
+    let (Wanted::EventId(event_id), Some(column)) = (wanted, column) else { return Ok(all.collect()) };
+    let mut groups = Vec::new();
+    for group in all {
+        let filter = builder.get_row_group_column_bloom_filter(group, column).await?;
+        if filter.is_none_or(|filter| filter.check(event_id.as_str())) {
+            groups.push(group);
+        }
+    }
+    Ok(groups)
 }
 
 /// The rows of a batch that are wanted; none where it lacks a column.

@@ -14,7 +14,8 @@ const WIDTH: usize = 400;
 #[command(after_help = "\
 Every copy of the event with its place in Kafka, its file and commit in Bronze, its verdict, its windows and what is
 served of them, its row of silver or the reason why it has none, and the rows of gold that it is part of, in Delta and in
-ClickHouse. By an id every file of Bronze is looked through, one column of it; a place is found by statistics.
+ClickHouse. By an id every file of Bronze is looked at: of merged ones a filter of their ids, of others one column. A
+place is found by statistics.
 
 Examples:
   boathouse trace 5f0c2f6e-7f0e-4a57-9a58-1a4bb4b0d7c1

@@ -1,21 +1,31 @@
 //! Results of expectations, kept in the Delta table `gold/expectation_results`: one row a check and run, by SQL too.
+//! Committed as everything that batch makes: an entry that is put once, durable before anybody sees it.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Field, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use deltalake::DeltaTable;
-use deltalake::protocol::SaveMode;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
 use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::super::gold;
-use super::super::{BatchError, Lake, Layer};
+use super::super::entry::{checkpoint, land};
+use super::super::output::{Layout, PartitionWriter};
+use super::super::silver::delta_schema;
+use super::super::target::Landing;
+use super::super::{BatchError, Lake, Layer, encoding, gold};
 use super::ExpectationResult;
+use crate::bronze::EntryWriter;
 use crate::config::Pipeline;
 
 /// The table's name.
 pub const RESULTS: &str = "expectation_results";
+/// Tries of a commit: every one is behind what others have committed meanwhile. Appending is right behind anything.
+const TRIES: u32 = 20;
 
 /// A result as it was kept.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,13 +47,61 @@ pub(super) async fn keep(
     if results.is_empty() {
         return Ok(());
     }
-    let failed = |e: &dyn std::fmt::Display| BatchError::unavailable(format!("gold/{RESULTS} cannot be written"), e);
-    let batch = batch(pipeline, run_id, results).map_err(|e| failed(&e))?;
-    let table = match lake.open(Layer::Gold, RESULTS).await? {
-        Some(table) => table,
-        None => DeltaTable::new(lake.log_store(Layer::Gold, RESULTS)?),
+    let unwritten = |e: &dyn std::fmt::Display| BatchError::unavailable(format!("gold/{RESULTS} cannot be written"), e);
+    let batch = batch(pipeline, run_id, results).map_err(|e| unwritten(&e))?;
+    let store = lake.log_store(Layer::Gold, RESULTS)?;
+    let layout = Layout { store: store.clone(), schema: batch.schema(), properties: Arc::new(properties(&batch)) };
+    let mut writer = PartitionWriter::new(layout, Vec::new());
+    writer.write(&batch).await?;
+    let adds = writer.finish().await?;
+    for _ in 0..TRIES {
+        let newest = match lake.open(Layer::Gold, RESULTS).await? {
+            Some(table) => Some(table.snapshot().map_err(|e| unwritten(&e))?.version()),
+            None => None,
+        };
+        let entry = entry(&batch.schema(), newest.is_none(), &adds);
+        let version = newest.map_or(0, |newest| newest + 1);
+        if let Landing::Landed(version) = land(&store, &format!("gold/{RESULTS}"), version, &entry).await? {
+            checkpoint(lake, Layer::Gold, RESULTS, version, adds.len()).await;
+            return Ok(());
+        }
+    }
+    Err(unwritten(&"others commit all the time"))
+}
+
+/// The log entry that appends files, and makes the table where there is `none`.
+fn entry(schema: &Schema, none: bool, adds: &[Value]) -> Bytes {
+    let (id, now_ms) = (|| Uuid::new_v4().to_string(), Utc::now().timestamp_millis());
+    let mut entry = EntryWriter::new("WRITE", json!({"mode": "Append"}), true, &id(), now_ms);
+    if none {
+        entry.action(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
+        entry.action(json!({"metaData": {
+            "id": id(),
+            "name": format!("gold.{RESULTS}"),
+            "description": "What expectations were held against, and how they were met: one row a check and run.",
+            "format": {"provider": "parquet", "options": {}},
+            "schemaString": delta_schema(schema, &[]),
+            "partitionColumns": [],
+            "configuration": {},
+            "createdTime": now_ms,
+        }}));
+    }
+    adds.iter().for_each(|add| entry.action(add.clone()));
+    entry.finish()
+}
+
+/// How the columns are written.
+fn properties(batch: &RecordBatch) -> WriterProperties {
+    let schema = batch.schema();
+    let one = |builder: WriterPropertiesBuilder, field: &Arc<Field>| {
+        let path = ColumnPath::from(field.name().as_str());
+        match field.data_type() {
+            DataType::Utf8 => encoding::text(builder, path),
+            DataType::Boolean => builder.set_column_dictionary_enabled(path, false),
+            _ => encoding::number(builder, path),
+        }
     };
-    table.write(vec![batch]).with_save_mode(SaveMode::Append).await.map(drop).map_err(|e| failed(&e))
+    schema.fields().iter().fold(encoding::properties(), one).build()
 }
 
 fn batch(

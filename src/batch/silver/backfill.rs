@@ -1,22 +1,30 @@
 //! Recomputing a range of dates from Bronze, date by date, without moving what silver says it has read.
+//!
+//! Of each date the rows of silver whose event date it is, and the refused rows that were taken from Kafka on it: what is
+//! refused may have no event date, and its table is partitioned by the other one. Refused rows go first, as in a run.
 
+use std::time::Instant;
+
+use arrow::datatypes::SchemaRef;
 use chrono::NaiveDate;
+use deltalake::logstore::LogStoreRef;
 use serde_json::json;
 
 use super::columns::{refused_schema, silver_schema};
 use super::duplicates::Fingerprints;
-use super::judge::{RefusedWriter, judge};
+use super::judge::{Judged, RefusedWriter, SourceFile, judge};
 use super::properties::properties;
 use super::reasons::{Quarantine, Rules};
 use super::rewrite::Rewriter;
 use super::work::{Bronze, Definitions, by_hour};
 use crate::batch::gold::days_since_epoch;
 use crate::batch::hour::Hour;
-use crate::batch::lake::{Lake, Layer};
+use crate::batch::lake::{Lake, Layer, refused_table};
 use crate::batch::output::Layout;
-use crate::batch::target::{Change, Landing, Target};
+use crate::batch::target::{Change, Landing, TableFile, Target};
 use crate::batch::upkeep::retention::{bronze_horizon, horizon};
 use crate::batch::{BatchError, TaskContext, TaskReport};
+use crate::bronze::PARTITION_COLUMN;
 use crate::config::Pipeline;
 use crate::failpoint;
 
@@ -33,6 +41,9 @@ pub struct Backfilled {
     /// Rows of those dates before and after.
     pub rows_before: u64,
     pub rows_after: u64,
+    /// Refused rows that were taken from Kafka on those dates, before and after.
+    pub refused_before: u64,
+    pub refused_after: u64,
 }
 
 /// As [`backfill_silver`], for a run of the history: silver notes with each date that the run has come so far, so that the
@@ -85,14 +96,31 @@ async fn backfill(
     let backfill = Backfill { lake, pipeline, rules, definitions, progress, context };
     let mut done = Backfilled::default();
     let dates: Vec<NaiveDate> = from.iter_days().take_while(|date| *date <= to).collect();
+    let begun = Instant::now();
     for (number, date) in dates.iter().enumerate() {
         context.check()?;
-        let (before, after) = backfill.date(*date, &mut done).await?;
-        context.info(format!("{date}: {before} rows before, {after} after ({} of {} dates)", number + 1, dates.len()));
+        let of = backfill.date(*date).await?;
+        let (so_far, left) = (number + 1, dates.len() - number - 1);
+        let seconds = begun.elapsed().as_secs_f64() / so_far as f64 * left as f64;
+        context.info(format!(
+            "{date}: {} rows before, {} after; refused {} before, {} after ({so_far} of {} dates, about {seconds:.0} s left)",
+            of.rows_before,
+            of.rows_after,
+            of.refused_before,
+            of.refused_after,
+            dates.len()
+        ));
+        done.silver_version = of.silver_version;
+        done.dates.push(*date);
+        done.rows_before += of.rows_before;
+        done.rows_after += of.rows_after;
+        done.refused_before += of.refused_before;
+        done.refused_after += of.refused_after;
     }
     let report = TaskReport {
         rows_in: done.rows_before,
         rows_out: done.rows_after,
+        rows_refused: done.refused_after,
         summary: format!("{} dates recomputed from Bronze", done.dates.len()),
         ..TaskReport::default()
     };
@@ -110,18 +138,18 @@ struct Backfill<'a> {
 }
 
 impl Backfill<'_> {
-    async fn date(&self, date: NaiveDate, done: &mut Backfilled) -> Result<(u64, u64), BatchError> {
+    async fn date(&self, date: NaiveDate) -> Result<Backfilled, BatchError> {
         for _ in 0..PLANS {
-            if let Some(rows) = self.once(date, done).await? {
-                return Ok(rows);
+            if let Some(done) = self.once(date).await? {
+                return Ok(done);
             }
             self.context.info(format!("{date}: another run has committed meanwhile; planning anew"));
         }
         Err(BatchError::unavailable(format!("{date} cannot be committed"), "others commit all the time"))
     }
 
-    /// Rows before and after; none where somebody else has committed since the facts were read.
-    async fn once(&self, date: NaiveDate, done: &mut Backfilled) -> Result<Option<(u64, u64)>, BatchError> {
+    /// What was done; none where somebody else has committed since the facts were read.
+    async fn once(&self, date: NaiveDate) -> Result<Option<Backfilled>, BatchError> {
         let run_first = |why: &str| {
             let what = format!("silver of {} cannot be backfilled", self.pipeline.name);
             BatchError::refused(what, why, "run `boathouse batch run` first: it makes silver up to date")
@@ -150,27 +178,38 @@ impl Backfill<'_> {
         if read_to > newest.facts.version {
             return Err(run_first("silver has read more of Bronze than there is"));
         }
+        let place = refused_table(&self.pipeline.name);
+        let refused = Target::look(self.lake, (Layer::Silver, &place), &self.definitions.refused, id).await?;
+        let refused_to = self.refused_to(&refused, date, newest.facts.version);
+        let mut writer =
+            RefusedWriter::new(self.layout(refused.store.clone(), refused_schema(self.pipeline)), self.pipeline);
+        let fingerprints = Fingerprints::of(self.pipeline)?;
+        // Between the two commits of a run they have not read the same version.
+        if let Some(refused_to) = refused_to.filter(|at| *at != read_to) {
+            let mut files = self.files(refused_to).await?;
+            files.iter_mut().for_each(|f| f.for_refused = f.ingestion_date == date.to_string());
+            self.judge(files, &fingerprints, &mut writer).await?;
+        }
         // Later rows are the next run's: it would meet them twice.
-        let pinned = Bronze::at(self.lake, self.pipeline, Some(read_to)).await?;
-        let Some(bronze) = pinned else { return Err(run_first("Bronze is gone")) };
-        let mut files = bronze.files().await?;
+        let mut files = self.files(read_to).await?;
         let (first, last) = (Hour::of_date(date, 0).micros().0, Hour::of_date(date, 23).micros().1);
-        files.retain(|f| f.event_times.is_none_or(|(least, greatest)| least <= last && greatest >= first));
-        files.iter_mut().for_each(|f| f.for_silver = true);
+        for file in &mut files {
+            file.for_silver = file.event_times.is_none_or(|(least, greatest)| least <= last && greatest >= first);
+            file.for_refused = refused_to == Some(read_to) && file.ingestion_date == date.to_string();
+        }
+        let mut judged = self.judge(files, &fingerprints, &mut writer).await?;
+        let mut done = Backfilled::default();
+        if refused_to.is_some() && !self.replace_refused(date, &refused, writer, id, &mut done).await? {
+            return Ok(None);
+        }
 
-        let layout = |store, schema| Layout { store, schema, properties: properties(self.pipeline) };
-        // The refused table has these rows already; nothing is written to it.
-        let unused = layout(silver.store.clone(), refused_schema(self.pipeline));
-        let mut refused = RefusedWriter::new(unused, self.pipeline);
-        let (memory, fingerprints) = (self.lake.memory(), Fingerprints::of(self.pipeline)?);
-        let mut judged = judge(&files, &self.rules, &fingerprints, memory / 4, &mut refused, self.context).await?;
         judged.hours.retain(|hour, _| hour.date() == date);
-        let layout = layout(silver.store.clone(), silver_schema(self.pipeline));
+        let memory = self.lake.memory();
+        let layout = self.layout(silver.store.clone(), silver_schema(self.pipeline));
         let rewriter = Rewriter::new(layout, &fingerprints, memory / 2, self.context);
         let rewritten = rewriter.rewrite(&judged.hours, &judged.files, &[]).await?;
         let replaced: Vec<_> =
             by_hour(silver.files())?.into_iter().filter(|(hour, _)| hour.date() == date).map(|(_, f)| f).collect();
-        let before = replaced.iter().map(|f| f.rows).sum();
         let change = Change {
             operation: "WRITE",
             parameters: json!({"mode": "Overwrite", "backfill": date.to_string(), "bronzeVersion": read_to}),
@@ -183,9 +222,75 @@ impl Backfill<'_> {
         let landing = silver.commit(definition, id, change).await?;
         let Landing::Landed(version) = landing else { return Ok(None) };
         done.silver_version = version;
-        done.dates.push(date);
-        done.rows_before += before;
-        done.rows_after += rewritten.rows_after;
-        Ok(Some((before, rewritten.rows_after)))
+        done.rows_before = replaced.iter().map(|f| f.rows).sum();
+        done.rows_after = rewritten.rows_after;
+        Ok(Some(done))
+    }
+
+    fn layout(&self, store: LogStoreRef, schema: SchemaRef) -> Layout {
+        Layout { store, schema, properties: properties(self.pipeline) }
+    }
+
+    /// The version of Bronze that the refused rows are of; none where they are left to the next run, which makes their
+    /// table anew, or where retention has passed the date.
+    fn refused_to(&self, refused: &Target, date: NaiveDate, newest: u64) -> Option<u64> {
+        let facts = refused.facts()?;
+        let is_ours = facts.settings.as_ref() == Some(&self.definitions.refused.settings);
+        let is_kept = refused.horizon().is_none_or(|since| date >= since);
+        facts.read_to.filter(|read_to| is_ours && is_kept && *read_to <= newest)
+    }
+
+    /// The files of a version of Bronze.
+    async fn files(&self, version: u64) -> Result<Vec<SourceFile>, BatchError> {
+        match Bronze::at(self.lake, self.pipeline, Some(version)).await? {
+            Some(bronze) => bronze.files().await,
+            None => Err(BatchError::refused(
+                format!("silver of {} cannot be backfilled", self.pipeline.name),
+                "Bronze is gone",
+                "bring it back",
+            )),
+        }
+    }
+
+    /// Judges those of the files that are for anything.
+    async fn judge(
+        &self,
+        mut files: Vec<SourceFile>,
+        fingerprints: &Fingerprints,
+        writer: &mut RefusedWriter,
+    ) -> Result<Judged, BatchError> {
+        files.retain(|f| f.for_silver || f.for_refused);
+        files.sort_by(|a, b| (&a.ingestion_date, &a.file.path).cmp(&(&b.ingestion_date, &b.file.path)));
+        judge(&files, &self.rules, fingerprints, self.lake.memory() / 4, writer, self.context).await
+    }
+
+    /// Puts the refused rows that were found in the place of those that are there; false where somebody else has
+    /// committed since.
+    async fn replace_refused(
+        &self,
+        date: NaiveDate,
+        refused: &Target,
+        writer: RefusedWriter,
+        source_id: &str,
+        done: &mut Backfilled,
+    ) -> Result<bool, BatchError> {
+        let day = Some(date.to_string());
+        let is_of_date = |f: &&TableFile| f.partition.get(PARTITION_COLUMN) == Some(&day);
+        let replaced: Vec<&TableFile> = refused.files().iter().filter(is_of_date).collect();
+        done.refused_before = replaced.iter().map(|f| f.rows).sum();
+        done.refused_after = writer.rows;
+        let added = writer.finish().await?;
+        if added.is_empty() && replaced.is_empty() {
+            return Ok(true);
+        }
+        let change = Change {
+            operation: "WRITE",
+            parameters: json!({"mode": "Overwrite", "backfill": date.to_string()}),
+            added,
+            removed: replaced.iter().map(|f| f.remove.clone()).collect(),
+            ..Change::default()
+        };
+        failpoint::hit("silver.before_backfill_refused");
+        Ok(matches!(refused.commit(&self.definitions.refused, source_id, change).await?, Landing::Landed(_)))
     }
 }

@@ -77,7 +77,7 @@ fn pick(pipeline: &Pipeline, names: &[&str]) -> SchemaRef {
 }
 
 /// A table's columns in Delta's JSON form: its data files' and its partition columns.
-pub(super) fn delta_schema(files: &Schema, partition_columns: &[(&str, &str)]) -> String {
+pub(in crate::batch) fn delta_schema(files: &Schema, partition_columns: &[(&str, &str)]) -> String {
     let column = |name: &str, kind: Value| json!({"name": name, "type": kind, "nullable": true, "metadata": {}});
     let mut fields: Vec<Value> = files.fields().iter().map(|f| column(f.name(), delta_type(f.data_type()))).collect();
     fields.extend(partition_columns.iter().map(|(name, kind)| column(name, json!(kind))));

@@ -22,11 +22,12 @@ pub(crate) mod testing;
 mod work;
 
 pub use backfill::{Backfilled, backfill_silver, backfill_silver_of};
+pub(super) use columns::delta_schema;
 pub use columns::{EVENT_DATE, EVENT_HOUR, REASONS};
 pub use foresee::RowRules;
 pub use gaps::{GapHour, Gaps, gaps_of_silver};
 pub use planned::{HourPlan, SilverPlan, plan_silver};
-pub(crate) use properties::properties as file_properties;
+pub(crate) use properties::{properties as file_properties, searchable};
 pub use reasons::Quarantine;
 pub use run::{SilverOutcome, run_silver, run_silver_with};
 pub(crate) use work::Definitions;

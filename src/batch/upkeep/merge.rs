@@ -203,9 +203,10 @@ impl Found {
         context: &TaskContext,
     ) -> Result<Outcome, BatchError> {
         let (group, prefix) = in_order(group);
-        let properties = match pipeline.filter(|_| self.layer != Layer::Gold) {
-            Some(pipeline) => silver::file_properties(pipeline),
-            None => Arc::new(properties()),
+        let properties = match (pipeline, self.layer) {
+            (Some(pipeline), Layer::Bronze) => silver::searchable(pipeline),
+            (Some(pipeline), Layer::Silver) => silver::file_properties(pipeline),
+            _ => Arc::new(properties()),
         };
         let layout = Layout { store: self.planned.store.clone(), schema: self.schema.clone(), properties };
         let mut writer = PartitionWriter::moving(layout, &group[0].path, &group[0].partition, prefix);

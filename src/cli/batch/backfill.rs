@@ -13,11 +13,12 @@ use crate::batch::Lake;
 use crate::batch::run::graph::Kind;
 use crate::batch::silver::{Quarantine, gaps_of_silver};
 
-/// Recompute the event dates of a range from Bronze, then gold and what is served of them.
+/// Recompute the event dates of a range from Bronze, then gold and what is served of them; and the refused rows that
+/// were taken from Kafka on these dates.
 ///
 /// A run in the history, by the daemon where one runs, in line with the pipeline's other runs. Every date is a commit of its
 /// own in which silver notes how far the run has come: after an interruption it goes on behind it by itself, and
-/// `boathouse batch retry RUN` goes on with one that failed. Refused rows stay as they are.
+/// `boathouse batch retry RUN` goes on with one that failed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The pipeline; without it, all of them.

@@ -7,6 +7,7 @@ use arrow::datatypes::Int64Type;
 use boathouse::batch::silver::{backfill_silver, backfill_silver_of, gaps_of_silver, run_silver};
 use boathouse::batch::upkeep::{Merged, Merging, TableSummary, Unneeded, history, merge, summary, vacuum};
 use boathouse::batch::{Layer, TaskContext};
+use boathouse::bronze::{Lookup, Wanted};
 use chrono::{DateTime, NaiveDate};
 use datafusion::prelude::SessionContext;
 
@@ -48,6 +49,38 @@ async fn gaps_are_found_and_a_backfill_closes_them() {
     assert_eq!(world.all_rows("silver").await, rows);
     let outcome = world.run().await;
     assert_eq!((outcome.rows_in, outcome.kept + outcome.refused + outcome.duplicates), (100, 100));
+    world.assert_recounted().await;
+}
+
+#[tokio::test]
+async fn a_backfill_makes_the_refused_rows_of_its_dates_again() {
+    let mut world = World::new().await;
+    world.fill(1, 800).await;
+    world.days_pass(1);
+    world.fill(2, 400).await;
+    world.run().await;
+    let rows = world.all_rows("refused").await;
+
+    // Somebody changes rows by hand: some go, some get another reason.
+    let url = deltalake::ensure_table_uri(world.table("refused").to_str().unwrap()).unwrap();
+    let table = deltalake::open_table(url).await.unwrap();
+    let (table, _) = table.delete().with_predicate("\"offset\" % 2 = 0").await.unwrap();
+    let (_, changed) =
+        table.update().with_predicate("true").with_update("reasons", "make_array('lost')").await.unwrap();
+    assert!(changed.num_updated_rows > 20, "{changed:?}");
+    // What comes in meanwhile is the next run's.
+    world.fill(3, 100).await;
+    let backfill = async |day: &str| {
+        let context = TaskContext::detached();
+        backfill_silver(&world.lake, &world.pipeline, &[], date(day), date(day), &context).await.unwrap().0
+    };
+    // Each date for itself: the day on which they were taken from Kafka.
+    let first = backfill("2026-02-06").await;
+    assert!(first.refused_before > 0 && first.refused_after > first.refused_before, "{first:?}");
+    assert_ne!(world.all_rows("refused").await, rows);
+    backfill("2026-02-07").await;
+    assert_eq!(world.all_rows("refused").await, rows);
+    assert_eq!(world.run().await.rows_in, 100);
     world.assert_recounted().await;
 }
 
@@ -133,6 +166,7 @@ async fn small_files_of_closed_hours_are_merged_and_nothing_else_changes() {
     let after = held(&world, Layer::Bronze, "user_events").await;
     assert_eq!((after.files, after.rows), (1, before.rows));
     assert_eq!(world.all_rows("bronze").await, rows, "rows move and do not change");
+    one_event_is_found_by_the_filter_of_its_id(&world).await;
     // Ingestion goes on, and silver with it, which takes nothing of the merge for new.
     assert_eq!(world.run().await.rows_in, 0);
     world.fill(2, 200).await;
@@ -146,6 +180,35 @@ async fn small_files_of_closed_hours_are_merged_and_nothing_else_changes() {
     // What has just left the table stays for its readers.
     assert_eq!(unneeded(&world, Layer::Bronze, "user_events", WEEK, false).await, []);
     world.assert_recounted().await;
+}
+
+/// Bronze is one merged file, in which events are found by their ids, copies and all.
+async fn one_event_is_found_by_the_filter_of_its_id(world: &World) {
+    let mut files = Vec::new();
+    for date in std::fs::read_dir(world.table("bronze")).unwrap().flatten().filter(|f| f.path().is_dir()) {
+        files.extend(std::fs::read_dir(date.path()).unwrap().flatten().map(|f| f.path()));
+    }
+    let merged = files.iter().find(|f| f.to_string_lossy().contains("merged-")).unwrap_or_else(|| panic!("{files:?}"));
+    let reader = parquet::file::reader::SerializedFileReader::new(std::fs::File::open(merged).unwrap()).unwrap();
+    let group = parquet::file::reader::FileReader::metadata(&reader).row_group(0).clone();
+    let ids = group.columns().iter().find(|c| c.column_path().string() == "event_id").unwrap();
+    assert!(ids.bloom_filter_length().is_some_and(|length| length < 64 << 10), "{:?}", ids.bloom_filter_length());
+    let uri = world.folder.path().to_str().unwrap();
+    let bronze = Lookup::open(uri, &world.pipeline).await.unwrap().unwrap();
+    let copies = async |id: &str| bronze.find(None, &Wanted::EventId(id.into())).await.unwrap().len();
+    let counted =
+        world.query("select event_id || '=' || count(*) from bronze where event_id <> '' group by event_id").await;
+    let counted: Vec<(&str, usize)> = counted
+        .lines()
+        .filter_map(|line| line.trim_matches(['|', ' ']).split_once('='))
+        .filter_map(|(id, n)| Some((id, n.parse().ok()?)))
+        .collect();
+    assert!(counted.iter().any(|(_, n)| *n > 1), "{counted:?}");
+    let many = counted.iter().filter(|(_, n)| *n > 1).take(10);
+    for (id, n) in counted.iter().take(10).chain(many) {
+        assert_eq!(copies(id).await, *n, "{id}");
+    }
+    assert_eq!(copies("nobody").await, 0);
 }
 
 #[tokio::test]
