@@ -48,7 +48,7 @@ impl Lakehouse {
 
     /// A lakehouse that is somebody else's.
     pub fn at(path: &str) -> Self {
-        let lake = Lake::at(path, 256 << 20, PathBuf::from(path).with_file_name("spill")).expect("a lake");
+        let lake = Lake::at(path, 256 << 20, PathBuf::from(path).join("spill")).expect("a lake");
         Self { lake, pipeline: seed(), path: path.into(), _folder: None, hours: BTreeMap::new() }
     }
 

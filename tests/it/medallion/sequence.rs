@@ -1,7 +1,8 @@
 //! Whatever happens in whatever order, the incremental way ends where a run from nothing does.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use boathouse::batch::silver::{backfill_silver, run_silver};
 use boathouse::batch::{TaskContext, run_gold};
@@ -12,10 +13,13 @@ use rand_chacha::ChaCha8Rng;
 use crate::bronze::{NOW, Record, event};
 use crate::gold::lakehouse::{Lakehouse, MODELS, seed};
 use crate::silver::world::{World, seeds};
+use crate::support::soak::say;
 
 /// Longest that a run which is dropped half-way is let go on.
 const CUT_AFTER_MS: u64 = 60;
 const STEPS: usize = 8;
+/// Sequences that go on at the same time: one waits for storage while another computes.
+const AT_ONCE: usize = 3;
 
 /// One step of a sequence.
 #[derive(Debug)]
@@ -51,7 +55,7 @@ struct Sequence {
 
 impl Sequence {
     async fn new() -> Self {
-        let mut world = World::new().await;
+        let mut world = World::in_memory().await;
         world.pipeline.models = seed().models.clone();
         let gold = Lakehouse::at(&world.folder.path().to_string_lossy());
         Self { world, gold, late: 0 }
@@ -124,27 +128,48 @@ impl Sequence {
 
 /// Backfills, late data, failures and reruns in any order; then a rerun, and the rows of a run from nothing. Many seeds by
 /// `BOATHOUSE_SEEDS`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_sequence_ends_where_a_run_from_nothing_does() {
-    for seed in 0..seeds(3) {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut sequence = Sequence::new().await;
-        let mut steps = vec![Step::New(200)];
-        steps.extend((0..STEPS).map(|_| any(&mut random)));
-        for (number, step) in steps.iter().enumerate() {
-            sequence.step(step, seed * 100 + number as u64).await;
-        }
-        sequence.run().await;
-        let incremental = sequence.tables().await;
-        sequence.world.assert_recounted().await;
-        for layer in ["silver", "gold"] {
-            std::fs::remove_dir_all(sequence.world.folder.path().join(layer)).expect("a layer removed");
-        }
-        sequence.run().await;
-        let whole = sequence.tables().await;
-        for (table, rows) in &whole {
-            assert_eq!(rows, &incremental[table], "seed {seed}, {table}, after {steps:?}");
-        }
-        assert!(whole["user_days"].len() > 10 && !whole["dim_users"].is_empty(), "seed {seed}: too little was there");
+#[test]
+fn any_sequence_ends_where_a_run_from_nothing_does() {
+    let (begun, seeds, next) = (Instant::now(), seeds(3), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let work = || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+            let runtime = runtime.expect("a runtime");
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds {
+                    break;
+                }
+                runtime.block_on(one(seed));
+            }
+        };
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().for_each(|worker| worker.join().expect("sequences of which nothing is wrong"));
+    });
+    if seeds > 20 {
+        say(&format!("{seeds} random sequences of {STEPS} steps end as a run from nothing, in {:?}", begun.elapsed()));
     }
+}
+
+/// The sequence of a seed.
+async fn one(seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut sequence = Sequence::new().await;
+    let mut steps = vec![Step::New(200)];
+    steps.extend((0..STEPS).map(|_| any(&mut random)));
+    for (number, step) in steps.iter().enumerate() {
+        sequence.step(step, seed * 100 + number as u64).await;
+    }
+    sequence.run().await;
+    let incremental = sequence.tables().await;
+    sequence.world.assert_recounted().await;
+    for layer in ["silver", "gold"] {
+        std::fs::remove_dir_all(sequence.world.folder.path().join(layer)).expect("a layer removed");
+    }
+    sequence.run().await;
+    let whole = sequence.tables().await;
+    for (table, rows) in &whole {
+        assert_eq!(rows, &incremental[table], "seed {seed}, {table}, after {steps:?}");
+    }
+    assert!(whole["user_days"].len() > 10 && !whole["dim_users"].is_empty(), "seed {seed}: too little was there");
 }

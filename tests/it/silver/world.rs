@@ -48,13 +48,25 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let mut world = Self::without_bronze();
-        world.writer = Some(Writer::open(world.folder.path(), &world.pipeline, &[0, 1]).await.unwrap());
-        world
+        Self::without_bronze().with_bronze().await
+    }
+
+    /// A world of many: on a disk of memory where there is one, which need not be waited for.
+    pub async fn in_memory() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        Self::of(folder).with_bronze().await
     }
 
     pub fn without_bronze() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::of(tempfile::tempdir().unwrap())
+    }
+
+    async fn with_bronze(mut self) -> Self {
+        self.writer = Some(Writer::open(self.folder.path(), &self.pipeline, &[0, 1]).await.unwrap());
+        self
+    }
+
+    fn of(folder: tempfile::TempDir) -> Self {
         let lake = Lake::at(folder.path().to_str().unwrap(), 64 << 20, folder.path().join("spill")).unwrap();
         Self { folder, lake, pipeline: pipeline(), writer: None, clock: 0 }
     }

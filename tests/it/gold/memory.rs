@@ -1,0 +1,119 @@
+//! Work that does not fit into memory, and work that would be too much at the same time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use boathouse::batch::run::Job;
+use boathouse::batch::run::graph::Task;
+use boathouse::batch::tasks::work_on;
+use boathouse::batch::{BatchError, Lake, Layer, TaskContext, run_gold};
+use boathouse::config::{self, ModelFile, Pipeline, Server};
+use boathouse::serving::Client;
+use tokio::sync::{mpsc, watch};
+
+use super::lakehouse::{Lakehouse, events};
+
+/// Events of one date; each is a group of the model below.
+const EVENTS: usize = 200_000;
+/// What the groups of a date take is several times as much.
+const MEMORY: usize = 24 << 20;
+
+const TIMES: &str = "\
+-- description: How often each event stands in silver.
+-- kind: by_date
+-- partition: event_date
+-- grain: event_date, event_id
+-- clickhouse: none
+-- column event_date: The day.
+-- column event_id: The event.
+-- column place: Where it was, in words that take memory.
+-- column times: How often.
+
+SELECT event_date, event_id, concat(page, ' of the shop, seen by ', user_id, ' on ', source) AS place, count(*) AS times
+FROM silver.user_events
+GROUP BY event_date, event_id, concat(page, ' of the shop, seen by ', user_id, ' on ', source)
+";
+
+/// Rows of the model's table, and what its counts add up to.
+async fn counted(lakehouse: &Lakehouse) -> (i64, i64) {
+    let table = lakehouse.lake.open(Layer::Gold, "event_times").await.expect("gold").expect("a table");
+    let session = lakehouse.lake.session();
+    session.register_table("t", table.table_provider().await.expect("a provider")).expect("registered");
+    let rows = session.sql("SELECT count(*), sum(times) FROM t").await.expect("a plan").collect().await.expect("rows");
+    let number = |i: usize| rows[0].column(i).as_primitive::<Int64Type>().value(0);
+    (number(0), number(1))
+}
+
+fn small(lakehouse: &Path, spill: &str, spill_max: u64) -> Lake {
+    let spill = lakehouse.with_file_name(spill);
+    Lake::within(&lakehouse.to_string_lossy(), MEMORY, spill, spill_max).expect("a lake")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_is_spilled_within_its_limit_and_stays_right() {
+    let mut lakehouse = Lakehouse::new();
+    let mut pipeline = Pipeline::clone(&lakehouse.pipeline);
+    pipeline.models = vec![ModelFile {
+        name: "event_times".into(),
+        path: Arc::new(PathBuf::from("event_times.sql")),
+        text: TIMES.into(),
+    }];
+    lakehouse.pipeline = Arc::new(pipeline);
+    lakehouse.write(&events(11, EVENTS, 0..1)).await;
+    let task = TaskContext::detached();
+
+    // Nearly nothing may lie on the disk: the work needs it, and says what to raise.
+    let lake = small(lakehouse.path(), "spill-small", 64 << 10);
+    let error = run_gold(&lake, &lakehouse.pipeline, &task).await.expect_err("it does not fit");
+    let text = error.to_string();
+    assert!(text.contains("event_times") && text.contains("`batch.spill_max`"), "{text}");
+    assert!(error.is_transient(), "{text}");
+    assert!(lakehouse.lake.open(Layer::Gold, "event_times").await.expect("gold").is_none(), "nothing is committed");
+
+    let lake = small(lakehouse.path(), "spill-large", 4 << 30);
+    let (outcome, _) = run_gold(&lake, &lakehouse.pipeline, &task).await.expect("spilled");
+    assert_eq!(outcome.models[0].rows, EVENTS as u64);
+    assert_eq!(counted(&lakehouse).await, (EVENTS as i64, EVENTS as i64));
+    assert_eq!(lake.memory_used(), 0, "all of it is given back");
+    for spill in ["spill-small", "spill-large"] {
+        let folder = std::fs::read_dir(lakehouse.path().with_file_name(spill)).expect("a folder").flatten();
+        let left: usize = folder.map(|f| std::fs::read_dir(f.path()).map_or(0, Iterator::count)).sum();
+        assert_eq!(left, 0, "{spill}");
+    }
+}
+
+/// A job, and what cancels it.
+fn job(task: Task) -> (watch::Sender<bool>, Job) {
+    let (cancel, cancelled) = watch::channel(false);
+    let context = TaskContext::new(mpsc::unbounded_channel().0, cancelled);
+    (cancel, Job { task, run_id: "a run".into(), parameters: BTreeMap::new(), context })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_may_use_all_the_memory_takes_turns_and_can_be_cancelled_while_it_waits() {
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(1, 50, 0..2)).await;
+    let client = Client::new(&config::ClickHouse::default()).expect("a client");
+    let server = Arc::new(Server::default());
+    let work = work_on(Ok(lakehouse.lake.clone()), &server, &lakehouse.pipeline, &client);
+
+    let turn = lakehouse.lake.turn().await;
+    let (_keep, first) = job(Task::RunSilverToGold);
+    let first = tokio::spawn(work(first));
+    let (cancel, second) = job(Task::RunSilverToGold);
+    let second = tokio::spawn(work(second));
+    // What reads logs alone waits for nobody.
+    let (_keep_too, look) = job(Task::CheckBronzeExists);
+    assert_eq!(work(look).await.expect("a look").rows_out, 0);
+    cancel.send_replace(true);
+    assert_eq!(second.await.expect("no panic"), Err(BatchError::Cancelled));
+    // Whoever has the turn goes on meanwhile: the other one sees what it has done.
+    lakehouse.add(&events(2, 50, 0..2)).await;
+    assert!(!lakehouse.path().join("gold").exists(), "the other one waits");
+    drop(turn);
+    first.await.expect("no panic").expect("gold");
+    assert_eq!(lakehouse.gold("fact_events").await.len(), 100);
+}
