@@ -7,6 +7,7 @@ mod batch_text;
 mod plot;
 mod procfs;
 mod report;
+mod sample;
 mod stats;
 mod text;
 mod viewers;
@@ -15,8 +16,8 @@ pub use account::{Account, FIGURES};
 pub use batch::{BatchLoad, BatchReport, BatchRun, Incremental, TaskSample};
 pub use procfs::{ProcessStat, peak_rss_bytes, process_stat, stage};
 pub use report::{
-    BesideBatch, ConsumeSample, DrainSample, Drains, Load, Machine, RateSample, ReconcileVerdict, Recovery, Report,
-    Verdict,
+    BesideBatch, ConsumeSample, Drains, Load, Machine, RateSample, ReconcileVerdict, Recovery, Report, Verdict,
 };
+pub use sample::DrainSample;
 pub use stats::{LatencyMs, median};
 pub use viewers::{BesideConsole, Watched};

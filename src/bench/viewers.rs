@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::report::DrainSample;
+use super::sample::DrainSample;
 use super::stats::median;
 
 /// Drains of the same backlog beside live pages of the console, each behind one without.

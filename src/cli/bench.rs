@@ -1,6 +1,7 @@
 //! `boathouse bench`: how fast it is on this machine, what it costs, and whether it was right while it was measured.
 
 pub(super) mod batch;
+mod batches;
 mod beside;
 pub(super) mod consume;
 mod drain;

@@ -1,6 +1,7 @@
 //! `boathouse demo`: broker, engine, daemon and producer on this machine, with a live view; gone on Ctrl-C.
 
 mod look;
+mod settings;
 mod stack;
 mod view;
 
@@ -15,7 +16,8 @@ use super::Outcome;
 use crate::producer::sender;
 use crate::stop_signal::StopSignal;
 use look::Looker;
-use stack::{Settings, Stack};
+use settings::Settings;
+use stack::Stack;
 
 /// How often a terminal is drawn anew, and how often a line is printed elsewhere.
 const DRAW_INTERVAL: Duration = Duration::from_secs(1);

@@ -9,46 +9,13 @@ use serde_json::Value;
 
 use super::env::{self, Override};
 use super::error::{ConfigErrors, Origin, did_you_mean};
+use super::places::Places;
 use super::shape::Shape;
 use super::tree::{self, Node};
 use super::{Config, ModelFile, Pipeline, Server, check, validate};
 
 /// Where the configuration is looked for when no path is given, in this order.
 pub const DEFAULT_PATHS: [&str; 2] = ["config/boathouse.toml", "/etc/boathouse/boathouse.toml"];
-
-/// The places of a file's values, by path (`kafka.brokers`, `field[0].name`).
-#[derive(Debug, Default)]
-pub(super) struct Places {
-    origins: BTreeMap<String, Origin>,
-    /// Values that were wrong and are not what the file says.
-    pub broken: BTreeSet<String>,
-}
-
-impl Places {
-    fn of(node: &Node) -> Self {
-        let mut places = Vec::new();
-        node.places("", &mut places);
-        Self { origins: places.into_iter().collect(), broken: BTreeSet::new() }
-    }
-
-    /// Where a value stands; where it is a default, the place of what is around it.
-    pub fn near(&self, path: &str) -> Origin {
-        let mut path = path;
-        loop {
-            if let Some(origin) = self.origins.get(path) {
-                return origin.clone();
-            }
-            path = path.rfind(['.', '[']).map_or("", |i| &path[..i]);
-            if path.is_empty() {
-                return self.origins.get("").cloned().unwrap_or_default();
-            }
-        }
-    }
-
-    fn of_value(&self, path: &str) -> Origin {
-        self.origins.get(path).cloned().unwrap_or_default()
-    }
-}
 
 /// A value in force and where it comes from.
 #[derive(Debug, Clone, PartialEq)]

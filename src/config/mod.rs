@@ -7,6 +7,7 @@ mod error;
 mod expectation;
 mod load;
 mod pipeline;
+mod places;
 mod schedule;
 mod server;
 mod shape;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{ConfigErrors, did_you_mean};
-use super::load::Places;
+use super::places::Places;
 use super::{Aggregate, AllowedValue, Field, FieldType, Pipeline, Role};
 pub(super) use server::{is_secret_option, is_secret_property, server};
 

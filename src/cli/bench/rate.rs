@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use super::beside;
+use super::batches;
 use super::meter::Meter;
 use super::site::{Ends, Site, reached};
 use crate::bench::{LatencyMs, RateSample};
@@ -85,7 +85,7 @@ pub(super) async fn run(site: &Site, plan: &Plan, stop: &StopSignal) -> anyhow::
         },
         async {
             match plan.batch {
-                true => beside::full_batches(site, begin, plan.duration).await.map(Some),
+                true => batches::full_batches(site, begin, plan.duration).await.map(Some),
                 false => Ok(None),
             }
         }

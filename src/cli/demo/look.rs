@@ -9,7 +9,7 @@ use anyhow::Context;
 use chrono::{DateTime, Local, Utc};
 use serde::Serialize;
 
-use super::stack::Settings;
+use super::settings::Settings;
 use crate::config::Secret;
 use crate::telemetry::{BatchStatus, PartitionStatus, Status};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::error::ConfigErrors;
-use super::super::load::Places;
+use super::super::places::Places;
 use super::super::{Lakehouse, Server};
 use super::{DAY, LONGEST, bad_cron, bad_zone};
 use crate::storage::{self, Place};
