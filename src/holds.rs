@@ -40,7 +40,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    fn covers(&self, pipeline: &str, partition: i32, now: DateTime<Utc>) -> bool {
+    /// Whether it keeps a partition from being read.
+    pub fn covers(&self, pipeline: &str, partition: i32, now: DateTime<Utc>) -> bool {
         self.pipeline == pipeline && self.partition.is_none_or(|own| own == partition) && !self.is_over(now)
     }
 

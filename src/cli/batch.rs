@@ -1,6 +1,7 @@
 //! `boathouse batch`: runs of the hourly batch, by hand, and their history.
 
 mod backfill;
+mod desk;
 mod follow;
 mod gaps;
 mod plan;
@@ -10,9 +11,11 @@ mod show;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Subcommand;
 
+use self::desk::Desk;
+use super::remote::Way;
 use super::{Context, Outcome};
 use super::{output, pipelines};
 use crate::batch::history::{History, Run, RunState};
@@ -22,8 +25,8 @@ use crate::config::Config;
 /// The batch: bronze to silver to gold, and gold in ClickHouse. Start runs, look at them, stop them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-With a daemon running, it does the work and this command asks it to, through the run history. Without one, `run` does the
-work in its own process.
+With a daemon running, it does the work and this command asks it to: by its API where its console answers, else through
+the run history. Without one, `run` does the work in its own process.
 
 Examples:
   boathouse batch run --wait
@@ -37,6 +40,8 @@ Examples:
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    way: Way,
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,53 +135,48 @@ impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         match self.command {
             Command::Plan(args) => args.run(context),
-            Command::Backfill(args) => args.run(context),
+            Command::Backfill(args) => args.run(context, self.way),
             Command::Gaps(args) => args.run(context),
-            Command::Runs(command) => command.run(context),
+            Command::Runs(command) => command.run(context, self.way),
         }
     }
 }
 
 impl Runs {
-    fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+    fn run(self, context: &Context, way: Way) -> anyhow::Result<Outcome> {
         let config = context.config()?;
         context.block_on(async {
-            let history = History::open(&config.server).await?;
+            // What only looks reads the history itself.
             match self {
-                Runs::Run(args) => {
-                    let mut ids = Vec::new();
-                    for pipeline in pipelines::chosen(&config, args.pipeline.as_deref())? {
-                        ids.push((pipeline.clone(), history.request(&pipeline.name).await?));
-                    }
-                    follow::runs(&config, &history, ids, args.wait, context.json).await
-                }
-                Runs::Retry(args) => {
-                    let run = known(&history, &args.run_id).await?;
-                    if !history.retry(&run.run_id).await? {
-                        bail!(
-                            "run {} is {}; only one that failed or was cancelled is gone on with",
-                            run.run_id,
-                            run.state.as_str()
-                        );
-                    }
-                    let pipeline = pipelines::named(&config, &run.pipeline)?.clone();
-                    follow::runs(&config, &history, vec![(pipeline, run.run_id)], args.wait, context.json).await
-                }
                 Runs::History(args) => {
-                    show::history(&history, args.run_id, args.pipeline, args.limit, context.json).await
+                    let history = History::open(&config.server).await?;
+                    return show::history(&history, args.run_id, args.pipeline, args.limit, context.json).await;
                 }
                 Runs::Logs(args) => {
+                    let history = History::open(&config.server).await?;
                     let run = known(&history, &args.run_id).await?;
-                    show::logs(&history, &run, args.task, context.json).await
+                    return show::logs(&history, &run, args.task, context.json).await;
                 }
-                Runs::Pause(args) => pause(&config, &history, args.pipeline, true, context.json).await,
-                Runs::Resume(args) => pause(&config, &history, args.pipeline, false, context.json).await,
+                _ => {}
+            }
+            let desk = Desk::open(&config, way).await?;
+            match self {
+                Runs::Run(args) => {
+                    let (pipeline, none) = (args.pipeline.as_deref(), BTreeMap::new());
+                    request(&config, &desk, Kind::Batch, pipeline, &none, args.wait, context.json).await
+                }
+                Runs::Retry(args) => {
+                    let (run, _) = desk.run(&args.run_id).await?;
+                    let pipeline = pipelines::named(&config, &run.pipeline)?.clone();
+                    desk.retry(&run).await?;
+                    follow::runs(&config, &desk, vec![(pipeline, run.run_id)], args.wait, context.json).await
+                }
+                Runs::Pause(args) => pause(&config, &desk, args.pipeline, true, context.json).await,
+                Runs::Resume(args) => pause(&config, &desk, args.pipeline, false, context.json).await,
                 Runs::Cancel(args) => {
-                    let run = known(&history, &args.run_id).await?;
-                    if !history.cancel(&run.run_id).await? {
-                        bail!("run {} is over: it is {}", run.run_id, run.state.as_str());
-                    }
-                    let now = known(&history, &args.run_id).await?;
+                    let (run, _) = desk.run(&args.run_id).await?;
+                    desk.cancel(&run).await?;
+                    let (now, _) = desk.run(&run.run_id).await?;
                     if context.json {
                         output::json(&show::RunView::of(&now, &[]))?;
                     } else if now.state == RunState::Cancelled {
@@ -186,6 +186,7 @@ impl Runs {
                     }
                     Ok(Outcome::Right)
                 }
+                Runs::History(_) | Runs::Logs(_) => Ok(Outcome::Right),
             }
         })
     }
@@ -194,6 +195,7 @@ impl Runs {
 /// Asks for a run through a graph, of one pipeline or of all, and does it or leaves it to the daemon.
 pub(super) fn start(
     context: &Context,
+    way: Way,
     kind: Kind,
     pipeline: Option<&str>,
     parameters: &BTreeMap<String, String>,
@@ -201,13 +203,25 @@ pub(super) fn start(
 ) -> anyhow::Result<Outcome> {
     let config = context.config()?;
     context.block_on(async {
-        let history = History::open(&config.server).await?;
-        let mut ids = Vec::new();
-        for pipeline in pipelines::chosen(&config, pipeline)? {
-            ids.push((pipeline.clone(), history.request_of(kind, &pipeline.name, parameters).await?));
-        }
-        follow::runs(&config, &history, ids, wait, context.json).await
+        let desk = Desk::open(&config, way).await?;
+        request(&config, &desk, kind, pipeline, parameters, wait, context.json).await
     })
+}
+
+async fn request(
+    config: &Config,
+    desk: &Desk<'_>,
+    kind: Kind,
+    pipeline: Option<&str>,
+    parameters: &BTreeMap<String, String>,
+    wait: bool,
+    json: bool,
+) -> anyhow::Result<Outcome> {
+    let mut ids = Vec::new();
+    for pipeline in pipelines::chosen(config, pipeline)? {
+        ids.push((pipeline.clone(), desk.request(kind, &pipeline.name, parameters).await?));
+    }
+    follow::runs(config, desk, ids, wait, json).await
 }
 
 /// A run by its id, or an error that says how to find one.
@@ -219,14 +233,14 @@ async fn known(history: &History, run_id: &str) -> anyhow::Result<Run> {
 
 async fn pause(
     config: &Config,
-    history: &History,
+    desk: &Desk<'_>,
     name: Option<String>,
     pause: bool,
     json: bool,
 ) -> anyhow::Result<Outcome> {
     let mut changed = Vec::new();
     for pipeline in pipelines::chosen(config, name.as_deref())? {
-        changed.push((pipeline.name.clone(), history.pause(&pipeline.name, pause).await?));
+        changed.push((pipeline.name.clone(), desk.pause(&pipeline.name, pause).await?));
     }
     if json {
         let rows: Vec<_> = changed

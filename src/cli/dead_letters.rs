@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::lake::Lake;
 use super::output::{self, safe_bytes, safe_text};
+use super::remote::Way;
 use super::{Context, Outcome};
 use crate::config::Config;
 use crate::letters::{self, Letter, Search, State, Status, row_as_json};
@@ -33,6 +34,8 @@ Examples:
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    way: Way,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,7 +102,7 @@ impl Args {
             match self.action {
                 Action::List(list) => list.run(&config, &lake, context.json).await,
                 Action::Show { source } => show(&config, &lake, &source, context.json).await,
-                Action::Redrive(redrive) => redrive.run(&config, lake, context.json).await,
+                Action::Redrive(redrive) => redrive.run(&config, lake, self.way, context.json).await,
             }
         })?;
         Ok(Outcome::Right)

@@ -1,17 +1,21 @@
 //! `boathouse bronze …`: what resolves a pipeline or partition that has stopped until somebody decides. Errors and
-//! `/readyz` name these commands. Each is one commit to the Bronze table; a daemon that runs on old knowledge notices.
+//! `/readyz` name these commands. Each is one commit to the Bronze table. A daemon that answers does it itself, while the
+//! pipeline's stream stands still; one that runs on old knowledge notices.
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
+use serde::Deserialize;
 use serde_json::json;
 
+use super::remote::{Remote, Way};
 use super::{Context, Outcome, pipelines};
 use crate::mend::{Choice, carry_out, look};
 
 /// Decide what a stopped pipeline asks you: settings left behind, a topic made anew, a gap, a wrong clock, a damaged log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Stop the daemon first where it still runs; each command says what it did, and the next start goes on from there.")]
+A daemon that runs is asked to do it: the stream of the pipeline stands still for the moment and begins anew. Without one the
+next start goes on from what was done. With --direct beside a daemon that runs, stop it first.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -19,6 +23,9 @@ pub(crate) struct Args {
     /// Say what it would do, and do nothing.
     #[arg(long, global = true)]
     dry_run: bool,
+
+    #[command(flatten)]
+    way: Way,
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,6 +89,21 @@ impl Action {
     }
 }
 
+/// Lets the daemon do it; what it did.
+async fn asked(daemon: &Remote, pipeline: &str, choice: Choice) -> anyhow::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Done {
+        done: Vec<String>,
+    }
+    let (to, even_so) = match choice {
+        Choice::LowerMark { to } => (to.to_rfc3339(), false),
+        Choice::AdoptTopic { even_so } | Choice::RepairLog { even_so } => (String::new(), even_so),
+        Choice::AcceptSettings | Choice::AcceptGap => (String::new(), false),
+    };
+    let body = json!({ "pipeline": pipeline, "choice": choice.name(), "to": to, "even_so": even_so });
+    Ok(daemon.post::<Done>(&["stream", "choices"], &body).await?.done)
+}
+
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let config = context.config()?;
@@ -98,9 +120,15 @@ impl Args {
             }
             return Ok(Outcome::Right);
         }
-        let done = context.block_on(carry_out(&config, pipeline, choice))?;
-        let detail = format!("{name}: {}", done.join("; "));
-        super::console::note(&config.server.data_dir, &format!("bronze {}", choice.name()), detail);
+        let done = context.block_on(async {
+            if let Some(daemon) = Remote::find(&config, self.way).await? {
+                return asked(&daemon, name, choice).await;
+            }
+            let done = carry_out(&config, pipeline, choice).await?;
+            let detail = format!("{name}: {}", done.join("; "));
+            super::console::note(&config.server.data_dir, &format!("bronze {}", choice.name()), detail);
+            Ok(done)
+        })?;
         if context.json {
             println!("{}", json!({ "pipeline": name, "done": done }));
         } else {

@@ -19,6 +19,7 @@ mod password;
 mod pipelines;
 mod quality;
 mod reconcile;
+mod remote;
 mod run;
 mod shell;
 mod sql;

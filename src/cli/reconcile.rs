@@ -1,11 +1,14 @@
 //! `boathouse reconcile`: is it right? The core is [`crate::reconcile`], which the daemon's own check uses, too.
 
+mod daemon;
+
 use std::sync::Mutex;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use chrono::NaiveDate;
 
 use super::output::{self, Progress};
+use super::remote::{Remote, Way};
 use super::{Context, Outcome, pipelines};
 use crate::batch::Lake;
 use crate::batch::verify::{Scope, Watch};
@@ -28,6 +31,7 @@ Examples:
   boathouse reconcile --only bronze                       Kafka against Bronze alone
   boathouse reconcile --only silver,gold,clickhouse-gold  what the batch makes
   boathouse reconcile --only silver --from 2026-02-01 --to 2026-02-06
+  boathouse reconcile --by-daemon                         kept on the console's page and in the metrics
   boathouse reconcile --json                              for programs")]
 pub(crate) struct Args {
     /// These checks alone, separated by commas.
@@ -45,11 +49,25 @@ pub(crate) struct Args {
     /// One pipeline alone.
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
+
+    /// Let the daemon do it, beside its work: its verdict is kept, shown in the console, and in the metrics. Without it this
+    /// command compares by itself, and asks the daemon nothing.
+    #[arg(long, conflicts_with_all = ["only", "from", "to", "pipeline"])]
+    by_daemon: bool,
 }
 
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let config = context.config()?;
+        if self.by_daemon {
+            let verdict = context.block_on(async {
+                let daemon = Remote::find(&config, Way::default()).await?;
+                let daemon =
+                    daemon.context("no daemon does it; without --by-daemon this command compares by itself")?;
+                daemon::compare(&daemon, context.json).await
+            })?;
+            return ended(verdict);
+        }
         let pipelines = pipelines::chosen(&config, self.pipeline.as_deref())?.into_iter().cloned().collect();
         let scope = Scope { from: self.from, to: self.to };
         let of_stream = |check: &Check| matches!(check, Check::Bronze | Check::Realtime);
@@ -70,11 +88,15 @@ impl Args {
             report.write(&mut out)?;
             std::io::Write::flush(&mut out)?;
         }
-        match report.verdict {
-            Verdict::Same | Verdict::NotYetRun => Ok(Outcome::Right),
-            Verdict::Different => Ok(Outcome::Wrong),
-            Verdict::NotChecked => bail!("not everything could be checked, see above"),
-        }
+        ended(report.verdict)
+    }
+}
+
+fn ended(verdict: Verdict) -> anyhow::Result<Outcome> {
+    match verdict {
+        Verdict::Same | Verdict::NotYetRun => Ok(Outcome::Right),
+        Verdict::Different => Ok(Outcome::Wrong),
+        Verdict::NotChecked => bail!("not everything could be checked, see above"),
     }
 }
 

@@ -1,4 +1,7 @@
-//! `boathouse stream`: pausing and resuming the reading of partitions, from the machine that the daemon runs on.
+//! `boathouse stream`: pausing and resuming the reading of partitions: by the daemon where one answers, else through the
+//! file in data_dir that it looks at.
+
+mod daemon;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -8,6 +11,7 @@ use chrono::Utc;
 use clap::Subcommand;
 
 use super::output::{self, Grid, safe_text};
+use super::remote::{Remote, Way};
 use super::{Context, Outcome, pipelines, status};
 use crate::config::Config;
 use crate::holds::{Hold, Holds};
@@ -31,6 +35,8 @@ Examples:
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    way: Way,
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,37 +87,52 @@ impl Which {
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let config = context.config()?;
-        let data_dir = &config.server.data_dir;
-        if !data_dir.is_dir() {
-            bail!("there is no data_dir {}: is it the daemon's?", data_dir.display());
-        }
-        let holds = Holds::open(data_dir)?;
-        match self.action {
-            Action::Pause { which, for_time, reason } => {
-                let (pipeline, since) = (which.pipeline(&config)?, Utc::now());
-                let until = for_time.map(|time| since + time);
-                let by = super::console::operator();
-                let hold = Hold { pipeline, partition: which.partition, by, since, until, reason };
-                let detail = format!("{}: {}", hold.what(), hold.reason);
-                holds.hold(hold)?;
-                super::console::note(data_dir, "stream pause", detail);
-                context.block_on(seen(&config, &holds))?;
-            }
-            Action::Resume { which } => {
-                let released = holds.release(&which.pipeline(&config)?, which.partition)?;
-                let what: Vec<String> = released.iter().map(Hold::what).collect();
-                super::console::note(data_dir, "stream resume", what.join(", "));
-                context.block_on(seen(&config, &holds))?;
-            }
-            Action::Pauses => {}
-        }
-        list(&holds, context.json)?;
+        context.block_on(async {
+            let daemon = match self.action {
+                // What only looks reads the file itself.
+                Action::Pauses => None,
+                _ => Remote::find(&config, self.way).await?,
+            };
+            let paused = match daemon {
+                Some(daemon) => daemon::act(&daemon, &config, &self.action).await?,
+                None => direct(&config, &self.action).await?,
+            };
+            list(&paused, context.json)
+        })?;
         Ok(Outcome::Right)
     }
 }
 
-fn list(holds: &Holds, json: bool) -> anyhow::Result<()> {
-    let all = holds.all(Utc::now());
+/// Through the file that a daemon looks at.
+async fn direct(config: &Config, action: &Action) -> anyhow::Result<Vec<Hold>> {
+    let data_dir = &config.server.data_dir;
+    if !data_dir.is_dir() {
+        bail!("there is no data_dir {}: is it the daemon's?", data_dir.display());
+    }
+    let holds = Holds::open(data_dir)?;
+    match action {
+        Action::Pause { which, for_time, reason } => {
+            let (pipeline, since) = (which.pipeline(config)?, Utc::now());
+            let until = for_time.map(|time| since + time);
+            let by = super::console::operator();
+            let hold = Hold { pipeline, partition: which.partition, by, since, until, reason: reason.clone() };
+            let detail = format!("{}: {}", hold.what(), hold.reason);
+            holds.hold(hold)?;
+            super::console::note(data_dir, "stream pause", detail);
+            seen(config, &holds.all(Utc::now())).await?;
+        }
+        Action::Resume { which } => {
+            let released = holds.release(&which.pipeline(config)?, which.partition)?;
+            let what: Vec<String> = released.iter().map(Hold::what).collect();
+            super::console::note(data_dir, "stream resume", what.join(", "));
+            seen(config, &holds.all(Utc::now())).await?;
+        }
+        Action::Pauses => {}
+    }
+    Ok(holds.all(Utc::now()))
+}
+
+fn list(all: &[Hold], json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(&all);
     }
@@ -120,7 +141,7 @@ fn list(holds: &Holds, json: bool) -> anyhow::Result<()> {
         writeln!(out, "Nothing is paused.")?;
     } else {
         let mut grid = Grid::new(&["paused", "by", "since", "until", "why"]);
-        for hold in &all {
+        for hold in all {
             let moment = |at: chrono::DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S").to_string();
             grid.row([
                 hold.what(),
@@ -136,7 +157,7 @@ fn list(holds: &Holds, json: bool) -> anyhow::Result<()> {
 }
 
 /// Waits until a running daemon has done what is asked; one that does not run does it when it starts.
-async fn seen(config: &Config, holds: &Holds) -> anyhow::Result<()> {
+async fn seen(config: &Config, holds: &[Hold]) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
         let Some(status) = status::ask(&config.server.metrics.listen).await? else {
@@ -145,7 +166,7 @@ async fn seen(config: &Config, holds: &Holds) -> anyhow::Result<()> {
         };
         let now = Utc::now();
         let waits = status.partitions.iter().find(|p| {
-            let wanted = holds.of(&p.pipeline, p.partition, now).is_some();
+            let wanted = holds.iter().any(|hold| hold.covers(&p.pipeline, p.partition, now));
             let is_paused = matches!(p.phase, PartitionPhase::Paused { .. });
             // What has stopped loudly, or has not begun, is not read either way.
             wanted != is_paused && matches!(p.phase, PartitionPhase::Paused { .. } | PartitionPhase::Running)

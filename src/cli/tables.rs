@@ -8,8 +8,10 @@ use chrono::Utc;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::console::note;
 use super::lake::Lake as Catalog;
 use super::output::{self, Grid, count};
+use super::remote::Way;
 use super::{Context, Outcome};
 use crate::batch::run::graph::Kind;
 use crate::batch::upkeep::tasks::tables_of;
@@ -27,6 +29,8 @@ Examples:
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
+    #[command(flatten)]
+    way: Way,
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,6 +110,8 @@ impl Args {
                 let pipeline = pipeline.map(|p| &**p);
                 let merged =
                     context.block_on(async { Ok(merge(&lake, layer, name, pipeline, merging, &task).await?) })?;
+                let detail = format!("{table}: {} files into {}", merged.files_before, merged.files_after);
+                note(&config.server.data_dir, "tables optimize", detail);
                 if context.json {
                     output::json(&merged)?;
                 } else {
@@ -120,6 +126,9 @@ impl Args {
                 let keep = config.server.upkeep.vacuum_after;
                 let task = TaskContext::detached();
                 let files = context.block_on(async { Ok(vacuum(&lake, layer, name, keep, dry_run, &task).await?) })?;
+                if !dry_run {
+                    note(&config.server.data_dir, "tables vacuum", format!("{table}: {} files", files.len()));
+                }
                 if context.json {
                     output::json(&json!({"table": table, "dry_run": dry_run, "files": files}))?;
                 } else {
@@ -130,7 +139,14 @@ impl Args {
                 }
             }
             Some(Action::Upkeep { pipeline, wait }) => {
-                return super::batch::start(context, Kind::Upkeep, pipeline.as_deref(), &BTreeMap::new(), wait);
+                return super::batch::start(
+                    context,
+                    self.way,
+                    Kind::Upkeep,
+                    pipeline.as_deref(),
+                    &BTreeMap::new(),
+                    wait,
+                );
             }
         }
         Ok(Outcome::Right)

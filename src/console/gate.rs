@@ -18,6 +18,8 @@ use super::view::{cookie, encoded, go};
 pub const SESSION: &str = "boathouse_session";
 /// Where a script puts the token that a change must bring along; a form has it as the field `csrf`.
 pub const CSRF_HEADER: &str = "x-csrf-token";
+/// The user that a command on this machine is run by, for the audit log.
+pub const UID_HEADER: &str = "x-boathouse-uid";
 /// No request is larger.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// What is kept of a body in the audit log.
@@ -158,9 +160,18 @@ impl Drop for Noted<'_> {
 fn caller(request: &ServiceRequest, shared: &Shared) -> Option<Caller> {
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
         // Who brings a token is judged by it alone.
-        return shared.access.by_token(value.to_str().ok()?.strip_prefix("Bearer ")?.trim());
+        let token = value.to_str().ok()?.strip_prefix("Bearer ")?.trim();
+        let uid = request.headers().get(UID_HEADER).and_then(|uid| uid.to_str().ok()?.parse().ok());
+        let local = || is_of_this_machine(request).then(|| shared.access.by_local_token(token, uid)).flatten();
+        return local().or_else(|| shared.access.by_token(token));
     }
     shared.access.by_session(&cookie(request.headers(), SESSION)?)
+}
+
+/// Whether a request comes over the loopback, or from the one address that the console is bound to.
+fn is_of_this_machine(request: &ServiceRequest) -> bool {
+    let Some(peer) = request.peer_addr().map(|peer| peer.ip().to_canonical()) else { return false };
+    peer.is_loopback() || peer == request.app_config().local_addr().ip().to_canonical()
 }
 
 /// Whether a browser says that another site's page made the request. What sends no such header is no browser.

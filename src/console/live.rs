@@ -2,20 +2,19 @@
 //! A page that nobody looks at is not rendered.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
-use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use chrono::Utc;
 use maud::Markup;
 use tokio::sync::watch;
 
-use super::access::{Sessions, Via, secret};
+use super::access::secret;
+use super::events::{self, Source};
 use super::pages;
 use super::problem::Problem;
 use super::shared::Shared;
@@ -24,8 +23,6 @@ use crate::telemetry::Status;
 
 /// Pages are rendered anew this often.
 const EVERY: Duration = Duration::from_secs(1);
-/// A word that keeps the connection known to be alive when nothing changes.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Readers at the same time.
 const READERS_MAX: usize = 1_000;
 /// Pages that are looked at at the same time: each run is one of its own.
@@ -67,7 +64,7 @@ impl Topic {
     async fn render(&self, shared: &Shared) -> anyhow::Result<Parts> {
         Ok(match self {
             Topic::Overview => pages::overview::parts(shared),
-            Topic::Stream => pages::stream::parts(&shared.look()),
+            Topic::Stream => pages::stream::parts(shared),
             Topic::Batch => pages::batch::parts(shared).await?,
             Topic::Actors => pages::actors::parts(&shared.look()),
             Topic::Reconcile => pages::reconcile::parts(&shared.reconcile.standing()),
@@ -165,17 +162,7 @@ impl Drop for Reader {
 
 fn encode(id: &'static str, content: Markup) -> Sent {
     let html = content.into_string();
-    Sent { id, digest: secret::digest(&html), event: event(id, &html) }
-}
-
-/// A part of a page as it goes over the wire.
-pub fn part_event(id: &str, content: Markup) -> Bytes {
-    event(id, &content.into_string())
-}
-
-fn event(id: &str, html: &str) -> Bytes {
-    // As JSON it is one line, as the protocol wants it.
-    format!("event: part\ndata: {}\n\n", serde_json::json!({ "id": id, "html": html })).into()
+    Sent { id, digest: secret::digest(&html), event: events::part(id, &html) }
 }
 
 /// `/live/PAGE`: the parts of a page, now and whenever they change.
@@ -184,63 +171,24 @@ pub async fn live(page: web::Path<String>, view: View, shared: web::Data<Shared>
     let (receiver, reader) = shared.hub.join(topic).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open; close some, or reload by hand")
     })?;
-    let session = match &view.caller.via {
-        Via::Session { id, .. } => Some(secret::digest(id)),
-        Via::Token => None,
-    };
-    let state = Stream {
-        receiver,
-        session,
-        sessions: shared.access.sessions.clone(),
-        sent: HashMap::new(),
-        fresh: true,
-        over: false,
-        _reader: reader,
-    };
-    let stream = futures::stream::unfold(state, |mut state| async move {
-        let bytes = state.next().await?;
-        Some((Ok::<_, Infallible>(bytes), state))
-    });
-    Ok(HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(stream))
+    let mut looked_at = LookedAt { receiver, sent: HashMap::new(), _reader: reader };
+    // The page as the browser has it may be a second old: it gets all parts at once.
+    looked_at.receiver.mark_changed();
+    Ok(events::answer(&view, &shared, looked_at))
 }
 
-struct Stream {
+/// A page of one reader.
+struct LookedAt {
     receiver: watch::Receiver<Frame>,
-    session: Option<[u8; 32]>,
-    sessions: Arc<Sessions>,
     /// What the reader has of each part.
     sent: HashMap<&'static str, [u8; 32]>,
-    fresh: bool,
-    /// Its reader has signed out.
-    over: bool,
     _reader: Reader,
 }
 
-impl Stream {
-    /// What to send next; none once the session or the server has ended.
+impl Source for LookedAt {
     async fn next(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
-        }
-        if std::mem::take(&mut self.fresh) {
-            // The page as the browser has it may be a second old: it gets all parts at once.
-            self.receiver.mark_changed();
-            return Some(Bytes::from_static(b"retry: 2000\n\n"));
-        }
         loop {
-            let waited = tokio::time::timeout(KEEP_ALIVE, self.receiver.changed()).await;
-            if self.session.is_some_and(|key| !self.sessions.holds(&key, Instant::now())) {
-                self.over = true;
-                return Some(Bytes::from_static(b"event: ended\ndata: {}\n\n"));
-            }
-            match waited {
-                Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
-                Ok(Err(_)) => return None,
-                Ok(Ok(())) => {}
-            }
+            self.receiver.changed().await.ok()?;
             let frame = self.receiver.borrow_and_update().clone();
             let mut out = Vec::new();
             for part in frame.iter() {

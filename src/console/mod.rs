@@ -15,6 +15,7 @@ mod completion;
 mod days;
 mod desk;
 mod draw;
+mod events;
 mod gate;
 mod live;
 mod logs;
@@ -33,4 +34,5 @@ mod view;
 pub mod words;
 
 pub use access::{FIRST_USER, Role, Users};
+pub(crate) use gate::UID_HEADER;
 pub use server::{Console, ConsoleError, Given};

@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
 
-use super::access::{Access, Users};
+use super::access::{Access, Local, Users};
 use super::audit::Audit;
 use super::completion::Completion;
 use super::days::Days;
@@ -70,6 +70,7 @@ pub struct Console {
     server: ServerHandle,
     hub: Hub,
     taps: Taps,
+    local: Arc<Local>,
     thread: Option<JoinHandle<()>>,
     desk: Option<tokio::runtime::Runtime>,
 }
@@ -92,7 +93,7 @@ impl Console {
             tracing::info!(file = %file.display(), user = super::FIRST_USER, "the console's first password is in this file until it is used");
         }
         let runtime = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
-        let (hub, taps) = (Hub::default(), Taps::default());
+        let (hub, taps, local) = (Hub::default(), Taps::default(), access.local());
         let tables = Tables::new(given.server.clone());
         let shared = Shared {
             audit: Audit::open(&Users::folder(&given.server.data_dir)),
@@ -162,7 +163,7 @@ impl Console {
             .recv()
             .unwrap_or_else(|_| Err(std::io::Error::other("the console's thread died")))
             .map_err(|source| ConsoleError::Listen { listen, source })?;
-        Ok(Self { address, server, hub, taps, thread: Some(thread), desk: Some(runtime) })
+        Ok(Self { address, server, hub, taps, local, thread: Some(thread), desk: Some(runtime) })
     }
 
     /// The address it is bound to.
@@ -174,6 +175,7 @@ impl Console {
     pub async fn stop(mut self) {
         self.hub.close();
         self.taps.close();
+        self.local.forget();
         self.server.stop(true).await;
         if let Some(desk) = self.desk.take() {
             // A query that somebody waits for is nobody's any more.

@@ -2,20 +2,17 @@
 //! many records are left out and counted; no viewer slows the stream, and a slow one misses pictures, not the connection.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header;
 use bytes::Bytes;
 use maud::Markup;
 use tokio::sync::{mpsc, oneshot};
 
-use super::access::{Sessions, Via, secret};
-use super::live::part_event;
+use super::events::{self, Source};
 use super::problem::Problem;
 use super::shared::Shared;
 use super::view::View;
@@ -34,10 +31,6 @@ const LOOKED_PER_SECOND: u64 = 5_000;
 const EVERY: Duration = Duration::from_millis(500);
 /// Longest wait for a record, and so for the end of a viewer's thread.
 const WAIT: Duration = Duration::from_millis(100);
-/// A word that keeps the connection known to be alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How often it is looked whether the viewer is still signed in.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What a viewer wants to see.
 #[derive(Clone)]
@@ -165,20 +158,15 @@ pub fn follow(
         look(&taps, &kafka, &asked, &marks, &sender, &draw);
     });
     spawned.map_err(no_thread)?;
-    let session = match &view.caller.via {
-        Via::Session { id, .. } => Some(secret::digest(id)),
-        Via::Token => None,
-    };
-    let sessions = shared.access.sessions.clone();
-    let state = Stream { receiver, session, sessions, fresh: true, over: false, said: Instant::now() };
-    let stream = futures::stream::unfold(state, |mut state| async move {
-        let bytes = state.next().await?;
-        Some((Ok::<_, Infallible>(bytes), state))
-    });
-    Ok(HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(stream))
+    Ok(events::answer(view, shared, Pictures(receiver)))
+}
+
+struct Pictures(mpsc::Receiver<Bytes>);
+
+impl Source for Pictures {
+    async fn next(&mut self) -> Option<Bytes> {
+        self.0.recv().await
+    }
 }
 
 /// A viewer's thread: until the viewer, the console or Kafka ends it.
@@ -191,7 +179,7 @@ fn look(
     draw: &dyn Fn(&Asked, &Picture) -> Markup,
 ) {
     let mut picture = Picture::default();
-    let done = |picture: &Picture| part_event("tap", draw(asked, picture));
+    let done = |picture: &Picture| events::part("tap", &draw(asked, picture).into_string());
     let opened = Tap::open(kafka, &asked.pipeline, asked.partition, BEGIN, asked.wanted.clone(), marks);
     let mut tap = match opened {
         Ok(tap) => tap,
@@ -230,46 +218,6 @@ fn look(
         // Where the queue is full the viewer is slow: the next picture holds what this one would have.
         if changed && sent.is_none_or(|sent| sent.elapsed() >= EVERY) && sender.try_send(done(&picture)).is_ok() {
             (changed, sent) = (false, Some(Instant::now()));
-        }
-    }
-}
-
-struct Stream {
-    receiver: mpsc::Receiver<Bytes>,
-    session: Option<[u8; 32]>,
-    sessions: Arc<Sessions>,
-    fresh: bool,
-    /// Its viewer has signed out.
-    over: bool,
-    said: Instant,
-}
-
-impl Stream {
-    /// What to send next; none once the session, the tap or the console has ended.
-    async fn next(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
-        }
-        if std::mem::take(&mut self.fresh) {
-            return Some(Bytes::from_static(b"retry: 2000\n\n"));
-        }
-        loop {
-            let waited = tokio::time::timeout(LOOK, self.receiver.recv()).await;
-            if self.session.is_some_and(|key| !self.sessions.holds(&key, Instant::now())) {
-                self.over = true;
-                return Some(Bytes::from_static(b"event: ended\ndata: {}\n\n"));
-            }
-            match waited {
-                Ok(bytes) => {
-                    self.said = Instant::now();
-                    return bytes;
-                }
-                Err(_) if self.said.elapsed() >= KEEP_ALIVE => {
-                    self.said = Instant::now();
-                    return Some(Bytes::from_static(b": still here\n\n"));
-                }
-                Err(_) => {}
-            }
         }
     }
 }

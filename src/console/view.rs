@@ -1,11 +1,14 @@
 //! What all pages have in common: the frame, the navigation, small parts.
 
+use std::convert::Infallible;
 use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{self, ContentType, HeaderMap};
+use actix_web::web::Bytes;
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, HttpResponse};
-use maud::{DOCTYPE, Markup, html};
+use futures::{StreamExt, stream};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::access::{Caller, Role};
 use super::assets;
@@ -55,6 +58,14 @@ impl Theme {
         }
     }
 
+    fn sign(self) -> &'static str {
+        match self {
+            Theme::System => "◐",
+            Theme::Light => "☀",
+            Theme::Dark => "☾",
+        }
+    }
+
     fn next(self) -> Self {
         match self {
             Theme::System => Theme::Light,
@@ -95,6 +106,9 @@ impl FromRequest for View {
     }
 }
 
+/// Where a page is sent in two pieces; nothing that is shown can hold it unescaped.
+const SEAM: &str = "<!-- the rest -->";
+
 /// The pages in the navigation.
 const PAGES: [(&str, &str, Role); 13] = [
     ("/", "Overview", Role::Viewer),
@@ -120,7 +134,30 @@ pub fn page_below(name: &str) -> Option<&'static str> {
 impl View {
     /// A whole page. `live` is the path that its parts are sent on while they change.
     pub fn page(&self, title: &str, live: Option<&str>, body: Markup) -> HttpResponse {
-        let page = html! {
+        HttpResponse::Ok().content_type(ContentType::html()).body(self.whole(title, live, body).into_string())
+    }
+
+    /// A page whose beginning is sent at once, and what takes a while to find out when it is known. What goes wrong then is
+    /// told in its place: the answer has begun.
+    pub fn page_in_two(
+        &self,
+        title: &str,
+        first: Markup,
+        rest: impl Future<Output = Result<Markup, Problem>> + 'static,
+    ) -> HttpResponse {
+        let whole = self.whole(title, None, html! { (first) (PreEscaped(SEAM)) }).into_string();
+        let (begin, end) = whole.rsplit_once(SEAM).unwrap_or((&whole, ""));
+        let (begin, end) = (Bytes::from(begin.to_owned()), end.to_owned());
+        let rest = async move {
+            let rest = rest.await.unwrap_or_else(|problem| html! { p.said role="alert" { (problem.text) } });
+            Ok::<_, Infallible>(Bytes::from(rest.into_string() + &end))
+        };
+        let pieces = stream::once(ready(Ok(begin))).chain(stream::once(rest));
+        HttpResponse::Ok().content_type(ContentType::html()).streaming(pieces)
+    }
+
+    fn whole(&self, title: &str, live: Option<&str>, body: Markup) -> Markup {
+        html! {
             (DOCTYPE)
             html lang="en" data-theme=(self.theme.as_str()) {
                 (head(title, self.again))
@@ -130,8 +167,7 @@ impl View {
                     main #main tabindex="-1" { (body) }
                 }
             }
-        };
-        HttpResponse::Ok().content_type(ContentType::html()).body(page.into_string())
+        }
     }
 
     fn bar(&self, live: bool) -> Markup {
@@ -162,7 +198,7 @@ impl View {
                         input type="hidden" name="theme" value=(self.theme.next().as_str());
                         input type="hidden" name="back" value=(self.here);
                         button.quiet type="submit" title={ "Theme: " (self.theme.as_str()) ". Change it" } {
-                            "Theme: " (self.theme.as_str())
+                            span aria-hidden="true" { (self.theme.sign()) } span.sr { "Theme: " (self.theme.as_str()) ". Change it" }
                         }
                     }))
                     a.quiet href="/account" { (self.caller.name) }

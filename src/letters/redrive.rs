@@ -1,13 +1,16 @@
 //! Sending letters again, corrected: first what would be sent and what would become of it, then the sending.
 
+pub mod bulk;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arrow::array::RecordBatch;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -24,6 +27,7 @@ use crate::cli::lake::Lake;
 use crate::config::{Config, Pipeline};
 use crate::event::Headers;
 use crate::kafka::{Source, now_micros};
+use crate::owned_file;
 
 /// Greatest accepted event times, in microseconds, by pipeline and partition, as the daemon knows them.
 pub type Marks = HashMap<(String, i32), i64>;
@@ -33,6 +37,9 @@ const LOOK: Duration = Duration::from_secs(20);
 
 /// The origins that records of a topic bear, with the record's offset.
 type InTopic = BTreeMap<String, i64>;
+
+/// The file in `data_dir` that whoever sends has locked.
+const LOCK: &str = "redrive.lock";
 
 /// One at a time in a process: between the look for what is in flight and the sending nobody else may send.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -87,7 +94,7 @@ impl Prepared {
 }
 
 /// A corrected event that the topic holds.
-#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Sent {
     /// The letter that it corrects: `topic/generation/partition/offset`.
     pub origin: String,
@@ -176,6 +183,7 @@ impl Redriver {
             bail!("{}; nothing was sent (force sends it all the same)", objections.join("; "));
         }
         let _one_at_a_time = ONE_AT_A_TIME.lock().await;
+        let _alone = self.alone().await?;
         let sender = Arc::new(Sender::new(&self.config.server.kafka)?);
         let targets = self.targets(events, &sender).await?;
         if !force {
@@ -195,6 +203,19 @@ impl Redriver {
             done.push(sent);
         }
         Ok(done)
+    }
+
+    /// Keeps every other process of this machine from sending until it is dropped: what it has sent is then seen by the
+    /// look for what is in flight. Where there is no `data_dir` no daemon and no console sends.
+    async fn alone(&self) -> anyhow::Result<Option<File>> {
+        let data_dir = &self.config.server.data_dir;
+        if !data_dir.is_dir() {
+            return Ok(None);
+        }
+        let path = data_dir.join(LOCK);
+        let fail = format!("{} cannot be locked; may this user write to data_dir?", path.display());
+        let locked = tokio::task::spawn_blocking(move || owned_file::lock(&path)).await?;
+        locked.map(Some).context(fail)
     }
 
     /// The partition of each: the letter's own, so that what has the same key stays in order, whoever chose it; where

@@ -92,6 +92,7 @@ async fn doctor_says_what_is_wrong_and_what_to_do() {
     assert!(said.contains("is not there") && said.contains("→ start the producer"), "{said}");
     assert!(said.contains("→ start it: boathouse run"), "{said}");
 
+    site.environment.push(("BOATHOUSE__CLICKHOUSE__USER".into(), "nobody".into()));
     site.environment.push(("BOATHOUSE__CLICKHOUSE__PASSWORD".into(), "s3cret-wrong".into()));
     site.environment.push(("BOATHOUSE__KAFKA__BROKERS".into(), "127.0.0.1:1".into()));
     let report = site.run(&["doctor", "--json"]);

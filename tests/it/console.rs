@@ -4,6 +4,7 @@ mod acts;
 pub mod browser;
 mod pages;
 mod password;
+mod reconcile;
 mod tap;
 
 use std::os::unix::fs::PermissionsExt;
@@ -43,6 +44,7 @@ const READS: &[&str] = &[
     "/api/v1/sql/words",
     "/quality",
     "/dead-letters",
+    "/dead-letters/all",
     "/records/a/0/0/1",
     "/search?q=2026-02-06",
     "/trace/x",
@@ -130,6 +132,10 @@ const CHANGES: &[&str] = &[
     "/dead-letters/redrive",
     "/api/v1/dead-letters/check",
     "/api/v1/dead-letters/redrive",
+    "/dead-letters/check-all",
+    "/dead-letters/redrive-all",
+    "/api/v1/dead-letters/check-all",
+    "/api/v1/dead-letters/redrive-all",
     "/nowhere",
 ];
 
@@ -227,6 +233,7 @@ async fn signing_in_makes_a_session_of_its_own() {
         "/quality",
         "/reconcile",
         "/dead-letters",
+        "/dead-letters/all?status=unparsed",
         "/actors",
         "/api",
         "/account",
@@ -602,6 +609,7 @@ async fn the_description_of_the_api_is_what_there_is() {
     for (pasted, to) in [
         ("20260206T140500Z-3f9a1c", "/batch/runs/20260206T140500Z-3f9a1c"),
         ("user-events/0/2/1041", "/records/user-events/0/2/1041"),
+        ("user-events/2/1041", "/records/user-events/2/1041"),
         ("silver.user_events", "/data/silver.user_events"),
         ("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f", "/trace/2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"),
         ("dead-letters", "/dead-letters"),

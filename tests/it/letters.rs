@@ -1,7 +1,7 @@
 //! Dead letters on a real broker: found, corrected, sent again by the command and by the console, and resolved.
 
 use std::collections::BTreeMap;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -95,8 +95,9 @@ async fn a_letter_is_corrected_sent_again_and_resolved() {
     refused(&site, &["dead-letters", "redrive", &b, "--set", "user_id=7"], "give the whole value");
     assert_eq!(kafka.end_offsets(&topic), ends, "nothing was sent");
 
-    // The command sends it: once, with its key and headers.
-    let sent = json_of(&site, &[&redrive[..], &["--set", "user_id=7", "--json"]].concat());
+    // Commands send it at the same moment, two by themselves and one through the daemon: once, with its key and headers.
+    let sent = json_of_one(&site, &[&redrive[..], &["--set", "user_id=7", "--json"]].concat());
+    assert_eq!(kafka.end_offsets(&topic)[&1], ends[&1] + 1, "one was sent");
     assert_eq!((&sent["partition"], &sent["offset"]), (&json!(1), &json!(ends[&1])), "{sent}");
     assert_eq!(sent["origin"], a.as_str());
     // Whether Bronze has it already or not.
@@ -118,17 +119,37 @@ async fn a_letter_is_corrected_sent_again_and_resolved() {
 
     in_the_console(&site, &mut daemon, kafka, &engine, &b).await;
     in_bulk(&site, &mut daemon, kafka).await;
+    in_bulk_in_the_console(&site, &mut daemon, kafka).await;
     refused_by_silver(&site, &mut daemon, kafka).await;
     site.assert_reconciled();
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);
 }
 
+/// What the one says that succeeds, of three of a command at the same moment; the others say that it was done.
+fn json_of_one(site: &Site, arguments: &[&str]) -> Value {
+    let direct = [arguments, &["--direct"]].concat();
+    let begin = |arguments: &[&str]| {
+        let mut command = site.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs")
+    };
+    let running = [begin(&direct), begin(arguments), begin(&direct)];
+    let ended = running.map(|child| child.wait_with_output().expect("its end"));
+    let (done, others): (Vec<_>, Vec<_>) = ended.into_iter().partition(|output| output.status.success());
+    assert_eq!(done.len(), 1, "{}", others.iter().map(said).collect::<String>());
+    for output in &others {
+        assert!(said(output).contains("already"), "{}", said(output));
+    }
+    serde_json::from_slice(&done[0].stdout).expect("JSON")
+}
+
 async fn in_the_console(site: &Site, daemon: &mut Daemon, kafka: &Kafka, engine: &Engine, letter: &str) {
     let admin = Browser::signed_in(site).await;
     let password = "several unrelated words";
-    let new = json!({"name": "viki", "role": "viewer", "password": password});
-    assert_eq!(admin.api(Method::POST, "/api/v1/users", Some(new)).await.0, 204);
+    for (name, role) in [("viki", "viewer"), ("otto", "operator")] {
+        let new = json!({"name": name, "role": role, "password": password});
+        assert_eq!(admin.api(Method::POST, "/api/v1/users", Some(new)).await.0, 204);
+    }
     let mut viewer = Browser::of(site).await;
     viewer.sign_in("viki", password).await;
     let good = event("letter-b", &[]);
@@ -176,7 +197,7 @@ async fn in_the_console(site: &Site, daemon: &mut Daemon, kafka: &Kafka, engine:
     assert_eq!((status, &sent["partition"]), (200, &json!(0)), "{sent}");
     let (_, entries) = admin.api(Method::GET, "/api/v1/audit?limit=1000", None).await;
     let entries = entries.to_string();
-    for action in ["POST /dead-letters/redrive", "POST /api/v1/dead-letters/redrive", "\"dead-letters redrive\""] {
+    for action in ["POST /dead-letters/redrive", "POST /api/v1/dead-letters/redrive", "command line, uid"] {
         assert!(entries.contains(action), "{action} is missing in {entries}");
     }
 }
@@ -211,14 +232,59 @@ async fn in_bulk(site: &Site, daemon: &mut Daemon, kafka: &Kafka) {
     assert_eq!(counts[0]["record_count"], 1, "{counts:#}");
 }
 
+async fn in_bulk_in_the_console(site: &Site, daemon: &mut Daemon, kafka: &Kafka) {
+    let mut admin = Browser::of(site).await;
+    admin.sign_in("otto", "several unrelated words").await;
+    for n in 0..3 {
+        let wrong = event(&format!("console-{n}"), &[("source", Value::Null)]);
+        kafka.produce(&site.topic, n, Record::of(wrong.as_bytes())).await;
+    }
+    let ends = served(daemon, kafka, &site.topic).await;
+    let post = async |path: &str, body: Value| admin.api(Method::POST, path, Some(body)).await;
+    let (status, answer) = post("/api/v1/dead-letters/redrive-all", json!({"set": {"source": "web"}})).await;
+    assert!(status == 422 && answer["error"].as_str().is_some_and(|e| e.contains("which letters")), "{answer}");
+    let all = json!({"which": {"reason": "missing"}, "set": {"source": "web"}});
+    let (status, found) = post("/api/v1/dead-letters/check-all", all.clone()).await;
+    assert_eq!((status, &found["would_send_count"], &found["left_count"]), (200, &json!(3), &json!(1)), "{found:#}");
+    let page = admin.get("/dead-letters?reason=missing").await.text().await.expect("a page");
+    assert!(page.contains("/dead-letters/all?reason=missing"), "{page}");
+    let page = admin.get("/dead-letters/all?reason=missing").await.text().await.expect("a page");
+    assert!(page.contains("field.source") && page.contains("Show what they would be"), "{page}");
+    let form = [("reason", "missing"), ("field.source", "web"), ("field.page", "")];
+    let page = admin.post("/dead-letters/check-all", &form).await.text().await.expect("a page");
+    assert!(page.contains("Send 3 letters again") && page.contains("Would be left"), "{page}");
+    assert_eq!(kafka.end_offsets(&site.topic), ends, "nothing was sent");
+    let page = admin.post("/dead-letters/redrive-all", &form).await.text().await.expect("a page");
+    assert!(page.contains("3 letters were sent again, 1 left"), "{page}");
+    // Whether Bronze has them already or not, they are not sent a second time.
+    let (_, again) = post("/api/v1/dead-letters/redrive-all", all.clone()).await;
+    assert!(again["sent"] == json!([]) || again["error"].as_str().is_some_and(|e| e.contains("already")), "{again}");
+    served(daemon, kafka, &site.topic).await;
+    let (status, again) = post("/api/v1/dead-letters/redrive-all", all).await;
+    assert_eq!((status, &again["sent"], again["left"].as_array().map(Vec::len)), (200, &json!([]), Some(1)), "{again}");
+    let open = json_of(site, &["dead-letters", "list", "--open", "--json"]);
+    assert_eq!(open.as_array().map(Vec::len), Some(1), "{open:#}");
+}
+
 /// An event that silver alone refuses is a letter once the batch has run, and can be sent again before.
 async fn refused_by_silver(site: &Site, daemon: &mut Daemon, kafka: &Kafka) {
+    let early = event("letter-d", &[("event_type", json!("clack"))]);
+    kafka.produce(&site.topic, 1, Record::of(early.as_bytes())).await;
+    let ends = served(daemon, kafka, &site.topic).await;
+    let early = format!("{}/1/{}", site.topic, ends[&1] - 1);
+    let change = ["dead-letters", "redrive", early.as_str(), "--set", "event_type=click"];
+    let would = json_of(site, &[&change[..], &["--dry-run", "--json"]].concat());
+    assert_eq!((&would["letter"]["time_status"], &would["objections"]), (&json!("refused"), &json!([])), "{would:#}");
+    json_of(site, &[&change[..], &["--json"]].concat());
+    served(daemon, kafka, &site.topic).await;
     let wrong = event("letter-c", &[("event_type", json!("clack"))]);
     kafka.produce(&site.topic, 2, Record::of(wrong.as_bytes())).await;
     served(daemon, kafka, &site.topic).await;
     let output = site.run(&["batch", "run", "--wait"]);
     assert!(output.status.success(), "{}{}", text(&output), said(&output));
-    let list = json_of(site, &["dead-letters", "list", "--status", "refused", "--json"]);
+    let list = json_of(site, &["dead-letters", "list", "--status", "refused", "--resolved", "--json"]);
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "the one that was sent again before: {list:#}");
+    let list = json_of(site, &["dead-letters", "list", "--status", "refused", "--open", "--json"]);
     assert_eq!(list.as_array().map(Vec::len), Some(1), "{list:#}");
     assert_eq!((&list[0]["reason"], &list[0]["state"]), (&json!("invalid:event_type"), &json!("open")), "{list:#}");
     let letter = list[0]["source"].as_str().expect("a source").to_owned();
@@ -232,5 +298,5 @@ async fn refused_by_silver(site: &Site, daemon: &mut Daemon, kafka: &Kafka) {
     json_of(site, &["dead-letters", "redrive", &letter, "--set", "event_type=click", "--json"]);
     served(daemon, kafka, &site.topic).await;
     let letter = json_of(site, &["dead-letters", "list", "--status", "refused", "--resolved", "--json"]);
-    assert_eq!(letter.as_array().map(Vec::len), Some(1), "{letter:#}");
+    assert_eq!(letter.as_array().map(Vec::len), Some(2), "{letter:#}");
 }

@@ -34,6 +34,7 @@ mod poison;
 mod producer;
 mod prometheus;
 mod reference;
+mod remote;
 mod scheduler;
 mod serving;
 mod silver;

@@ -117,7 +117,7 @@ async fn a_partition_is_paused_and_read_on_where_it_stood() {
     assert_eq!(partition(&status, 0)["phase"], "running", "{status:#}");
     let (_, entries) = browser.api(Method::GET, "/api/v1/audit?limit=100", None).await;
     let entries = entries.to_string();
-    for part in ["stream pause", "POST /api/v1/stream/resume", "POST /stream/pause"] {
+    for part in ["POST /api/v1/stream/pause", "POST /api/v1/stream/resume", "POST /stream/pause"] {
         assert!(entries.contains(part), "{part} is missing in {entries}");
     }
     site.assert_reconciled();

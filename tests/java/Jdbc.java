@@ -14,6 +14,10 @@ public class Jdbc {
             DatabaseMetaData about = connection.getMetaData();
             check(about.getDatabaseProductName().equals("ClickHouse"), about.getDatabaseProductName());
             check(connection.isValid(5), "the connection is not valid");
+            // As where the password's field is left empty: the driver then sends the word `null`.
+            try (Connection unset = DriverManager.getConnection(arguments[0])) {
+                check(unset.isValid(5), "the connection without a password is not valid");
+            }
 
             Set<String> tables = new TreeSet<>();
             try (ResultSet found = about.getTables(null, "realtime", "%", null)) {

@@ -188,6 +188,7 @@ const pages = {
   reconcile: "/reconcile",
   "dead-letters": "/dead-letters",
   "letters-open": "/dead-letters?state=open&status=unparsed",
+  "letters-all": "/dead-letters/all?status=unparsed",
   record,
   trace: `/trace/${event || "none"}`,
   search: "/search?q=nothing+of+the+kind",

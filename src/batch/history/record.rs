@@ -122,7 +122,7 @@ impl AttemptState {
 }
 
 /// A run of the graph.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Sorts by the time of its request, as in `20260206T140500Z-3f9a1c`.
     pub run_id: String,
@@ -145,7 +145,7 @@ pub struct Run {
 }
 
 /// One attempt at a task.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     pub task: Task,
     /// From 1.
@@ -163,7 +163,7 @@ pub struct Attempt {
 }
 
 /// One line of a task's log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// From 1, in the order of the run.
     pub line: i64,

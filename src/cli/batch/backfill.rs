@@ -6,6 +6,7 @@ use chrono::NaiveDate;
 use serde_json::json;
 
 use super::super::output::{self, count};
+use super::super::remote::Way;
 use super::super::{Context, Outcome};
 use super::pipelines;
 use super::range::{checked, plan_range};
@@ -43,13 +44,13 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+    pub fn run(self, context: &Context, way: Way) -> anyhow::Result<Outcome> {
         checked(self.from, self.to)?;
         if !self.dry_run {
             let dates = [("from", self.from), ("to", self.to)];
             let parameters: BTreeMap<String, String> =
                 dates.map(|(name, date)| (name.to_owned(), date.to_string())).into_iter().collect();
-            return super::start(context, Kind::Backfill, self.pipeline.as_deref(), &parameters, self.wait);
+            return super::start(context, way, Kind::Backfill, self.pipeline.as_deref(), &parameters, self.wait);
         }
         let config = context.config()?;
         let lake = Lake::new(&config.server)?;

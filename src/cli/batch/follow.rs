@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use chrono::Utc;
 use tokio::sync::watch;
 
+use super::desk::Desk;
 use super::show;
 use crate::batch::history::{AttemptState, History, LeaseWatch, RunState};
 use crate::batch::run::Runner;
@@ -26,22 +27,21 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// Sees runs that were just asked for to their end, or leaves them to the daemon.
 pub(super) async fn runs(
     config: &Config,
-    history: &History,
+    desk: &Desk<'_>,
     runs: Vec<(Arc<Pipeline>, String)>,
     wait: bool,
     json: bool,
 ) -> anyhow::Result<Outcome> {
     let ids: Vec<String> = runs.iter().map(|(_, id)| id.clone()).collect();
-    if a_daemon_runs(history, &ids).await? {
-        if wait {
-            return follow(history, &ids, json).await;
-        }
-        return asked(history, &ids, json).await;
-    }
+    let history = match desk {
+        Desk::History { history, .. } if !a_daemon_runs(history, &ids).await? => history,
+        _ if wait => return follow(desk, &ids, json).await,
+        _ => return asked(desk, &ids, json).await,
+    };
     eprintln!("no daemon runs on {}: the batch runs in this process", history.address());
     let threads = threads::runtime(config.server.batch.threads).context("cannot start the batch threads")?;
     let (leave, leaving) = watch::channel(false);
-    let mut followed = std::pin::pin!(follow(history, &ids, json));
+    let mut followed = std::pin::pin!(follow(desk, &ids, json));
     let handle = threads.handle().clone();
     let mut work = std::pin::pin!(do_all(config, history, &runs, &handle, &leaving));
     let outcome = tokio::select! {
@@ -84,10 +84,10 @@ async fn a_daemon_runs(history: &History, ids: &[String]) -> anyhow::Result<bool
 }
 
 /// Tells what was asked for.
-async fn asked(history: &History, ids: &[String], json: bool) -> anyhow::Result<Outcome> {
+async fn asked(desk: &Desk<'_>, ids: &[String], json: bool) -> anyhow::Result<Outcome> {
     let mut runs = Vec::new();
     for id in ids {
-        runs.push(super::known(history, id).await?);
+        runs.push(desk.run(id).await?.0);
     }
     if json {
         let views: Vec<show::RunView<'_>> = runs.iter().map(|run| show::RunView::of(run, &[])).collect();
@@ -141,15 +141,13 @@ async fn do_all(
 }
 
 /// Shows what happens in the runs until they are over.
-async fn follow(history: &History, ids: &[String], json: bool) -> anyhow::Result<Outcome> {
+async fn follow(desk: &Desk<'_>, ids: &[String], json: bool) -> anyhow::Result<Outcome> {
     let mut all_right = true;
     let mut views = Vec::new();
     for id in ids {
         let (mut line, mut shown) = (0, Vec::new());
         let run = loop {
-            // The run first: what is read after it has ended is all of it.
-            let run = super::known(history, id).await?;
-            let attempts = history.attempts(id).await?;
+            let (run, attempts) = desk.run(id).await?;
             for attempt in &attempts {
                 let key = (attempt.task, attempt.attempt, attempt.state);
                 if shown.contains(&key) {
@@ -170,7 +168,7 @@ async fn follow(history: &History, ids: &[String], json: bool) -> anyhow::Result
                     );
                 }
             }
-            for new in history.lines(id, None, line).await? {
+            for new in desk.lines(id, line).await? {
                 line = new.line;
                 eprintln!("{}", show::text(&new));
             }

@@ -3,19 +3,20 @@
 use std::io::{Read as _, Write};
 
 use anyhow::{Context as _, bail};
-use serde_json::json;
+use chrono::{DateTime, Utc};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
 
 use super::Which;
 use crate::cli::lake::Lake;
 use crate::cli::output::{self, Grid, count, safe_bytes, safe_text, shorten};
-use crate::cli::status;
+use crate::cli::remote::{Remote, Way};
+use crate::cli::{pipelines, status};
 use crate::config::{Config, Pipeline};
-use crate::letters::State;
 use crate::letters::edit::Change;
+use crate::letters::redrive::bulk::{Left, Redriven, Sorted};
 use crate::letters::redrive::{Edit, Marks, Prepared, Redriver, Sent};
 
-/// Letters that one command sends at most.
-const LETTERS_MAX: usize = 10_000;
 /// Characters of a value in the preview.
 const PREVIEW: usize = 200;
 
@@ -60,11 +61,11 @@ pub(crate) struct Redrive {
 }
 
 impl Redrive {
-    pub async fn run(&self, config: &Config, lake: Lake, json: bool) -> anyhow::Result<()> {
-        let mut redriver = Redriver::new(config.clone(), lake.clone(), marks(config).await);
+    pub async fn run(&self, config: &Config, lake: Lake, way: Way, json: bool) -> anyhow::Result<()> {
+        let mut redriver = Redriver::new(config.clone(), lake, marks(config).await);
         match &self.source {
-            Some(source) => self.one(config, &mut redriver, source, json).await,
-            None => self.many(config, &lake, &mut redriver, json).await,
+            Some(source) => self.one(config, &mut redriver, source, way, json).await,
+            None => self.many(config, &mut redriver, way, json).await,
         }
     }
 
@@ -72,12 +73,23 @@ impl Redrive {
         if let Some(file) = &self.value {
             return Ok(Edit::Value(read(file)?));
         }
-        let set = self.set.iter().map(|text| Change::read(pipeline, text));
-        let unset = self.unset.iter().map(|field| Change::unset(pipeline, field));
-        Ok(Edit::Changes(set.chain(unset).collect::<Result<_, _>>()?))
+        Ok(Edit::Changes(self.changes(pipeline)?))
     }
 
-    async fn one(&self, config: &Config, redriver: &mut Redriver, source: &str, json: bool) -> anyhow::Result<()> {
+    fn changes(&self, pipeline: &Pipeline) -> anyhow::Result<Vec<Change>> {
+        let set = self.set.iter().map(|text| Change::read(pipeline, text));
+        let unset = self.unset.iter().map(|field| Change::unset(pipeline, field));
+        Ok(set.chain(unset).collect::<Result<_, _>>()?)
+    }
+
+    async fn one(
+        &self,
+        config: &Config,
+        redriver: &mut Redriver,
+        source: &str,
+        way: Way,
+        json: bool,
+    ) -> anyhow::Result<()> {
         let letter = redriver.letter(source).await?;
         let edit = self.edit(redriver.pipeline(&letter.pipeline)?)?;
         let prepared = redriver.prepare(letter, &edit)?;
@@ -87,60 +99,89 @@ impl Redrive {
         if !json {
             show(&prepared)?;
         }
+        let daemon = Remote::find(config, way).await?;
+        // JSON has no way to say what is no text, which is no event either.
+        if let (Some(daemon), Some(body)) = (daemon, body(&prepared, &edit, self.force)) {
+            let sent: Sent = daemon.post(&["dead-letters", "redrive"], &body).await?;
+            told(&sent, json);
+            return if json { output::json(&sent) } else { Ok(()) };
+        }
         let sent = send(redriver, &[prepared], self.force, json).await?;
         note(config, &sent);
         if json { output::json(&sent.first()) } else { Ok(()) }
     }
 
-    async fn many(&self, config: &Config, lake: &Lake, redriver: &mut Redriver, json: bool) -> anyhow::Result<()> {
+    async fn many(&self, config: &Config, redriver: &mut Redriver, way: Way, json: bool) -> anyhow::Result<()> {
         let chosen = &self.which;
         if chosen.reason.is_none() && chosen.status.is_none() && chosen.from.is_none() && chosen.since.is_none() {
             bail!("which letters? Name one (`list` prints them), or choose by --reason, --status, --from or --since");
         }
-        let state = (!self.force).then_some(State::Open);
-        let letters = chosen.search(state, LETTERS_MAX).newest(config, lake).await?;
-        let at_limit = letters.len() == LETTERS_MAX;
-        let (mut fit, mut others) = (Vec::new(), Vec::new());
-        // The oldest first, as they came.
-        for letter in letters.into_iter().rev() {
-            let source = letter.source();
-            let edit = self.edit(redriver.pipeline(&letter.pipeline)?)?;
-            match redriver.prepare(letter, &edit) {
-                Ok(prepared) if self.force || prepared.objections().is_empty() => fit.push(prepared),
-                Ok(prepared) => others.push((source, prepared.foreseen.text)),
-                Err(error) => others.push((source, format!("{:#}", error.root_cause()))),
+        let daemon = if self.dry_run || !self.yes { None } else { Remote::find(config, way).await? };
+        let done = match daemon {
+            Some(daemon) => {
+                let done: Redriven = daemon.post(&["dead-letters", "redrive-all"], &self.bulk(config)?).await?;
+                done.sent.iter().for_each(|sent| told(sent, json));
+                done
             }
-        }
-        if self.dry_run || !self.yes {
-            self.preview(&fit, &others, at_limit, json)?;
-            if !self.dry_run && !fit.is_empty() {
-                bail!("nothing was sent: --yes sends these {}", count(fit.len() as i128));
+            None => {
+                let sorted = redriver.sort(chosen.search(None, 0), self.force, |of| self.edit(of)).await?;
+                if self.dry_run || !self.yes {
+                    self.preview(&sorted, json)?;
+                    if !self.dry_run && !sorted.fit.is_empty() {
+                        bail!("nothing was sent: --yes sends these {}", count(sorted.fit.len() as i128));
+                    }
+                    return Ok(());
+                }
+                let sent = send(redriver, &sorted.fit, self.force, json).await?;
+                note(config, &sent);
+                Redriven { sent, left: sorted.left }
             }
-            return Ok(());
-        }
-        let sent = send(redriver, &fit, self.force, json).await?;
-        note(config, &sent);
+        };
         if json {
-            return output::json(&json!({"sent": sent, "left": left(&others)}));
+            return output::json(&done);
         }
         let mut out = output::stdout();
-        writeln!(out, "{} sent again, {} left.", count(sent.len() as i128), count(others.len() as i128))?;
+        let (sent, left) = (count(done.sent.len() as i128), count(done.left.len() as i128));
+        writeln!(out, "{sent} sent again, {left} left.")?;
         Ok(out.flush()?)
     }
 
-    fn preview(&self, fit: &[Prepared], others: &[(String, String)], at_limit: bool, json: bool) -> anyhow::Result<()> {
+    /// What the daemon is asked to do with many. Values have the types that the pipeline gives their fields.
+    fn bulk(&self, config: &Config) -> anyhow::Result<Value> {
+        let chosen = &self.which;
+        let pipeline = match (&chosen.pipeline, &config.pipelines[..]) {
+            (Some(name), _) => pipelines::named(config, name)?,
+            (None, [only]) => only,
+            (None, _) => bail!("of which pipeline? Add --pipeline"),
+        };
+        let set: Map<String, Value> =
+            self.changes(pipeline)?.into_iter().map(|c| (c.field, c.value.unwrap_or_default())).collect();
+        let search = chosen.search(None, 0);
+        let moment = |at: Option<DateTime<Utc>>| at.map(|at| at.to_rfc3339()).unwrap_or_default();
+        let which = json!({
+            "pipeline": search.pipeline.unwrap_or_default(),
+            "status": search.status.and_then(|s| s.to_possible_value().map(|v| v.get_name().to_owned())).unwrap_or_default(),
+            "from": moment(search.from),
+            "to": moment(search.to),
+            "reason": search.reason.unwrap_or_default(),
+        });
+        Ok(json!({ "which": which, "set": set, "force": self.force }))
+    }
+
+    fn preview(&self, sorted: &Sorted, json: bool) -> anyhow::Result<()> {
+        let Sorted { fit, left, at_limit } = sorted;
         if json {
             let fit: Vec<_> = fit.iter().map(Prepared::json).collect();
-            return output::json(&json!({"would_send": fit, "left": left(others)}));
+            return output::json(&json!({"would_send": fit, "left": left}));
         }
         let mut out = output::stdout();
         writeln!(
             out,
             "{} letters found: {} would be sent again, {} would be dead letters again and are left.{}",
-            count((fit.len() + others.len()) as i128),
+            count((fit.len() + left.len()) as i128),
             count(fit.len() as i128),
-            count(others.len() as i128),
-            if at_limit { " There are more: the next command takes them." } else { "" }
+            count(left.len() as i128),
+            if *at_limit { " There are more: the next command takes them." } else { "" }
         )?;
         let mut grid = Grid::new(&["source", "verdict", "would be sent"]);
         for prepared in fit.iter().take(5) {
@@ -156,15 +197,31 @@ impl Redrive {
                 writeln!(out, "… and {} more", count((fit.len() - 5) as i128))?;
             }
         }
-        for (source, why) in others.iter().take(5) {
+        for Left { source, why } in left.iter().take(5) {
             writeln!(out, "left: {}: {}", safe_text(source), safe_text(why))?;
         }
         Ok(out.flush()?)
     }
 }
 
-fn left(others: &[(String, String)]) -> Vec<serde_json::Value> {
-    others.iter().map(|(source, why)| json!({"source": source, "why": why})).collect()
+/// What the daemon is asked to send; none where JSON cannot say it.
+fn body(prepared: &Prepared, edit: &Edit, force: bool) -> Option<Value> {
+    let source = prepared.letter.source();
+    Some(match edit {
+        Edit::Value(value) => json!({ "source": source, "value": std::str::from_utf8(value).ok()?, "force": force }),
+        Edit::Changes(changes) => {
+            let set: Map<String, Value> =
+                changes.iter().map(|c| (c.field.clone(), c.value.clone().unwrap_or_default())).collect();
+            json!({ "source": source, "set": set, "force": force })
+        }
+    })
+}
+
+/// Tells of one that the topic has.
+fn told(sent: &Sent, json: bool) {
+    if !json {
+        println!("{} was sent again as {}/{}/{}", sent.origin, sent.topic, sent.partition, sent.offset);
+    }
 }
 
 fn read(file: &str) -> anyhow::Result<Vec<u8>> {
@@ -206,12 +263,7 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
 }
 
 async fn send(redriver: &Redriver, events: &[Prepared], force: bool, json: bool) -> anyhow::Result<Vec<Sent>> {
-    let told = |sent: &Sent| {
-        if !json {
-            println!("{} was sent again as {}/{}/{}", sent.origin, sent.topic, sent.partition, sent.offset);
-        }
-    };
-    redriver.send(events, force, told).await
+    redriver.send(events, force, |sent| told(sent, json)).await
 }
 
 /// Notes in the console's audit log what was sent, where the console's folder is on this machine.

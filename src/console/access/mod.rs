@@ -1,5 +1,6 @@
 //! Who may come in: users, sessions, tokens, and the slowing down of those who guess.
 
+mod local;
 mod role;
 pub mod secret;
 mod sessions;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+pub use local::Local;
 pub use role::{Role, is_public, needed};
 pub use sessions::Sessions;
 use throttle::Throttle;
@@ -70,6 +72,7 @@ pub struct Access {
     throttle: Arc<Mutex<Throttle>>,
     /// One hash at a time: passwords that are guessed in parallel must not take the stream's cores and memory.
     hashing: Arc<Semaphore>,
+    local: Arc<Local>,
 }
 
 impl Access {
@@ -81,6 +84,7 @@ impl Access {
             sessions: Arc::new(Sessions::new(idle)),
             throttle: Arc::default(),
             hashing: Arc::new(Semaphore::new(1)),
+            local: Arc::new(Local::make(data_dir)?),
         };
         Ok((access, first))
     }
@@ -143,6 +147,19 @@ impl Access {
                 via: Via::Token,
             })
         })
+    }
+
+    /// A command on this machine, by the token that the daemon made for it; the user that it says it is run by is for the
+    /// audit log, as commands have always written it there themselves.
+    pub fn by_local_token(&self, text: &str, uid: Option<u32>) -> Option<Caller> {
+        let by = uid.map_or_else(String::new, |uid| format!(", uid {uid}"));
+        let caller = Caller { name: format!("command line{by}"), role: Role::Operator, via: Via::Token };
+        self.local.is(text).then_some(caller)
+    }
+
+    /// The commands' token.
+    pub fn local(&self) -> Arc<Local> {
+        self.local.clone()
     }
 
     /// Tries a password; a session begins when it is right, under a new id.

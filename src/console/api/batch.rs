@@ -4,12 +4,13 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::history::{Attempt, History, Run};
-use crate::batch::run::graph::Task;
+use crate::batch::run::graph::{Kind, Task};
 use crate::console::pages::backfill;
 use crate::console::pages::batch::{cancel_one, known, request, retry_one, set_paused};
 use crate::console::pages::run::of;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
+use crate::console::words;
 
 /// Runs that one call answers at most.
 const RUNS_MAX: u32 = 1_000;
@@ -84,6 +85,19 @@ pub async fn log(
 pub struct NewRun {
     /// The pipeline.
     pipeline: String,
+    /// `lakehouse_batch_pipeline`, which it is without it, or `lakehouse_upkeep`; backfills have a call of their own.
+    graph: Option<String>,
+}
+
+impl NewRun {
+    fn kind(&self) -> Result<Kind, Problem> {
+        let Some(name) = self.graph.as_deref() else { return Ok(Kind::Batch) };
+        let found = [Kind::Batch, Kind::Upkeep].into_iter().find(|kind| kind.as_str() == name);
+        found.ok_or_else(|| {
+            let (batch, upkeep) = (Kind::Batch.as_str(), Kind::Upkeep.as_str());
+            Problem::refused(format!("`{}` is none of {batch} and {upkeep}", words::begin(name, 40)))
+        })
+    }
 }
 
 /// A run that was asked for.
@@ -93,7 +107,7 @@ pub struct Asked {
 }
 
 pub async fn trigger(new: web::Json<NewRun>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let run_id = request(&shared, &new.pipeline).await?;
+    let run_id = request(&shared, new.kind()?, &new.pipeline).await?;
     Ok(HttpResponse::Accepted().json(Asked { run_id }))
 }
 

@@ -10,6 +10,7 @@ use crate::console::access::{Role, needed};
 use crate::console::audit::Entry;
 use crate::console::completion::Words;
 use crate::console::meter::Point;
+use crate::console::pages::bulk::Many;
 use crate::console::pages::choices::{Decision, Done, Looked, Which};
 use crate::console::pages::configuration::Shown;
 use crate::console::pages::letter::Correction;
@@ -21,6 +22,7 @@ use crate::console::problem::Failure;
 use crate::console::query::{self, Answer};
 use crate::holds::Hold;
 use crate::letters::redrive::Sent;
+use crate::letters::redrive::bulk::Redriven;
 use crate::reconcile::job::Standing;
 
 /// One call.
@@ -175,6 +177,17 @@ pub const CALLS: &[Call] = &[
     Call::new("post", "/api/v1/dead-letters/redrive", "Data", "Send a corrected letter to the topic")
         .body(of::<Correction>)
         .answers(200, of::<Sent>),
+    Call::new(
+        "post",
+        "/api/v1/dead-letters/check-all",
+        "Data",
+        "What one correction makes of many letters; nothing is sent",
+    )
+    .body(of::<Many>)
+    .answers(200, object),
+    Call::new("post", "/api/v1/dead-letters/redrive-all", "Data", "Send all open letters that fit again, corrected")
+        .body(of::<Many>)
+        .answers(200, of::<Redriven>),
     Call::new(
         "get",
         "/api/v1/records/{source}",

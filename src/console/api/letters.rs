@@ -2,6 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 
+use crate::console::pages::bulk::{self, Many};
 use crate::console::pages::letter::{self, Correction};
 use crate::console::pages::letters::{Asked, letters};
 use crate::console::problem::Problem;
@@ -19,6 +20,14 @@ pub async fn record(source: web::Path<String>, shared: web::Data<Shared>) -> Res
 
 pub async fn check(correction: web::Json<Correction>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(letter::check(&shared, correction.into_inner()).await?.json()))
+}
+
+pub async fn check_all(many: web::Json<Many>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(bulk::check(&shared, many.into_inner()).await?.json()))
+}
+
+pub async fn redrive_all(many: web::Json<Many>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(bulk::redrive(&shared, many.into_inner()).await?))
 }
 
 pub async fn redrive(correction: web::Json<Correction>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {

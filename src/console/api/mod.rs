@@ -38,6 +38,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/dead-letters", web::get().to(letters::dead_letters))
         .route("/api/v1/dead-letters/check", web::post().to(letters::check))
         .route("/api/v1/dead-letters/redrive", web::post().to(letters::redrive))
+        .route("/api/v1/dead-letters/check-all", web::post().to(letters::check_all))
+        .route("/api/v1/dead-letters/redrive-all", web::post().to(letters::redrive_all))
         .route("/api/v1/records/{source:.+}", web::get().to(letters::record))
         .route("/api/v1/reconcile", web::get().to(reconcile::standing))
         .route("/api/v1/reconcile", web::post().to(reconcile::start))

@@ -3,14 +3,10 @@
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
+use super::frame::Frame;
 use super::top_of_scale;
 
-const WIDTH: f64 = 340.0;
-const HEIGHT: f64 = 140.0;
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = 10.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 22.0;
+const AREA: Frame = Frame { width: 340.0, height: 140.0, left: 56.0, right: 10.0, top: 12.0, bottom: 22.0 };
 /// Points that lie further apart are not joined: nothing is known of the time between.
 const GAP_SECONDS: i64 = 30;
 
@@ -34,17 +30,17 @@ impl Chart<'_> {
             Some(now) => format!("now {}, greatest {}", (self.shown)(now), (self.shown)(max)),
             None => "no value yet".to_owned(),
         };
-        let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (value / top).clamp(0.0, 1.0));
+        let y = |value: f64| AREA.y(value / top);
         html! {
             figure.chart {
                 figcaption { span.title { (self.title) } span.now { (newest.map(self.shown).unwrap_or_else(|| "–".into())) } }
-                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (self.title) ": " (summary) } {
+                svg viewBox=(AREA.view_box()) role="img" aria-label={ (self.title) ": " (summary) } {
                     @for part in [0.0, 0.5, 1.0] {
-                        line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(y(top * part)) y2=(y(top * part)) {}
-                        text.tick x=(LEFT - 6.0) y=(y(top * part) + 4.0) text-anchor="end" { ((self.shown)(top * part)) }
+                        line.grid x1=(AREA.left) x2=(AREA.end()) y1=(y(top * part)) y2=(y(top * part)) {}
+                        text.tick x=(AREA.left - 6.0) y=(y(top * part) + 4.0) text-anchor="end" { ((self.shown)(top * part)) }
                     }
                     @for (x, label) in self.ticks() {
-                        text.tick x=(x) y=(HEIGHT - 6.0) text-anchor="middle" { (label) }
+                        text.tick x=(x) y=(AREA.height - 6.0) text-anchor="middle" { (label) }
                     }
                     @for run in self.runs() {
                         @let line = run.iter().map(|(at, value)| format!("{:.1},{:.1}", self.x(*at), y(*value))).collect::<Vec<_>>().join(" ");
@@ -54,7 +50,7 @@ impl Chart<'_> {
                         }
                     }
                     @if self.points.len() < 2 {
-                        text.none x=(WIDTH / 2.0) y=(HEIGHT / 2.0) text-anchor="middle" { "The line begins in a few seconds" }
+                        text.none x=(AREA.width / 2.0) y=(AREA.height / 2.0) text-anchor="middle" { "The line begins in a few seconds" }
                     }
                 }
             }
@@ -63,8 +59,7 @@ impl Chart<'_> {
 
     fn x(&self, at: DateTime<Utc>) -> f64 {
         let whole = (self.to - self.from).num_milliseconds().max(1) as f64;
-        let share = (at - self.from).num_milliseconds() as f64 / whole;
-        LEFT + (WIDTH - LEFT - RIGHT) * share.clamp(0.0, 1.0)
+        AREA.x((at - self.from).num_milliseconds() as f64 / whole)
     }
 
     /// Every quarter of an hour of the range's own clock.
@@ -75,7 +70,7 @@ impl Chart<'_> {
             .step_by(step as usize)
             .filter_map(|second| DateTime::from_timestamp(second, 0))
             .map(|at| (self.x(at), at.format("%H:%M").to_string()))
-            .filter(|(x, _)| *x > LEFT + 14.0 && *x < WIDTH - RIGHT - 14.0)
+            .filter(|(x, _)| *x > AREA.left + 14.0 && *x < AREA.end() - 14.0)
             .collect()
     }
 

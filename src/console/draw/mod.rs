@@ -3,6 +3,7 @@
 
 pub mod chart;
 pub mod flow;
+mod frame;
 pub mod result;
 
 /// The least round number that is not below `max`, so that the scale is calm while values move.

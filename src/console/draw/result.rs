@@ -5,14 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use maud::{Markup, html};
 
+use super::frame::Frame;
 use super::top_of_scale;
 
-const WIDTH: f64 = 900.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 14.0;
-const TOP: f64 = 14.0;
-const BOTTOM: f64 = 34.0;
+const AREA: Frame = Frame { width: 900.0, height: 300.0, left: 64.0, right: 14.0, top: 14.0, bottom: 34.0 };
 /// Lines that can be told apart, bars that have room.
 const SERIES_MAX: usize = 6;
 const BARS_MAX: usize = 40;
@@ -134,16 +130,15 @@ impl Scale {
     }
 
     fn y(&self, value: f64) -> f64 {
-        let share = (value - self.bottom) / (self.top - self.bottom);
-        TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - share.clamp(0.0, 1.0))
+        AREA.y((value - self.bottom) / (self.top - self.bottom))
     }
 
     fn grid(&self, shown: fn(f64) -> String) -> Markup {
         html! {
             @for part in [0.0, 0.25, 0.5, 0.75, 1.0] {
                 @let value = self.bottom + (self.top - self.bottom) * part;
-                line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(round(self.y(value))) y2=(round(self.y(value))) {}
-                text.tick x=(LEFT - 8.0) y=(round(self.y(value) + 4.0)) text-anchor="end" { (shown(value)) }
+                line.grid x1=(AREA.left) x2=(AREA.end()) y1=(round(self.y(value))) y2=(round(self.y(value))) {}
+                text.tick x=(AREA.left - 8.0) y=(round(self.y(value) + 4.0)) text-anchor="end" { (shown(value)) }
             }
         }
     }
@@ -159,7 +154,7 @@ pub fn over_time(series: &[Series], shown: fn(f64) -> String) -> Markup {
     let scale = Scale::of(all().map(|point| point.1));
     let (from, to) = (all().map(|p| p.0).min().unwrap_or_default(), all().map(|p| p.0).max().unwrap_or_default());
     let whole = (to - from).num_milliseconds().max(1) as f64;
-    let x = |at: DateTime<Utc>| LEFT + (WIDTH - LEFT - RIGHT) * (at - from).num_milliseconds() as f64 / whole;
+    let x = |at: DateTime<Utc>| AREA.x((at - from).num_milliseconds() as f64 / whole);
     let format = match (to - from).num_minutes() {
         0..120 => "%H:%M:%S",
         120..2_880 => "%m-%d %H:%M",
@@ -169,12 +164,12 @@ pub fn over_time(series: &[Series], shown: fn(f64) -> String) -> Markup {
     let label = format!("Lines of {} from {} to {}", names.join(", "), from.format(format), to.format(format));
     html! {
         figure.chart.wide {
-            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(label) {
+            svg viewBox=(AREA.view_box()) role="img" aria-label=(label) {
                 (scale.grid(shown))
                 @for part in 0..=4i32 {
                     @let at = from + (to - from) * part / 4;
                     @let anchor = match part { 0 => "start", 4 => "end", _ => "middle" };
-                    text.tick x=(round(x(at))) y=(HEIGHT - 10.0) text-anchor=(anchor) { (at.format(format)) }
+                    text.tick x=(round(x(at))) y=(AREA.height - 10.0) text-anchor=(anchor) { (at.format(format)) }
                 }
                 @for (number, (_, points)) in series.iter().enumerate() {
                     @let line = points.iter().map(|(at, v)| format!("{:.1},{:.1}", x(*at), scale.y(*v))).collect::<Vec<_>>().join(" ");
@@ -191,22 +186,22 @@ pub fn over_time(series: &[Series], shown: fn(f64) -> String) -> Markup {
 
 fn bars(measure: &str, bars: &[(String, f64)]) -> Markup {
     let scale = Scale::of(bars.iter().map(|bar| bar.1));
-    let step = (WIDTH - LEFT - RIGHT) / bars.len() as f64;
+    let step = (AREA.end() - AREA.left) / bars.len() as f64;
     let zero = scale.y(0.0);
     // Names that would run into each other are left out; each bar tells its own.
     let every = (90.0 / step).ceil().max(1.0) as usize;
     let label = format!("Bars of {measure}, {} of them; the rows are in the table", bars.len());
     html! {
         figure.chart.wide {
-            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(label) {
+            svg viewBox=(AREA.view_box()) role="img" aria-label=(label) {
                 (scale.grid(shown))
                 @for (number, (name, value)) in bars.iter().enumerate() {
-                    @let (left, y) = (LEFT + step * number as f64, scale.y(*value));
+                    @let (left, y) = (AREA.left + step * number as f64, scale.y(*value));
                     rect.bar-of x=(round(left + step * 0.12)) y=(round(y.min(zero))) width=(round(step * 0.76)) height=(round((zero - y).abs().max(0.5))) {
                         title { (name) ": " (shown(*value)) }
                     }
                     @if number % every == 0 {
-                        text.tick x=(round(left + step / 2.0)) y=(HEIGHT - 10.0) text-anchor="middle" { (crate::console::words::begin(name, NAME_MAX)) }
+                        text.tick x=(round(left + step / 2.0)) y=(AREA.height - 10.0) text-anchor="middle" { (crate::console::words::begin(name, NAME_MAX)) }
                     }
                 }
             }

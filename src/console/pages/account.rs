@@ -9,6 +9,7 @@ use chrono::Utc;
 use maud::html;
 use serde::Deserialize;
 
+use super::Said;
 use crate::console::access::{SignIn, Via};
 use crate::console::audit::Entry;
 use crate::console::gate::SESSION;
@@ -148,17 +149,13 @@ pub async fn theme(form: web::Form<ThemeForm>, shared: web::Data<Shared>) -> Htt
         .finish()
 }
 
-#[derive(Deserialize)]
-pub struct Said {
-    #[serde(default)]
-    said: String,
-}
+const SAID: [(&str, &str); 1] = [("changed", "Your password is changed; your other sessions have ended.")];
 
 /// One's own account.
 pub async fn page(view: View, said: web::Query<Said>) -> HttpResponse {
     let body = html! {
         h1 { "Your account" }
-        @if said.said == "changed" { p.said.good role="status" { "Your password is changed; your other sessions have ended." } }
+        @if let Some(said) = said.among(&SAID) { p.said.good role="status" { (said) } }
         dl.plain {
             dt { "Name" } dd { (view.caller.name) }
             dt { "Role" } dd { (view.caller.role) }

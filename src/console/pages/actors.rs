@@ -7,7 +7,7 @@ use crate::console::live::Parts;
 use crate::console::shared::{Look, Shared};
 use crate::console::view::{State, View, badge, empty, figure, n, part, table, th};
 use crate::console::words::{self, count};
-use crate::telemetry::{ActorPhase, ActorStatus};
+use crate::telemetry::{ActorPhase, ActorStatus, PartitionStatus};
 
 pub async fn page(view: View, shared: web::Data<Shared>) -> HttpResponse {
     let body = html! {
@@ -48,14 +48,31 @@ fn tree(look: &Look) -> Markup {
             @if actors.is_empty() {
                 (empty("No actor has started yet", html! { "This fills while the daemon starts." }))
             } @else {
-                @let columns = [th("Actor"), th("Name"), th("State"), n("Restarts"), th("Last failure")];
-                (table("Actors", &columns, html! { @for ((_, depth), actor) in &actors { (row(*depth, actor)) } }))
+                @let columns = [th("Actor"), th("Name"), th("State"), n("In hand"), n("Restarts"), th("Last failure")];
+                p.note { "In hand: records that it was given and whose end is not durable yet, in its mailbox and its buffers." }
+                (table("Actors", &columns, html! { @for ((_, depth), actor) in &actors { (row(*depth, actor, in_hand(actor, &look.status.partitions))) } }))
             }
         }
     }
 }
 
-fn row(depth: usize, actor: &ActorStatus) -> Markup {
+/// Records that an actor was given and whose end is not durable yet: what lies in its mailbox and its buffers. None for
+/// those that records do not pass.
+fn in_hand(actor: &ActorStatus, partitions: &[PartitionStatus]) -> Option<i64> {
+    let below = |p: &&PartitionStatus| match actor.name.rsplit_once('/') {
+        None => p.pipeline == actor.name,
+        Some((of, partition)) => partition.parse() == Ok(p.partition) && of.split('/').next() == Some(&p.pipeline),
+    };
+    let waits: fn(&PartitionStatus) -> i64 = match actor.kind.as_str() {
+        "bronze_writer" => |p| p.position - p.bronze_position,
+        "realtime_writer" | "window_aggregator" => |p| p.position - p.realtime_position,
+        "partition_consumer" => |p| p.position - p.bronze_position.min(p.realtime_position),
+        _ => return None,
+    };
+    Some(partitions.iter().filter(below).map(|p| waits(p).max(0)).sum())
+}
+
+fn row(depth: usize, actor: &ActorStatus, in_hand: Option<i64>) -> Markup {
     let (state, word) = match actor.phase {
         ActorPhase::Running => (State::Good, "running"),
         ActorPhase::BackingOff => (State::Watch, "waits to be made anew"),
@@ -64,7 +81,8 @@ fn row(depth: usize, actor: &ActorStatus) -> Markup {
     html! {
         tr {
             th scope="row" class={ "depth-" (depth) } { (actor.kind.replace('_', " ")) }
-            td { (actor.name) } td { (badge(state, word)) } td.n { (count(actor.restarts)) }
+            td { (actor.name) } td { (badge(state, word)) }
+            td.n { (in_hand.map_or_else(|| "–".into(), count)) } td.n { (count(actor.restarts)) }
             td {
                 @match (&actor.last_failure, actor.last_failure_seconds_ago) {
                     (Some(error), Some(ago)) => { (error) span.note { " " (words::seconds(ago)) " ago" } }

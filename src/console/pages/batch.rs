@@ -1,14 +1,14 @@
 //! The batch: the newest runs and their tasks as a grid; start, pause, cancel, retry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::run_id;
-use crate::batch::history::{Attempt, AttemptState, Run, RunState};
+use super::{Said, run_id};
+use crate::batch::history::{Attempt, AttemptState, History, Run, RunState};
 use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
@@ -42,21 +42,16 @@ fn short(task: Task) -> &'static str {
     }
 }
 
-#[derive(Deserialize)]
-pub struct Asked {
-    #[serde(default)]
-    said: String,
-}
+const SAID: [(&str, &str); 4] = [
+    ("paused", "Paused: no slot starts a run until you resume. By hand the batch runs either way."),
+    ("resumed", "Resumed: slots that passed are caught up as schedule.catch_up says."),
+    ("cancelled", "Asked the chosen runs to stop: each stops at its next step."),
+    ("retried", "The chosen runs go on, each at the task that failed."),
+];
 
-pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+pub async fn page(view: View, said: web::Query<Said>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let parts = parts(&shared).await?;
-    let said = match asked.said.as_str() {
-        "paused" => Some("Paused: no slot starts a run until you resume. By hand the batch runs either way."),
-        "resumed" => Some("Resumed: slots that passed are caught up as schedule.catch_up says."),
-        "cancelled" => Some("Asked the chosen runs to stop: each stops at its next step."),
-        "retried" => Some("The chosen runs go on, each at the task that failed."),
-        _ => None,
-    };
+    let said = said.among(&SAID);
     let body = html! {
         h1 { "Batch" }
         p.lead { "Bronze to silver to gold, and gold in ClickHouse. What is recomputed is read from the tables' own logs." }
@@ -256,14 +251,15 @@ pub struct Which {
 }
 
 pub async fn trigger(form: web::Form<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let id = request(&shared, &form.pipeline).await?;
+    let id = request(&shared, Kind::Batch, &form.pipeline).await?;
     Ok(go(&format!("/batch/runs/{id}")))
 }
 
-/// Asks for a run of a pipeline that is known.
-pub async fn request(shared: &Shared, pipeline: &str) -> Result<String, Problem> {
+/// Asks for a run of a pipeline that is known, through a graph that asks for nothing more.
+pub async fn request(shared: &Shared, kind: Kind, pipeline: &str) -> Result<String, Problem> {
     let name = known(shared, pipeline)?;
-    Ok(shared.desk.history(|history| async move { Ok(history.request(&name).await?) }).await?)
+    let ask = move |history: History| async move { Ok(history.request_of(kind, &name, &BTreeMap::new()).await?) };
+    Ok(shared.desk.history(ask).await?)
 }
 
 /// The name of a pipeline that there is.

@@ -180,11 +180,10 @@ pub struct Asked {
 
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let Asked { pipeline, to } = asked.into_inner();
-    let status = Status::of(&shared.board, shared.limits);
-    let causes = causes(&status, &pipeline);
-    let looked = choices(&shared, &Which { pipeline: pipeline.clone(), to: to.clone() }).await?;
-    let named = |choice: &str| is_named(&causes, choice);
-    let body = html! {
+    let which = Which { pipeline: known(&shared, &pipeline)?, to };
+    moment(&which.to)?;
+    let causes = causes(&Status::of(&shared.board, shared.limits), &pipeline);
+    let first = html! {
         p.crumbs { a href="/stream" { "Stream" } " / choices" }
         h1 { "What resolves it" }
         p.lead { "Each choice with what it would do now. Nothing has been changed by looking." }
@@ -196,16 +195,24 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                 dl.plain { @for (place, why) in &causes { dt { (place) } dd { p.error { (why) } } } }
             }
         }
-        section aria-labelledby="choices-title" {
-            h2 #choices-title { "Choices" }
-            @for looked in &looked { (card(&view, &pipeline, &to, looked, &named)) }
-        }
-        p.note {
-            "The stream of this pipeline stands still for the moment, everything in hand is committed first, and it begins anew. "
-            "Other instances of the group notice; one that then stops is started again. On the machine: " code { "boathouse bronze --dry-run …" } "."
-        }
     };
-    Ok(view.page("What resolves it", None, body))
+    let viewer = view.clone();
+    let rest = async move {
+        let looked = choices(&shared, &which).await?;
+        let named = |choice: &str| is_named(&causes, choice);
+        Ok(html! {
+            section aria-labelledby="choices-title" {
+                h2 #choices-title { "Choices" }
+                @for looked in &looked { (card(&viewer, &which.pipeline, &which.to, looked, &named)) }
+            }
+            p.note {
+                "The stream of this pipeline stands still for the moment, everything in hand is committed first, and it begins anew. "
+                "Other instances of the group notice; one that then stops is started again. On the machine: " code { "boathouse bronze --dry-run …" } "."
+            }
+        })
+    };
+    // The looks ask Kafka and the table; why it has stopped is known at once.
+    Ok(view.page_in_two("What resolves it", first, rest))
 }
 
 fn card(view: &View, pipeline: &str, to: &str, looked: &Looked, named: &dyn Fn(&str) -> bool) -> Markup {

@@ -47,17 +47,26 @@ impl Correction {
     }
 }
 
-/// Does work with a redriver on the desk's threads; what it refuses is the caller's to mend.
+/// What prepares and sends corrected events, with what the daemon knows.
+pub fn new_redriver(shared: &Shared) -> Result<Redriver, Problem> {
+    let known = Status::of(&shared.board, shared.limits).partitions.into_iter();
+    let marks: Marks = known.filter_map(|p| Some(((p.pipeline, p.partition), p.mark_us?))).collect();
+    Ok(Redriver::new(shared.config(), letters::lake(shared)?, marks))
+}
+
+/// What cannot be done with a letter is the caller's to mend.
+pub fn refused(error: anyhow::Error) -> Problem {
+    Problem::refused(format!("{error:#}"))
+}
+
+/// Does work with a redriver on the desk's threads.
 async fn redriver<T, F>(shared: &Shared, work: impl FnOnce(Redriver) -> F + Send + 'static) -> Result<T, Problem>
 where
     T: Send + 'static,
     F: Future<Output = anyhow::Result<T>> + Send + 'static,
 {
-    let (config, lake) = (shared.config(), letters::lake(shared)?);
-    let known = Status::of(&shared.board, shared.limits).partitions.into_iter();
-    let marks: Marks = known.filter_map(|p| Some(((p.pipeline, p.partition), p.mark_us?))).collect();
-    let work = async move { work(Redriver::new(config, lake, marks)).await };
-    shared.desk.run(work).await.map_err(|error| Problem::refused(format!("{error:#}")))
+    let redriver = new_redriver(shared)?;
+    shared.desk.run(async move { work(redriver).await }).await.map_err(refused)
 }
 
 async fn prepare(redriver: &mut Redriver, correction: &Correction) -> anyhow::Result<Prepared> {
@@ -73,11 +82,13 @@ pub async fn check(shared: &Shared, correction: Correction) -> Result<Prepared, 
 
 /// Sends a corrected event.
 pub async fn redrive(shared: &Shared, correction: Correction) -> Result<Sent, Problem> {
-    let sent = redriver(shared, |mut redriver| async move {
+    let mut redriver = new_redriver(shared)?;
+    // Not ended with the request: what is on its way to the topic is told.
+    let send = async move {
         let prepared = prepare(&mut redriver, &correction).await?;
         redriver.send(&[prepared], correction.force, |_| {}).await
-    });
-    sent.await?.pop().ok_or_else(|| Problem::refused("nothing was sent"))
+    };
+    shared.desk.finish(send).await.map_err(refused)?.pop().ok_or_else(|| Problem::refused("nothing was sent"))
 }
 
 /// One record of Bronze, by `topic/generation/partition/offset`.

@@ -7,6 +7,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::bulk;
 use crate::cli::lake::Lake;
 use crate::cli::output::safe_bytes;
 use crate::console::problem::Problem;
@@ -27,28 +28,29 @@ const PREVIEW: usize = 90;
 pub struct Asked {
     /// The pipeline; all without it.
     #[serde(default)]
-    pipeline: String,
+    pub pipeline: String,
     /// `unparsed`, `future` or `refused`; all without it.
     #[serde(default)]
-    status: String,
+    pub status: String,
     /// `open` or `resolved`; both without it.
     #[serde(default)]
-    state: String,
+    pub state: String,
     /// Only where the reason contains this.
     #[serde(default)]
-    reason: String,
+    pub reason: String,
     /// Only what arrived at this date or moment (RFC 3339) or later.
     #[serde(default)]
-    from: String,
+    pub from: String,
     /// Only what arrived before this date or moment.
     #[serde(default)]
-    to: String,
+    pub to: String,
     /// How many of the newest.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 impl Asked {
-    fn search(&self) -> Result<Search, Problem> {
+    /// What is looked for.
+    pub fn search(&self) -> Result<Search, Problem> {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         Ok(Search {
             pipeline: given(&self.pipeline),
@@ -78,7 +80,7 @@ impl Asked {
 }
 
 /// A date is its beginning in UTC.
-fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
+pub fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
     let date = || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0)).map(|t| t.and_utc());
     let wrong =
         || Problem::refused(format!("`{text}` is neither a date (2026-02-06) nor a moment (2026-02-06T14:30:00Z)"));
@@ -119,8 +121,8 @@ fn choice(name: &'static str, label: &'static str, chosen: &str, options: &[(&st
 }
 
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let letters = letters(&shared, &asked).await?;
-    let body = html! {
+    asked.search()?;
+    let first = html! {
         h1 { "Dead letters" }
         p.lead {
             "Records that are no events, whose clock lies ahead, or that silver's rules refuse. They are in Bronze, byte for byte. "
@@ -134,6 +136,20 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             label for="to" { "Before" } input #to name="to" type="date" value=(asked.to);
             button type="submit" { "Filter" }
         }
+    };
+    let operator = view.operator();
+    let rest = async move {
+        let letters = letters(&shared, &asked).await?;
+        Ok(list(&letters, &asked, operator))
+    };
+    Ok(view.page_in_two("Dead letters", first, rest))
+}
+
+fn list(letters: &[Letter], asked: &Asked, operator: bool) -> Markup {
+    html! {
+        @if operator && letters.iter().any(|letter| letter.resolved_by.is_empty()) {
+            p { a href=(bulk::address(asked)) { "Correct all of these at once" } span.note { " that are open; what they would be comes first" } }
+        }
         @if letters.is_empty() {
             @if asked.is_whole() {
                 (empty("No dead letter", html! { "Every record so far is an event that silver keeps." }))
@@ -142,7 +158,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             }
         } @else {
             (table("Dead letters", &["Record", "Arrived", "Kind", "State", "Reason", "Begins"].map(th), html! {
-                @for letter in &letters {
+                @for letter in letters {
                     tr {
                         th scope="row" { a href=(address(&letter.source())) { (letter.source()) } }
                         td { (letter.ingested) } td { (letter.status) } td { (state(letter)) } td.wrap { (letter.reason) }
@@ -153,6 +169,5 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             @if letters.len() == LETTERS { p.note { "The newest " (LETTERS) ". A filter shows others." } }
             p.note { "Silver's own refusals show once the batch has run." }
         }
-    };
-    Ok(view.page("Dead letters", None, body))
+    }
 }

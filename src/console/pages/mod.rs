@@ -5,6 +5,7 @@ pub mod actors;
 pub mod audit;
 pub mod backfill;
 pub mod batch;
+pub mod bulk;
 pub mod choices;
 pub mod configuration;
 pub mod data;
@@ -24,8 +25,23 @@ pub mod trace;
 pub mod users;
 
 use actix_web::web;
+use serde::Deserialize;
 
 use super::live::live;
+
+/// What was just done, as the address of the page that shows it says.
+#[derive(Deserialize)]
+pub struct Said {
+    #[serde(default)]
+    said: String,
+}
+
+impl Said {
+    /// Its sentence among those that a page knows.
+    pub fn among<'a>(&self, known: &[(&str, &'a str)]) -> Option<&'a str> {
+        known.iter().find(|(name, _)| *name == self.said).map(|(_, sentence)| *sentence)
+    }
+}
 
 /// The name of a run, if a text can be one.
 pub fn run_id(text: &str) -> Option<&str> {
@@ -69,6 +85,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/dead-letters", web::get().to(letters::page))
         .route("/dead-letters/check", web::post().to(letter::check_form))
         .route("/dead-letters/redrive", web::post().to(letter::redrive_form))
+        .route("/dead-letters/all", web::get().to(bulk::page))
+        .route("/dead-letters/check-all", web::post().to(bulk::check_form))
+        .route("/dead-letters/redrive-all", web::post().to(bulk::redrive_form))
         .route("/records/{source:.+}", web::get().to(letter::page))
         .route("/trace/{asked:.+}", web::get().to(trace::page))
         .route("/search", web::get().to(search::page))

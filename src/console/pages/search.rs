@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, web};
 use maud::html;
 use serde::Deserialize;
 
+use super::letters::address as record_at;
 use super::run_id;
 use super::sql::address;
 use super::trace::path as trace_of;
@@ -22,8 +23,8 @@ pub struct Asked {
 #[derive(Debug, PartialEq)]
 enum Kind {
     Run,
-    /// A record, as `topic/generation/partition/offset`.
-    Record(String),
+    /// A record, as `topic/generation/partition/offset`; without the generation of the newest.
+    Record,
     Table,
     Date,
     EventId,
@@ -36,11 +37,8 @@ fn kind(text: &str) -> Kind {
     let (layer, name) = text.split_once('.').unwrap_or_default();
     if text.len() == 23 && text.as_bytes().get(15) == Some(&b'Z') && run_id(text).is_some() {
         Kind::Run
-    } else if parts.len() == 4 && !parts[0].is_empty() && parts[1..].iter().all(number) {
-        Kind::Record(text.to_owned())
-    } else if parts.len() == 3 && !parts[0].is_empty() && parts[1..].iter().all(number) {
-        // Without its generation it is of the first.
-        Kind::Record(format!("{}/0/{}/{}", parts[0], parts[1], parts[2]))
+    } else if [3, 4].contains(&parts.len()) && !parts[0].is_empty() && parts[1..].iter().all(number) {
+        Kind::Record
     } else if ["bronze", "silver", "gold"].contains(&layer) && !name.is_empty() {
         Kind::Table
     } else if chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok() {
@@ -61,10 +59,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
     let pipeline = shared.pipelines.first();
     Ok(match (kind(text), pipeline) {
         (Kind::Run, _) => go(&format!("/batch/runs/{text}")),
-        (Kind::Record(source), _) => {
-            let path = source.split('/').map(encoded).collect::<Vec<_>>().join("/");
-            go(&format!("/records/{path}"))
-        }
+        (Kind::Record, _) => go(&record_at(text)),
         (Kind::Table, _) => go(&format!("/data/{}", encoded(text))),
         (Kind::Date, Some(p)) => sql(format!(
             "select event_type, count(*) as events from silver.{} where cast(event_time as date) = date '{text}' group by 1 order by 2 desc",
@@ -95,8 +90,8 @@ mod tests {
     #[test]
     fn what_is_pasted_is_told_apart() {
         assert_eq!(kind("20260206T140500Z-3f9a1c"), Kind::Run);
-        assert_eq!(kind("user-events/0/2/1041"), Kind::Record("user-events/0/2/1041".into()));
-        assert_eq!(kind("user-events/2/1041"), Kind::Record("user-events/0/2/1041".into()));
+        assert_eq!(kind("user-events/0/2/1041"), Kind::Record);
+        assert_eq!(kind("user-events/2/1041"), Kind::Record);
         assert_eq!(kind("silver.user_events"), Kind::Table);
         assert_eq!(kind("2026-02-06"), Kind::Date);
         assert_eq!(kind("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"), Kind::EventId);

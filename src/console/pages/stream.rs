@@ -1,11 +1,14 @@
 //! The stream: each partition with the positions of both sinks, its watermark and its verdicts.
 
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-use serde::Deserialize;
-
-use super::{choices, pauses};
+use super::{Said, choices, pauses};
+use crate::config::Pipeline;
+use crate::console::days;
 use crate::console::live::Parts;
 use crate::console::notices::because;
 use crate::console::shared::{Look, Shared};
@@ -13,31 +16,32 @@ use crate::console::view::{State, View, badge, empty, n, part, table, th};
 use crate::console::words::{self, count};
 use crate::telemetry::{PartitionPhase, PartitionStatus, SinkCondition, Status};
 
-#[derive(Deserialize)]
-pub struct Asked {
-    #[serde(default)]
-    said: String,
-}
+const SAID: [(&str, &str); 2] = [
+    ("paused", "Paused: nothing more is read, and what was read is committed."),
+    ("resumed", "Resumed: it is read on where it stood."),
+];
 
-pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> HttpResponse {
-    let said = match asked.said.as_str() {
-        "paused" => Some("Paused: nothing more is read, and what was read is committed."),
-        "resumed" => Some("Resumed: it is read on where it stood."),
-        _ => None,
-    };
+pub async fn page(view: View, said: web::Query<Said>, shared: web::Data<Shared>) -> HttpResponse {
+    let said = said.among(&SAID);
     let body = html! {
         h1 { "Stream" }
         p.lead { "Every record is read once per partition and handed to both sinks. Positions are next offsets. " a href="/stream/tap" { "Events as they come" } "." }
         @if let Some(said) = said { p.said.good role="status" { (said) } }
         (choices::notice(&Status::of(&shared.board, shared.limits), &shared.pipeline_names()))
         (pauses::section(&view, &shared))
-        @for (id, content) in &parts(&shared.look()) { (part(id, content)) }
+        @for (id, content) in &parts(&shared) { (part(id, content)) }
     };
     view.page("Stream", Some("/live/stream"), body)
 }
 
-pub fn parts(look: &Look) -> Parts {
-    vec![("sinks", sinks(look)), ("partitions", partitions(look)), ("verdicts", verdicts(look))]
+pub fn parts(shared: &Shared) -> Parts {
+    let look = &shared.look();
+    vec![
+        ("sinks", sinks(look)),
+        ("partitions", partitions(look, &shared.pipelines)),
+        ("verdicts", verdicts(look)),
+        ("days", days::section(shared)),
+    ]
 }
 
 fn phase(p: &PartitionStatus) -> Markup {
@@ -84,7 +88,7 @@ fn sinks(look: &Look) -> Markup {
     }
 }
 
-fn partitions(look: &Look) -> Markup {
+fn partitions(look: &Look, pipelines: &[Arc<Pipeline>]) -> Markup {
     html! {
         section aria-labelledby="partitions-title" {
             h2 #partitions-title { "Partitions of this instance" }
@@ -95,7 +99,7 @@ fn partitions(look: &Look) -> Markup {
             } @else {
                 @let columns = [
                     th("Partition"), th("State"), n("Records/s"), n("End of log"), n("Lag"),
-                    n("Read to"), n("Bronze"), n("Realtime"), n("Watermark behind"), n("Last moved"),
+                    n("Read to"), n("Bronze"), n("Realtime"), n("Watermark behind"), n("Windows closed to"), n("Last moved"),
                 ];
                 (table("Partitions", &columns, html! {
                     @for (p, per_second) in look.status.partitions.iter().zip(&look.partition_rates) {
@@ -109,10 +113,14 @@ fn partitions(look: &Look) -> Markup {
                             td.n { (position(p.position, p.bronze_position)) }
                             td.n { (position(p.position, p.realtime_position)) }
                             td.n { (p.watermark_delay_seconds.map_or_else(|| "–".into(), words::seconds)) }
+                            td.n { @match closing(p, pipelines) {
+                                Some((at, left)) => { (at.format("%H:%M:%S")) span.note { " next in " (words::seconds(left)) } }
+                                None => { "–" }
+                            } }
                             td.n { (words::seconds(p.last_progress_seconds_ago)) " ago" }
                         }
                         @if let PartitionPhase::Paused { by, since, until, reason } = &p.phase {
-                            tr.below.paused { td colspan="10" {
+                            tr.below.paused { td colspan="11" {
                                 p { "Paused by " (by) " since " (words::moment(*since)) (because(reason)) }
                                 @match until {
                                     Some(until) => { p.note { "Goes on by itself at " (words::moment(*until)) "." } }
@@ -121,13 +129,24 @@ fn partitions(look: &Look) -> Markup {
                             } }
                         }
                         @if let PartitionPhase::Stopped { what, command } = &p.phase {
-                            tr.below { td colspan="10" { p.error { (what) } p { "To resolve it: " (command) } } }
+                            tr.below { td colspan="11" { p.error { (what) } p { "To resolve it: " (command) } } }
                         }
                     }
                 }))
             }
         }
     }
+}
+
+/// The end of the newest window of the partition into which nothing counts any more, and when the next one closes, in
+/// seconds of the events' own time.
+fn closing(p: &PartitionStatus, pipelines: &[Arc<Pipeline>]) -> Option<(DateTime<Utc>, f64)> {
+    let time = &pipelines.iter().find(|pipeline| pipeline.name == p.pipeline)?.time;
+    let window = i64::try_from(time.window.as_micros()).ok().filter(|window| *window > 0)?;
+    let behind = i64::try_from((time.bound + time.allowed_lateness).as_micros()).ok()?;
+    let horizon = p.mark_us?.checked_sub(behind)?;
+    let closed = horizon.div_euclid(window) * window;
+    Some((DateTime::from_timestamp_micros(closed)?, (closed + window - horizon) as f64 / 1e6))
 }
 
 /// A sink's position, with what it has yet to take.

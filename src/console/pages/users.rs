@@ -5,25 +5,17 @@ use actix_web::{HttpResponse, web};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::Said;
 use crate::console::access::{Role, Users};
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 use crate::console::view::{View, empty, go, table, th};
 use crate::console::words;
 
-#[derive(Deserialize)]
-pub struct Asked {
-    #[serde(default)]
-    said: String,
-}
+const SAID: [(&str, &str); 2] = [("put", "The user is kept."), ("removed", "Removed; what they had open has ended.")];
 
-pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> HttpResponse {
-    let said = match asked.said.as_str() {
-        "put" => Some("The user is kept."),
-        "removed" => Some("Removed; what they had open has ended."),
-        _ => None,
-    };
-    show(&view, &shared, said, None)
+pub async fn page(view: View, said: web::Query<Said>, shared: web::Data<Shared>) -> HttpResponse {
+    show(&view, &shared, said.among(&SAID), None)
 }
 
 fn show(view: &View, shared: &Shared, said: Option<&str>, token: Option<(&str, &str)>) -> HttpResponse {
