@@ -142,10 +142,11 @@ impl View {
     pub fn page_in_two(
         &self,
         title: &str,
+        live: Option<&str>,
         first: Markup,
         rest: impl Future<Output = Result<Markup, Problem>> + 'static,
     ) -> HttpResponse {
-        let whole = self.whole(title, None, html! { (first) (PreEscaped(SEAM)) }).into_string();
+        let whole = self.whole(title, live, html! { (first) (PreEscaped(SEAM)) }).into_string();
         let (begin, end) = whole.rsplit_once(SEAM).unwrap_or((&whole, ""));
         let (begin, end) = (Bytes::from(begin.to_owned()), end.to_owned());
         let rest = async move {
@@ -186,7 +187,7 @@ impl View {
                 }
                 form.search action="/search" method="get" role="search" {
                     label.sr for="q" { "Go to" }
-                    input #q name="q" type="search" placeholder="Event, offset, run, table, date" autocomplete="off"
+                    input #q name="q" type="search" placeholder="Event, offset, run …" autocomplete="off"
                         spellcheck="false" aria-describedby="q-hint";
                     span.sr #q-hint { "Paste an event id, topic/generation/partition/offset, a run, a table or a date" }
                 }

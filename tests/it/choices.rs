@@ -1,11 +1,13 @@
 //! What has stopped until somebody decides, resolved in the console: by the same code as the command's.
 
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::console::browser::Browser;
 use crate::support::broker::broker;
-use crate::support::daemon::{Site, produce};
+use crate::support::daemon::{Daemon, PATIENCE, Site, produce};
 use crate::support::engine::Engine;
 
 fn outlook<'a>(choices: &'a Value, name: &str) -> &'a Value {
@@ -107,4 +109,75 @@ async fn a_stop_is_looked_at_and_resolved_in_the_console() {
     let entries = entries.to_string();
     assert!(entries.contains("POST /stream/choices") && entries.contains("accept-gap"), "{entries}");
     daemon.stop().await;
+}
+
+/// Every partition of the instances, as `(id, phase, Bronze's position)`; none while one of them does not answer.
+async fn of_both(instances: [&Daemon; 2]) -> Option<[Vec<(i64, String, i64)>; 2]> {
+    let mut all = [Vec::new(), Vec::new()];
+    for (found, instance) in all.iter_mut().zip(instances) {
+        let status = instance.status().await?;
+        for p in status["partitions"].as_array()? {
+            let position = p["bronze_position"].as_i64()?;
+            found.push((p["partition"].as_i64()?, p["phase"].as_str()?.to_owned(), position));
+        }
+    }
+    Some(all)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_of_one_of_two_instances_is_resolved_where_it_has_stopped() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("choices-two", 2).await;
+    let fill = |seed: &str| {
+        produce(kafka.address(), &topic, &["--count", "1000", "--max-rate", "--seed", seed]);
+        kafka.end_offsets(&topic)
+    };
+    let site = Site::new(kafka.address(), &engine.url, &topic);
+    let before = fill("1");
+    let mut daemon = site.start();
+    daemon.wait_until_served(&before).await;
+    daemon.stop().await;
+    let ends = fill("2");
+    kafka.delete_records(&topic, 1, before[&1] + 10).await;
+
+    // Each of two instances has one partition; the one of partition 1 has stopped.
+    let sibling = site.sibling();
+    let (one, other) = (site.start(), sibling.start());
+    let begin = Instant::now();
+    let divided = |all: &[Vec<(i64, String, i64)>; 2]| {
+        let [one, other] = all;
+        one.len() == 1
+            && other.len() == 1
+            && all.iter().flatten().all(|(id, phase, at)| match id {
+                0 => phase == "running" && *at == ends[&0],
+                _ => phase == "stopped",
+            })
+    };
+    let all = loop {
+        if let Some(all) = of_both([&one, &other]).await.filter(divided) {
+            break all;
+        }
+        assert!(begin.elapsed() < PATIENCE * 2, "{}\n{}", site.log(), sibling.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    // Decided where it has stopped: that instance reads on. The other one was started before the decision, notices with
+    // its next commit, and leaves its partition to the first until it is started again.
+    let first_stopped = all[0][0].0 == 1;
+    let (stopped, runs) = if first_stopped { (&site, &sibling) } else { (&sibling, &site) };
+    let output = stopped.run(&["--json", "bronze", "accept-gap", "user_events"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("10 offsets were never read"), "{output:?}");
+    let ends = fill("3");
+    let (mut mended, mut left) = if first_stopped { (one, other) } else { (other, one) };
+    mended.wait_for(PATIENCE * 2, "one instance to read both", |status| phases(status) == ["running", "running"]).await;
+    mended.wait_until_served(&ends).await;
+    let told = |status: &Value| status["readiness"]["reasons"].to_string().contains("changed by another instance");
+    left.wait("the other to say why it stopped", told).await;
+    left.stop().await;
+    let mut left = runs.start();
+    left.wait("the other to be back", |status| status["readiness"]["ready"] == true).await;
+    mended.wait("the windows to be counted again", |_| stopped.reconcile().0).await;
+    left.stop().await;
+    mended.stop().await;
 }

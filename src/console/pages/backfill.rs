@@ -120,15 +120,13 @@ fn dates_done(line: &str) -> Option<(u64, u64)> {
 
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let wanted = !asked.from.is_empty() || !asked.to.is_empty();
-    let planned = if wanted { Some(plan(&shared, &asked).await) } else { None };
     let today = Utc::now().date_naive();
     let or = |text: &str, default: NaiveDate| if text.is_empty() { default.to_string() } else { text.to_owned() };
     let (from, to) = (or(&asked.from, today.checked_sub_days(Days::new(1)).unwrap_or(today)), or(&asked.to, today));
-    let parts = parts(&shared).await?;
-    let body = html! {
+    let first = html! {
         p.crumbs { a href="/batch" { "Batch" } }
         h1 { "Backfill" }
-        p.lead { "Makes event dates of silver again from Bronze, then gold and what is served of them. Each date is a commit of its own; refused rows stay as they are." }
+        p.lead { "Makes event dates of silver again from Bronze, then gold and what is served of them. Each date is a commit of its own; the refused rows that were taken from Kafka on these dates are made again, too." }
         form.filter method="get" {
             label for="pipeline" { "Pipeline" }
             select #pipeline name="pipeline" {
@@ -138,14 +136,21 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             span.field { label for="to" { "To, included" } input #to name="to" type="date" value=(to) required; }
             button.primary type="submit" { "Show the plan" }
         }
-        @match &planned {
-            Some(Ok(plan)) => { (shown(&view, plan)) }
-            Some(Err(problem)) => { p.said role="alert" { (problem.text) } }
-            None => {}
-        }
-        @for (id, content) in &parts { (part(id, content)) }
     };
-    Ok(view.page("Backfill", Some("/live/backfill"), body))
+    let viewer = view.clone();
+    let rest = async move {
+        let planned = if wanted { Some(plan(&shared, &asked).await) } else { None };
+        let parts = parts(&shared).await?;
+        Ok(html! {
+            @match &planned {
+                Some(Ok(plan)) => { (shown(&viewer, plan)) }
+                Some(Err(problem)) => { p.said role="alert" { (problem.text) } }
+                None => {}
+            }
+            @for (id, content) in &parts { (part(id, content)) }
+        })
+    };
+    Ok(view.page_in_two("Backfill", Some("/live/backfill"), first, rest))
 }
 
 fn shown(view: &View, plan: &RangePlan) -> Markup {

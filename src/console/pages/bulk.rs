@@ -143,9 +143,9 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                     option value=(kind) selected[kind == asked.status] { @if kind.is_empty() { "all" } @else { (kind) } }
                 }
             }
-            label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false";
-            label for="from" { "From" } input #from name="from" type="date" value=(asked.from);
-            label for="to" { "Before" } input #to name="to" type="date" value=(asked.to);
+            span.field { label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false"; }
+            span.field { label for="from" { "From" } input #from name="from" type="date" value=(asked.from); }
+            span.field { label for="to" { "Before" } input #to name="to" type="date" value=(asked.to); }
             button type="submit" { "Choose" }
         }
         @match of {

@@ -207,12 +207,12 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             }
             p.note {
                 "The stream of this pipeline stands still for the moment, everything in hand is committed first, and it begins anew. "
-                "Other instances of the group notice; one that then stops is started again. On the machine: " code { "boathouse bronze --dry-run …" } "."
+                "Decide at the instance whose partition has stopped; another one of the group that stops over it is started again. On the machine: " code { "boathouse bronze --dry-run …" } "."
             }
         })
     };
     // The looks ask Kafka and the table; why it has stopped is known at once.
-    Ok(view.page_in_two("What resolves it", first, rest))
+    Ok(view.page_in_two("What resolves it", None, first, rest))
 }
 
 fn card(view: &View, pipeline: &str, to: &str, looked: &Looked, named: &dyn Fn(&str) -> bool) -> Markup {

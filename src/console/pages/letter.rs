@@ -122,43 +122,61 @@ pub async fn page(
     asked: web::Query<Asked>,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let wanted = source.clone();
-    let found = redriver(&shared, |mut redriver| async move {
-        let (letter, batch) = redriver.letter_and_row(&wanted).await?;
-        let row = columns(&letter.pipeline, &batch)?;
-        Ok((letter, row))
-    });
-    let (letter, row) = found.await.map_err(|problem| Problem::missing(problem.text))?;
-    let source = letter.source();
+    let wanted = source.into_inner();
+    let of = place(&wanted).map_err(|error| Problem::missing(format!("{error:#}")))?;
     let sent = asked.sent.split_once('/').and_then(|(p, o)| Some((p.parse::<i32>().ok()?, o.parse::<i64>().ok()?)));
-    let body = html! {
+    let title = wanted.clone();
+    let is_ours = shared.pipelines.iter().any(|pipeline| pipeline.topic == of.topic);
+    let viewer = view.clone();
+    let rest = async move {
+        let asked = wanted.clone();
+        let found = redriver(&shared, |mut redriver| async move {
+            let (letter, batch) = redriver.letter_and_row(&asked).await?;
+            let row = columns(&letter.pipeline, &batch)?;
+            Ok((letter, row))
+        });
+        let (letter, row) = found.await.map_err(|problem| Problem::missing(problem.text))?;
+        Ok(shown_whole(&viewer, &shared, &letter, &row))
+    };
+    let first = html! {
         p.crumbs { a href="/dead-letters" { "Dead letters" } " / record" }
-        h1 { (source) }
+        h1 { (title) }
         p.lead { "The record as Bronze keeps it." }
         @if let Some((partition, offset)) = sent {
             p.said.good role="status" {
                 "Sent again as offset " (offset) " of partition " (partition) ". The letter is resolved once Bronze has that event: "
-                a href=(address(&source)) { "look again" } "."
+                a href=(address(&title)) { "look again" } "."
             }
         }
+    };
+    if is_ours {
+        return Ok(view.page_in_two(&title, None, first, rest));
+    }
+    // A topic of nobody's is most likely a slip: it is told as what is not there.
+    let rest = rest.await?;
+    Ok(view.page(&title, None, html! { (first) (rest) }))
+}
+
+/// A record: the letter that it is, and its columns.
+fn shown_whole(view: &View, shared: &Shared, letter: &Letter, row: &Map<String, Value>) -> Markup {
+    html! {
         @if letter.is_dead() {
             section.card aria-labelledby="letter-title" {
-                div.heading { h2 #letter-title { "Dead letter: " (letter.status) } (state(&letter)) }
+                div.heading { h2 #letter-title { "Dead letter: " (letter.status) } (state(letter)) }
                 p { (letter.reason) }
                 @if !letter.resolved_by.is_empty() {
                     p { "Resolved by " @for by in &letter.resolved_by { a href=(address(by)) { (by) } " " } }
                 } @else if view.operator() {
-                    @if let Some(pipeline) = shared.pipeline(&letter.pipeline) { (forms(&view, pipeline, &letter)) }
+                    @if let Some(pipeline) = shared.pipeline(&letter.pipeline) { (forms(view, pipeline, letter)) }
                 } @else {
                     p.note { "An operator can correct it and send it again." }
                 }
             }
         }
         (table("Record", &["Column", "Value"].map(th), html! {
-            @for (name, value) in &row { tr { th scope="row" { (name) } td.wrap { code { (words::value(value)) } } } }
+            @for (name, value) in row { tr { th scope="row" { (name) } td.wrap { code { (words::value(value)) } } } }
         }))
-    };
-    Ok(view.page(&source, None, body))
+    }
 }
 
 /// A field's value as a form shows it; empty where it is not there.

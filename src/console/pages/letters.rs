@@ -131,9 +131,9 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
         form.filter method="get" {
             (choice("status", "Kind", &asked.status, &[("", "all"), ("unparsed", "unparsed"), ("future", "future"), ("refused", "refused")]))
             (choice("state", "State", &asked.state, &[("", "all"), ("open", "open"), ("resolved", "resolved")]))
-            label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false";
-            label for="from" { "From" } input #from name="from" type="date" value=(asked.from);
-            label for="to" { "Before" } input #to name="to" type="date" value=(asked.to);
+            span.field { label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false"; }
+            span.field { label for="from" { "From" } input #from name="from" type="date" value=(asked.from); }
+            span.field { label for="to" { "Before" } input #to name="to" type="date" value=(asked.to); }
             button type="submit" { "Filter" }
         }
     };
@@ -142,7 +142,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
         let letters = letters(&shared, &asked).await?;
         Ok(list(&letters, &asked, operator))
     };
-    Ok(view.page_in_two("Dead letters", first, rest))
+    Ok(view.page_in_two("Dead letters", None, first, rest))
 }
 
 fn list(letters: &[Letter], asked: &Asked, operator: bool) -> Markup {

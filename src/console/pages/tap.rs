@@ -81,8 +81,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
     let read = asked.read(&shared)?;
     let live = asked.last.is_empty();
     let query = asked.query();
-    let picture = if live { None } else { Some(tap::newest(&shared, read.clone()).await?) };
-    let body = html! {
+    let first = html! {
         p.crumbs { a href="/stream" { "Stream" } " / tap" }
         h1 { "Events as they come" }
         p.lead { "Read from the topic itself and decoded as the stream decodes them; nothing is slowed or changed by looking." }
@@ -110,15 +109,20 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             "Conditions, separated by spaces, that must all hold: " code { "field=value" } ", " code { "field!=value" } ", "
             code { "field~text" } ", " code { "field<number" } ", " code { "field>number" } "."
         }
-        (part("tap", &match &picture {
-            Some(picture) => draw(&read, picture),
-            None => html! {
+        @if live {
+            (part("tap", &html! {
                 p.note { "Waiting for the first records. Without JavaScript, " a href={ "/stream/tap?last=1&" (query) } { "look at the newest" } "." }
-            },
-        }))
+            }))
+        }
     };
-    let events = format!("/live/tap?{query}");
-    Ok(view.page("Tap", live.then_some(events.as_str()), body))
+    if live {
+        return Ok(view.page("Tap", Some(&format!("/live/tap?{query}")), first));
+    }
+    let rest = async move {
+        let picture = tap::newest(&shared, read.clone()).await?;
+        Ok(part("tap", &draw(&read, &picture)))
+    };
+    Ok(view.page_in_two("Tap", None, first, rest))
 }
 
 pub async fn live(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {

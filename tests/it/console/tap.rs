@@ -28,10 +28,14 @@ async fn events_are_tapped_while_they_come() {
     for event in &events {
         assert_eq!((&event["event"]["event_type"], &event["verdict"]), (&"purchase".into(), &"ok".into()), "{event}");
     }
-    for wrong in ["where=colour%3Dred", "where=page", "partition=x", "partition=99", "verdict=odd", "pipeline=none"] {
+    for wrong in ["where=colour%3Dred", "where=page", "partition=x", "verdict=odd", "pipeline=none"] {
         let status = browser.get(&format!("/stream/tap?last=1&{wrong}")).await.status().as_u16();
         assert!([404, 422, 503].contains(&status), "{wrong}: {status}");
     }
+
+    // What Kafka alone knows is told in the page, which has begun.
+    let page = browser.get("/stream/tap?last=1&partition=99").await.text().await.expect("a page");
+    assert!(page.contains("role=\"alert\"") && page.ends_with("</html>"), "{page}");
 
     // What comes, as long as somebody is signed in.
     let page = browser.get("/stream/tap?verdict=unparsed").await.text().await.expect("a page");
