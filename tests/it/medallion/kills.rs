@@ -15,6 +15,7 @@ use super::recount::assert_recounted;
 use super::{Filler, begin, served};
 use crate::support::daemon::Site;
 use crate::support::engine::Engine;
+use crate::support::folder_in_memory;
 use crate::support::soak::say;
 
 /// Where a run is stopped; the number is which time.
@@ -97,8 +98,8 @@ impl Reader {
 }
 
 /// A site without a broker, with the shipped models.
-pub fn site(engine: &Engine) -> Site {
-    let site = Site::new("127.0.0.1:1", &engine.url, "batch-alone");
+fn site(engine: &Engine) -> Site {
+    let site = Site::within(folder_in_memory(), "127.0.0.1:1", &engine.url, "batch-alone");
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pipelines/user_events/gold");
     let models = site.pipeline_file().with_file_name("gold");
     std::fs::create_dir_all(&models).expect("a folder for the models");
@@ -148,7 +149,7 @@ enum How {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_killed_anywhere_is_completed_by_the_next_and_no_reader_notices() {
     let kills: usize = std::env::var("BOATHOUSE_SOAK_BATCH_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
-    let engine = Engine::start();
+    let engine = Engine::start_within(folder_in_memory(), &[]);
     let mut site = site(&engine);
     let mut filler = Filler::new(&site.lakehouse(), 77).await;
     let mut random = ChaCha8Rng::seed_from_u64(7);

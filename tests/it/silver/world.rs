@@ -13,6 +13,7 @@ use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 
 use crate::bronze::{NOW, Record, Writer, event, pipeline};
+use crate::support::folder_in_memory;
 
 /// Columns that say everything about a row.
 const COLUMNS: &str = "topic, generation, partition, \"offset\", kafka_timestamp, event_id, user_id, event_type, page, \
@@ -51,10 +52,9 @@ impl World {
         Self::without_bronze().with_bronze().await
     }
 
-    /// A world of many: on a disk of memory where there is one, which need not be waited for.
+    /// A world of many, in memory.
     pub async fn in_memory() -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        Self::of(folder).with_bronze().await
+        Self::of(folder_in_memory()).with_bronze().await
     }
 
     pub fn without_bronze() -> Self {

@@ -27,7 +27,12 @@ impl Site {
     /// A site with the seed's pipeline on a topic of its own. Bronze commits every second, so that tests see commits;
     /// no slot starts a batch in the middle of a test about something else.
     pub fn new(brokers: &str, clickhouse: &str, topic: &str) -> Self {
-        let owned = tempfile::Builder::new().prefix("boathouse-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new().prefix("boathouse-").tempdir().expect("a temporary folder");
+        Self::within(folder, brokers, clickhouse, topic)
+    }
+
+    /// As [`Self::new`], in this folder.
+    pub fn within(owned: tempfile::TempDir, brokers: &str, clickhouse: &str, topic: &str) -> Self {
         let folder = owned.path().to_owned();
         let pipeline = folder.join("config/pipelines/user_events");
         fs::create_dir_all(&pipeline).expect("a folder for the pipeline");

@@ -30,7 +30,11 @@ impl Engine {
 
     /// Starts an engine with further arguments, such as `["--users", file]`.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_within(tempfile::tempdir().expect("a temporary folder"), arguments)
+    }
+
+    /// Starts an engine with further arguments below a folder that goes with it.
+    pub fn start_within(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
         let path = folder.path().join("clickhouse");
         let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
         let (child, address, log) = spawn(&path, "127.0.0.1:0", &arguments);
