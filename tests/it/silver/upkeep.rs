@@ -41,10 +41,13 @@ async fn gaps_are_found_and_a_backfill_closes_them() {
 
     // What comes in meanwhile is the next run's.
     world.fill(2, 100).await;
-    let context = TaskContext::detached();
+    let (lines, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let context = TaskContext::new(lines, tokio::sync::watch::channel(false).1);
     let (from, to) = (date("2026-02-06"), date("2026-02-07"));
     let (done, _) = backfill_silver(&world.lake, &world.pipeline, &[], from, to, &context).await.unwrap();
     assert_eq!(done.dates, [from, to]);
+    let first = told.recv().await.unwrap().text;
+    assert!(first.contains("1 of 2 dates, about ") && first.ends_with(" s left)"), "{first}");
     assert_eq!(done.rows_after - done.rows_before, missing);
     assert_eq!(world.all_rows("silver").await, rows);
     let outcome = world.run().await;
