@@ -134,12 +134,7 @@ impl GeneralParser {
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_KEPT);
         self.spans.clear();
-        if value.is_empty() {
-            return Err(Refusal::Empty);
-        }
-        std::str::from_utf8(value).map_err(|e| Refusal::NotUtf8 { at: e.valid_up_to() })?;
-        let mut reader = Reader::new(value);
-        reader.skip_space();
+        let mut reader = begin(value)?;
         let mut accepted = Accepted { keep_payload: false, plain: true };
         let found = match reader.peek() {
             Some(b'{') => {
@@ -148,10 +143,7 @@ impl GeneralParser {
             }
             _ => Some(reader.value(0, &mut self.scratch)?),
         };
-        reader.skip_space();
-        if reader.peek().is_some() {
-            return Err(reader.malformed("more behind the value").into());
-        }
+        reader.end()?;
         match found {
             Some(found) => Err(Refusal::NotObject { found: kind(&found) }),
             None => Ok(accepted),
@@ -159,19 +151,12 @@ impl GeneralParser {
     }
 
     fn object(&mut self, reader: &mut Reader, value: &[u8], accepted: &mut Accepted) -> Result<(), Malformed> {
-        reader.at += 1;
-        reader.skip_space();
-        if reader.peek() == Some(b'}') {
-            reader.at += 1;
-            return Ok(());
-        }
         let mut guess = 0;
-        loop {
+        let mut more = reader.open_object();
+        while more {
             let key = reader.text(&mut self.scratch)?;
             let field = self.schema.find(key.bytes(value, &self.scratch), guess);
-            reader.skip_space();
-            reader.expect(b':', "expected `:`")?;
-            reader.skip_space();
+            reader.colon()?;
             let start = reader.at;
             let read = reader.value(1, &mut self.scratch)?;
             let quote = usize::from(matches!(read, Value::Text(_)));
@@ -202,19 +187,9 @@ impl GeneralParser {
                     guess = index + 1;
                 }
             }
-            reader.skip_space();
-            match reader.peek() {
-                Some(b',') => {
-                    reader.at += 1;
-                    reader.skip_space();
-                }
-                Some(b'}') => {
-                    reader.at += 1;
-                    return Ok(());
-                }
-                _ => return Err(reader.malformed("expected `,` or `}`")),
-            }
+            more = reader.next_member()?;
         }
+        Ok(())
     }
 
     /// Why field `index` makes the record no event.
@@ -235,6 +210,17 @@ impl GeneralParser {
             _ => Refusal::Missing { field },
         }
     }
+}
+
+/// A reader at a record's value, of which nothing is known yet.
+pub(super) fn begin(value: &[u8]) -> Result<Reader<'_>, Refusal<'static>> {
+    if value.is_empty() {
+        return Err(Refusal::Empty);
+    }
+    std::str::from_utf8(value).map_err(|e| Refusal::NotUtf8 { at: e.valid_up_to() })?;
+    let mut reader = Reader::new(value);
+    reader.skip_space();
+    Ok(reader)
 }
 
 impl From<Malformed> for Refusal<'_> {

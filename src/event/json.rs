@@ -81,6 +81,46 @@ impl<'a> Reader<'a> {
         Malformed { what, at: self.at }
     }
 
+    /// Goes into the object whose bracket is next; whether it has a member, whose key is then next.
+    pub fn open_object(&mut self) -> bool {
+        self.at += 1;
+        self.skip_space();
+        let empty = self.peek() == Some(b'}');
+        self.at += usize::from(empty);
+        !empty
+    }
+
+    /// Goes from a member's key to its value.
+    pub fn colon(&mut self) -> Result<(), Malformed> {
+        self.skip_space();
+        self.expect(b':', "expected `:`")?;
+        self.skip_space();
+        Ok(())
+    }
+
+    /// Goes on behind a member's value; whether another member follows, whose key is then next.
+    pub fn next_member(&mut self) -> Result<bool, Malformed> {
+        self.skip_space();
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                self.skip_space();
+                Ok(true)
+            }
+            Some(b'}') => {
+                self.at += 1;
+                Ok(false)
+            }
+            _ => Err(self.malformed("expected `,` or `}`")),
+        }
+    }
+
+    /// Nothing but white space may follow.
+    pub fn end(&mut self) -> Result<(), Malformed> {
+        self.skip_space();
+        if self.peek().is_some() { Err(self.malformed("more behind the value")) } else { Ok(()) }
+    }
+
     /// Reads a value and keeps strings; `depth` objects and arrays are open around it.
     pub fn value(&mut self, depth: u32, scratch: &mut Vec<u8>) -> Result<Value, Malformed> {
         let start = self.at;

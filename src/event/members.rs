@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::general::kind;
+use super::general::{begin, kind};
 use super::json::{Malformed, Reader};
 use super::refusal::Refusal;
 
@@ -25,56 +25,32 @@ pub fn members(value: &[u8]) -> Result<Vec<Member>, String> {
 }
 
 fn read(value: &[u8]) -> Result<Vec<Member>, Refusal<'static>> {
-    if value.is_empty() {
-        return Err(Refusal::Empty);
-    }
-    std::str::from_utf8(value).map_err(|e| Refusal::NotUtf8 { at: e.valid_up_to() })?;
-    let mut reader = Reader::new(value);
-    reader.skip_space();
+    let mut reader = begin(value)?;
     if reader.peek() != Some(b'{') {
         let found = reader.value(0, &mut Vec::new())?;
+        reader.end()?;
         return Err(Refusal::NotObject { found: kind(&found) });
     }
     let members = object(&mut reader, value)?;
-    reader.skip_space();
-    match reader.peek() {
-        Some(_) => Err(reader.malformed("more behind the value").into()),
-        None => Ok(members),
-    }
+    reader.end()?;
+    Ok(members)
 }
 
 fn object(reader: &mut Reader, value: &[u8]) -> Result<Vec<Member>, Malformed> {
     let (mut members, mut scratch) = (Vec::new(), Vec::new());
-    reader.at += 1;
-    reader.skip_space();
-    if reader.peek() == Some(b'}') {
-        reader.at += 1;
-        return Ok(members);
-    }
-    loop {
+    let mut more = reader.open_object();
+    while more {
         let begin = reader.at;
         scratch.clear();
         let key = reader.text(&mut scratch)?;
         let key = String::from_utf8_lossy(key.bytes(value, &scratch)).into_owned();
-        reader.skip_space();
-        reader.expect(b':', "expected `:`")?;
-        reader.skip_space();
+        reader.colon()?;
         let start = reader.at;
         reader.skip_value(1)?;
         members.push(Member { key, whole: begin..reader.at, value: start..reader.at });
-        reader.skip_space();
-        match reader.peek() {
-            Some(b',') => {
-                reader.at += 1;
-                reader.skip_space();
-            }
-            Some(b'}') => {
-                reader.at += 1;
-                return Ok(members);
-            }
-            _ => return Err(reader.malformed("expected `,` or `}`")),
-        }
+        more = reader.next_member()?;
     }
+    Ok(members)
 }
 
 #[cfg(test)]
