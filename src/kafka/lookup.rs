@@ -2,10 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+
+/// Of a client that is closed with the end of a partition still to be told, rdkafka makes an error in the log.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "looking up a record");
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 /// Reads the records at these offsets of a partition; none where the log has no record at that offset (any more).
 /// Blocks for as long as `limit`; an answer that does not come in time is an error. `config` names the brokers; the
@@ -27,13 +38,13 @@ pub fn records_at(
         .set("fetch.wait.max.ms", "10")
         .set("queued.max.messages.kbytes", "1024")
         .set("fetch.message.max.bytes", "65536");
-    let consumer: BaseConsumer = config.create()?;
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
     let end = Instant::now() + limit;
     offsets.iter().map(|offset| record_at(&consumer, topic, partition, *offset, end)).collect()
 }
 
 fn record_at(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Quiet>,
     topic: &str,
     partition: i32,
     offset: i64,
