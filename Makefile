@@ -5,6 +5,8 @@
 SHELL := /usr/bin/env bash
 STAGE := tools/stage.sh
 export RUSTDOCFLAGS ?= -D warnings
+# Integration tests mostly wait for servers of their own.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) * 2)))
 
 .PHONY: help
 help: ## List the targets
@@ -46,6 +48,11 @@ soak: require-dev tools ## Long rounds of kills, outages and zombies on each bro
 		$(STAGE) "soak on $$broker" env BOATHOUSE_BROKER=$$broker $(SOAK) \
 			cargo test --locked --release --test it -- --test-threads=1 crash:: stream:: || exit 1; \
 	done
+
+# By hand: the feature builds OpenSSL and librdkafka, which no other target needs.
+.PHONY: kafka-tls
+kafka-tls: require-dev ## Kafka over TLS with SCRAM against a real broker (needs Java and openssl; builds some minutes, once)
+	@$(STAGE) "Kafka over TLS" tools/kafka-tls.sh
 
 .PHONY: tools
 tools: require ## Fetch the pinned ClickHouse engine and Kafka broker into the cache folder

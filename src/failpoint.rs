@@ -2,7 +2,7 @@
 //!
 //! `BOATHOUSE_FAIL_POINT=realtime.after_intents` ends the process the first time that point is reached,
 //! `realtime.after_intents:3` the third time; `panic!actor.bronze_writer:3` panics there instead, and `hang!reader.take:3`
-//! keeps the thread there for [`HANG`]. Without the variable a point costs one relaxed load. The variable is read here and
+//! keeps the thread there for [`HANG`], `stick!reader.take:3` for ever. Without the variable a point costs one relaxed load. The variable is read here and
 //! not in `config`, because it is no setting of the product.
 
 use std::sync::OnceLock;
@@ -32,6 +32,8 @@ enum How {
     End,
     Panic,
     Hang,
+    /// The thread never goes on.
+    Stick,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,12 @@ fn reached(name: &str) {
                 #[expect(clippy::disallowed_methods, reason = "a thread that hangs is what a test asks for")]
                 std::thread::sleep(HANG);
             }
+            How::Stick => {
+                eprintln!("fail point {name} reached: its thread sticks there");
+                loop {
+                    std::thread::park();
+                }
+            }
             How::End => {
                 eprintln!("fail point {name} reached: the process ends");
                 // SAFETY: `_exit` has no preconditions; it ends the process without running anything else.
@@ -82,6 +90,7 @@ fn parse(spec: &str) -> Option<Armed> {
     let (how, spec) = match spec.split_once('!') {
         Some(("panic", rest)) => (How::Panic, rest),
         Some(("hang", rest)) => (How::Hang, rest),
+        Some(("stick", rest)) => (How::Stick, rest),
         Some(_) => return None,
         None => (How::End, spec),
     };
@@ -105,6 +114,7 @@ mod tests {
         assert_eq!(read("a:0"), None);
         assert_eq!(read("a:x"), None);
         assert_eq!(parse("hang!a").map(|a| a.how), Some(How::Hang));
+        assert_eq!(parse("stick!a").map(|a| a.how), Some(How::Stick));
         assert_eq!(parse("panic!a:2").map(|a| a.how), Some(How::Panic));
         assert_eq!(read("burn!a"), None);
     }

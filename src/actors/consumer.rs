@@ -27,6 +27,11 @@ pub struct JoinWindows;
 #[rtype(result = "()")]
 pub struct NewWindows(pub Addr<WindowAggregator>);
 
+/// Ends at once: the partition's reader does not, and nobody waits for it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Leave;
+
 /// See the file's head.
 pub struct PartitionConsumer {
     setup: Arc<Setup>,
@@ -157,5 +162,13 @@ impl Handler<NewWindows> for PartitionConsumer {
 
     fn handle(&mut self, NewWindows(windows): NewWindows, _: &mut Context<Self>) {
         self.windows = windows;
+    }
+}
+
+impl Handler<Leave> for PartitionConsumer {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, ctx: &mut Context<Self>) {
+        ctx.stop();
     }
 }

@@ -75,18 +75,19 @@ async fn serve(
         Arc::new(pipelines.iter().map(|pipeline| (pipeline.name.clone(), Standstill::default())).collect());
     let holds = Holds::open(&server.data_dir)?;
     holds.watch(&io);
+    let limits = Limits { stall: server.metrics.not_ready_after, recovery: server.metrics.not_ready_after };
     let config = Config { server: (*server).clone(), pipelines: pipelines.clone() };
     let reconcile = Job::new(config, batch_threads.clone(), board.clone());
     // First: whoever waits for the metrics finds the first password written.
     let console = if server.console.listen.is_empty() {
         None
     } else {
-        let (board, limits, pipelines) = (board.clone(), Limits::default(), pipelines.clone());
+        let (board, pipelines) = (board.clone(), pipelines.clone());
         let (server, holds, reconcile) = (server.clone(), holds.clone(), reconcile.clone());
         let standstills = standstills.clone();
         Some(Console::start(Given { board, limits, server, pipelines, settings, holds, standstills, reconcile })?)
     };
-    let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, Limits::default())?;
+    let listener = Listener::start(&server.metrics.listen, board.clone(), recorder, limits)?;
     disks::watch(&server, &board, &io);
     let clickhouse = {
         let _runtime = io.enter();

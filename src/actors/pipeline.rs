@@ -5,6 +5,8 @@
 //! One *round* is one life of table, client and actors; words from an earlier round are ignored.
 
 mod assignment;
+mod children;
+mod closing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,19 +16,19 @@ use actix::prelude::*;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::sync::{mpsc, oneshot};
 
+use self::closing::{Fault, StandStill};
 use super::bronze::{BronzeWriter, Store};
-use super::consumer::{NewWindows, PartitionConsumer};
-use super::realtime::{RealtimeWriter, Served, Windows};
+use super::consumer::PartitionConsumer;
+use super::realtime::{RealtimeWriter, Served};
 use super::setup::Setup;
 use super::supervise::{Backoff, Ended, launch};
-use super::upkeep::{self, Upkeep};
-use super::windows::{Consumer, WindowAggregator};
+use super::upkeep::Upkeep;
 use crate::bronze::{BronzeError, Table};
 use crate::event::Schema;
 use crate::failpoint;
 use crate::kafka::{self, Client, ClientEvent, ReadError, Source};
 use crate::telemetry::{ActorId, PartitionPhase, SinkCondition};
-use crate::window::{AggregatePlan, Standing};
+use crate::window::AggregatePlan;
 
 /// Something on the way to Bronze failed.
 #[derive(Message)]
@@ -93,22 +95,11 @@ pub struct PipelineSupervisor {
     stopping: Vec<oneshot::Sender<bool>>,
     /// Whether the last partitions to leave were drained into both sinks.
     drained: bool,
+    /// Clients whose readers did not end.
+    left_behind: u32,
     stopped: bool,
     /// The daemon ends: nothing begins any more.
     leaving: bool,
-}
-
-enum Fault {
-    /// Worth another try.
-    Again(String),
-    /// Stays down until somebody acts.
-    Loud(String),
-}
-
-impl From<&BronzeError> for Fault {
-    fn from(error: &BronzeError) -> Self {
-        if error.is_loud_stop() { Fault::Loud(error.to_string()) } else { Fault::Again(error.to_string()) }
-    }
 }
 
 impl PipelineSupervisor {
@@ -122,6 +113,7 @@ impl PipelineSupervisor {
             fault: None,
             stopping: Vec::new(),
             drained: true,
+            left_behind: 0,
             stopped: false,
             leaving: false,
         }
@@ -214,190 +206,6 @@ impl PipelineSupervisor {
         }
     }
 
-    fn launch_realtime(&mut self, served: &Arc<Served>, ctx: &mut Context<Self>) -> Addr<RealtimeWriter> {
-        self.setup.board.actor_running(&ActorId::new("realtime_writer", self.setup.pipeline.name.as_str()), false);
-        let (setup, for_actor) = (self.setup.clone(), served.clone());
-        let (realtime, ended) = launch(&Arbiter::current(), move || RealtimeWriter::new(setup, for_actor));
-        let round = self.round;
-        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
-            if let Ok(Ended::Panicked(text)) = how {
-                supervisor.realtime_ended(round, &text, ctx);
-            }
-        }));
-        realtime
-    }
-
-    /// The realtime writer is made anew and given the windows again; they keep what was not acknowledged.
-    fn realtime_ended(&mut self, round: u64, text: &str, ctx: &mut Context<Self>) {
-        if self.round != round || self.session.is_none() {
-            return;
-        }
-        let id = ActorId::new("realtime_writer", self.setup.pipeline.name.as_str());
-        tracing::error!(pipeline = self.setup.pipeline.name, panic = text, "the realtime writer panicked; made anew");
-        self.setup.board.actor_failed(&id, text, false);
-        // The windows hold the old writer's address: with it they go, and count again from Bronze.
-        let Some(served) = self.session.as_ref().map(|s| s.served.clone()) else { return };
-        let realtime = self.launch_realtime(&served, ctx);
-        if let Some(session) = &mut self.session {
-            session.realtime = realtime;
-            let partitions: Vec<i32> = session.partitions.keys().copied().collect();
-            for partition in partitions {
-                self.relaunch_windows(partition, ctx);
-            }
-        }
-        self.setup.board.actor_running(&id, true);
-    }
-
-    /// A child on the way to Bronze: its end by panic ends the round.
-    fn watch(&self, ended: oneshot::Receiver<Ended>, kind: &'static str, ctx: &mut Context<Self>) {
-        let round = self.round;
-        let id = ActorId::new(kind, self.setup.pipeline.name.as_str());
-        self.setup.board.actor_running(&id, round > 1);
-        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
-            if supervisor.round == round
-                && let Ok(Ended::Panicked(text)) = how
-            {
-                supervisor.setup.board.actor_failed(&id, text.as_str(), false);
-                supervisor.fail(Fault::Again(format!("{kind} panicked: {text}")), ctx);
-            }
-        }));
-    }
-
-    /// Ends the round: closes the client, drops the actors, and opens again after a pause.
-    fn fail(&mut self, fault: Fault, ctx: &mut Context<Self>) {
-        match (&self.fault, &fault) {
-            (None, _) => {}
-            // Already closing, but now it is known that another try is no use.
-            (Some(Fault::Again(_)), Fault::Loud(_)) => {}
-            // Already closing; the first cause is the one to tell.
-            (Some(_), _) => return,
-        }
-        match &fault {
-            Fault::Again(error) => {
-                tracing::warn!(pipeline = self.setup.pipeline.name, error, "pipeline fails; made anew after a pause");
-            }
-            Fault::Loud(error) => {
-                tracing::error!(pipeline = self.setup.pipeline.name, error, "pipeline stays down until somebody acts");
-            }
-        }
-        let text = match &fault {
-            Fault::Again(text) | Fault::Loud(text) => text.clone(),
-        };
-        self.setup.board.actor_failed(&self.id(), text, matches!(fault, Fault::Loud(_)));
-        self.fault = Some(fault);
-        self.close(ctx);
-    }
-
-    /// Closes the client on a thread of its own: closing revokes, and this actor answers the revocation.
-    fn close(&mut self, ctx: &mut Context<Self>) {
-        let Some(client) = self.session.as_mut().and_then(|session| session.client.take()) else {
-            if self.session.is_none() {
-                self.closed(ctx);
-            }
-            return;
-        };
-        client.stop();
-        let gone = self.setup.io.spawn_blocking(move || drop(client));
-        ctx.spawn(gone.into_actor(self).map(|_, supervisor, ctx| supervisor.closed(ctx)));
-    }
-
-    fn closed(&mut self, ctx: &mut Context<Self>) {
-        // What the round's actors still say (a writer whose partitions are gone cannot commit) is no news any more, and
-        // must not take the place of the cause.
-        self.round += 1;
-        let ran = match self.session.take() {
-            Some(session) => {
-                if let Some(upkeep) = &session.upkeep {
-                    upkeep.do_send(upkeep::Stop);
-                }
-                for running in session.partitions.values() {
-                    self.setup.board.revoked(&running.source);
-                }
-                session.opened.elapsed()
-            }
-            None => Duration::ZERO,
-        };
-        let fault = self.fault.take();
-        if !self.stopping.is_empty() {
-            return self.finish_stop();
-        }
-        if self.setup.standstill.is_wanted() {
-            return self.stand_still();
-        }
-        match fault {
-            Some(Fault::Loud(_)) => self.stopped = true,
-            _ => {
-                let pause = self.backoff.next(ran).unwrap_or(Duration::from_secs(30));
-                ctx.run_later(pause, |supervisor, ctx| supervisor.open(ctx));
-            }
-        }
-    }
-
-    /// Nothing of the round is left: whoever waits may change the table.
-    fn stand_still(&mut self) {
-        tracing::info!(
-            pipeline = self.setup.pipeline.name,
-            "the stream stands still while its table is changed by hand"
-        );
-        // What has stopped, too: it is placed anew.
-        self.setup.board.forget(&self.setup.pipeline.name);
-        self.setup.standstill.tell(true);
-    }
-
-    fn finish_stop(&mut self) {
-        self.stopped = true;
-        for waiter in self.stopping.drain(..) {
-            let _ = waiter.send(self.drained);
-        }
-    }
-
-    /// A consumer has ended; if nobody has asked it to, or has told why, its reader has failed.
-    fn missed(&mut self, round: u64, partition: i32, ctx: &mut Context<Self>) {
-        let running = self.session.as_ref().filter(|s| s.client.is_some() && s.partitions.contains_key(&partition));
-        if self.round == round && running.is_some() {
-            let error = format!("the reader of partition {partition} ended by itself");
-            self.fail(Fault::Again(error), ctx);
-        }
-    }
-
-    fn launch_windows(
-        &mut self,
-        source: &Arc<Source>,
-        start: Option<Standing>,
-        ctx: &mut Context<Self>,
-    ) -> Option<Addr<WindowAggregator>> {
-        let session = self.session.as_ref()?;
-        let (windows, ended) = {
-            let (setup, served) = (self.setup.clone(), session.served.clone());
-            let (source, realtime) = (source.clone(), session.realtime.clone());
-            launch(&self.setup.stream_arbiter, move || WindowAggregator::new(setup, served, source, realtime, start))
-        };
-        session.realtime.do_send(Windows(source.clone(), Some(windows.clone())));
-        let (round, partition) = (self.round, source.partition);
-        let id = ActorId::new("window_aggregator", source.to_string());
-        self.setup.board.actor_running(&id, start.is_none());
-        ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
-            if let Ok(Ended::Panicked(text)) = how
-                && supervisor.round == round
-            {
-                tracing::error!(actor = %id.name, panic = text, "windows panicked; counted again from Bronze");
-                supervisor.setup.board.actor_failed(&id, text, false);
-                supervisor.relaunch_windows(partition, ctx);
-            }
-        }));
-        Some(windows)
-    }
-
-    /// Makes a partition's windows anew beside its running consumer.
-    fn relaunch_windows(&mut self, partition: i32, ctx: &mut Context<Self>) {
-        let Some(running) = self.session.as_ref().and_then(|s| s.partitions.get(&partition)) else { return };
-        let (source, consumer) = (running.source.clone(), running.consumer.clone());
-        if let Some(windows) = self.launch_windows(&source, None, ctx) {
-            windows.do_send(Consumer(consumer.clone()));
-            consumer.do_send(NewWindows(windows));
-        }
-    }
-
     fn tick(&mut self, ctx: &mut Context<Self>) {
         failpoint::hit("actor.pipeline_supervisor");
         let Some(session) = &self.session else { return };
@@ -468,33 +276,6 @@ impl Drop for PipelineSupervisor {
             self.setup.io.spawn_blocking(move || drop(client));
         }
     }
-}
-
-/// Somebody is about to change the table by hand, or has done it.
-struct StandStill(bool);
-
-impl StreamHandler<StandStill> for PipelineSupervisor {
-    fn handle(&mut self, StandStill(wanted): StandStill, ctx: &mut Context<Self>) {
-        if self.leaving {
-            return;
-        }
-        if wanted {
-            match self.session {
-                // Answered when it is closed: all partitions leave drained.
-                Some(_) => self.close(ctx),
-                None => self.stand_still(),
-            }
-        } else {
-            self.setup.standstill.tell(false);
-            // What had stopped for good is looked at with new eyes.
-            self.stopped = false;
-            if self.session.is_none() {
-                self.open(ctx);
-            }
-        }
-    }
-
-    fn finished(&mut self, _: &mut Context<Self>) {}
 }
 
 /// A word of the client, with the round that it belongs to.
@@ -591,24 +372,5 @@ impl Handler<ConsumerEnded> for PipelineSupervisor {
                 ctx.run_later(LAST_WORDS, move |supervisor, ctx| supervisor.missed(round, partition, ctx));
             }
         }
-    }
-}
-
-impl Handler<StopPipeline> for PipelineSupervisor {
-    type Result = ResponseFuture<bool>;
-
-    fn handle(&mut self, _: StopPipeline, ctx: &mut Context<Self>) -> Self::Result {
-        let (sender, told) = oneshot::channel();
-        self.leaving = true;
-        self.stopping.push(sender);
-        if self.session.is_some() {
-            self.close(ctx);
-        } else {
-            self.finish_stop();
-        }
-        Box::pin(async move {
-            // Dropped only with the actor, undrained.
-            told.await.unwrap_or(false)
-        })
     }
 }

@@ -67,6 +67,10 @@ pub struct Kafka {
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub stuck_after: Duration,
+    /// Whether the instance has a lasting name in its group (`group.instance.id`, kept in `data_dir`): one that is started
+    /// again within the session timeout then finds its partitions as they were. Off for a broker that does not know such
+    /// members, or never lets go of one that died, as tansu.
+    pub static_membership: bool,
     /// Any other librdkafka setting by its own name, such as `security.protocol`. Settings that exactly-once
     /// delivery depends on cannot be changed here.
     #[schemars(extend("x-dotted" = true))]
@@ -79,6 +83,7 @@ impl Default for Kafka {
             brokers: "127.0.0.1:9092".into(),
             group: "boathouse".into(),
             stuck_after: Duration::from_secs(90),
+            static_membership: true,
             properties: BTreeMap::new(),
         }
     }
@@ -90,7 +95,7 @@ impl fmt::Debug for Kafka {
         let properties: Vec<&String> = self.properties.keys().collect();
         let mut f = f.debug_struct("Kafka");
         f.field("brokers", &self.brokers).field("group", &self.group).field("stuck_after", &self.stuck_after);
-        f.field("properties", &properties).finish()
+        f.field("static_membership", &self.static_membership).field("properties", &properties).finish()
     }
 }
 
@@ -186,11 +191,16 @@ impl Serialize for Secret {
 pub struct Metrics {
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub listen: String,
+    /// How long something may stand still, fail or be away before `/readyz` says so. For a sink this comes on top of its
+    /// flush interval.
+    #[serde(with = "duration")]
+    #[schemars(schema_with = "duration::schema")]
+    pub not_ready_after: Duration,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9464".into() }
+        Self { listen: "127.0.0.1:9464".into(), not_ready_after: Duration::from_secs(60) }
     }
 }
 

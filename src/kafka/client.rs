@@ -3,6 +3,9 @@
 //! Rebalances run inside the poll call on this thread. It asks the pipeline's supervisor where to start, assigns once,
 //! at that position, and starts the readers; on a revocation it stops the readers and waits until both sinks hold what
 //! they had handed on.
+//!
+//! A reader that does not come back when it is asked to end cannot be ended by force, and librdkafka's client must not go
+//! before the queue that it reads. So such a client is never closed: it is left behind, and another one is made.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -18,7 +21,7 @@ use tokio::sync::mpsc as events;
 
 use super::Source;
 use super::queue::PartitionQueue;
-use super::reader::{Reader, ReaderEvent, Start};
+use super::reader::{Reader, ReaderEvent, Start, end_all};
 use super::topic_id::topic_id;
 use crate::event::Decoder;
 use crate::holds::Holds;
@@ -35,6 +38,8 @@ const ENDS: Duration = Duration::from_secs(2);
 /// How often the topic's id is asked for, and how long the broker may take to tell it.
 const TOPIC: Duration = Duration::from_secs(10);
 const TOPIC_ASK: Duration = Duration::from_secs(2);
+/// How long readers may take to end: each is asked between two batches of milliseconds.
+const END: Duration = Duration::from_secs(5);
 /// How long the broker may take to tell a partition's ends. A broker answers in order, so that the question waits behind a
 /// fetch under way.
 const END_ASK: Duration = Duration::from_secs(3);
@@ -97,20 +102,35 @@ enum Command {
 /// A handle on the client's thread; dropping it closes the client.
 pub struct Client {
     commands: mpsc::Sender<Command>,
-    thread: Option<JoinHandle<()>>,
+    /// Gives the partitions whose readers did not end.
+    thread: Option<JoinHandle<Vec<i32>>>,
 }
 
 impl Client {
     /// Joins the group and subscribes to the topic.
     pub fn start(config: &ClientConfig, topic: &str, events: events::Sender<ClientEvent>) -> Result<Self, KafkaError> {
-        let context = Context { topic: topic.to_owned(), events: events.clone(), readers: Mutex::default() };
+        let context = Context {
+            topic: topic.to_owned(),
+            events: events.clone(),
+            readers: Mutex::default(),
+            missing: Mutex::default(),
+        };
         let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
         consumer.subscribe(&[topic])?;
         let (commands, inbox) = mpsc::channel();
         let topic = topic.to_owned();
         let thread = std::thread::Builder::new()
             .name("kafka-client".into())
-            .spawn(move || poll(&consumer, &topic, &inbox, &events))
+            .spawn(move || {
+                poll(&consumer, &topic, &inbox, &events);
+                let missing = end_readers(&consumer);
+                if !missing.is_empty() {
+                    // It fetches no more. Its queues stay valid for whoever still reads them.
+                    let _ = consumer.assignment().and_then(|all| consumer.incremental_unassign(&all));
+                    std::mem::forget(consumer);
+                }
+                missing
+            })
             .map_err(|e| KafkaError::ClientCreation(format!("cannot start the client's thread: {e}")))?;
         Ok(Self { commands, thread: Some(thread) })
     }
@@ -124,6 +144,14 @@ impl Client {
     /// Asks the client to close, without waiting. Its readers stop first.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
+    }
+
+    /// Closes the client and waits for it. The partitions whose readers did not end: then it was left behind instead, and
+    /// none of its partitions was revoked.
+    pub fn close(mut self) -> Vec<i32> {
+        self.stop();
+        // A thread that panicked has nothing more to say.
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
     /// Whether the thread has ended.
@@ -144,8 +172,10 @@ impl Drop for Client {
 struct Context {
     topic: String,
     events: events::Sender<ClientEvent>,
-    /// The running readers. They are gone before the consumer that their queues belong to: `poll` sees to it.
+    /// The running readers. They are gone before the consumer that their queues belong to: the client's thread sees to it.
     readers: Mutex<HashMap<i32, Reader>>,
+    /// Partitions that left while their readers did not end.
+    missing: Mutex<Vec<i32>>,
 }
 
 impl ClientContext for Context {
@@ -178,6 +208,10 @@ impl ConsumerContext for Context {
 
 impl Context {
     fn assign(&self, consumer: &BaseConsumer<Self>, tpl: &mut TopicPartitionList) -> KafkaResult<()> {
+        if !lock(&self.missing).is_empty() {
+            // This client is about to be left behind. Two readers of one queue would take records from each other.
+            return Ok(());
+        }
         let committed = consumer.committed_offsets(tpl.clone(), ASK)?;
         let mut partitions = Vec::new();
         for element in committed.elements_for_topic(&self.topic) {
@@ -216,19 +250,24 @@ impl Context {
             let partition = start.source.partition;
             let reader = Reader::spawn(start, events)
                 .map_err(|e| KafkaError::ClientCreation(format!("cannot start a reader's thread: {e}")))?;
-            self.lock().insert(partition, reader);
+            lock(&self.readers).insert(partition, reader);
         }
         Ok(())
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, tpl: &TopicPartitionList) -> KafkaResult<()> {
         let partitions: Vec<i32> = tpl.elements_for_topic(&self.topic).iter().map(|e| e.partition()).collect();
-        let readers: Vec<Reader> = {
-            let mut running = self.lock();
-            partitions.iter().filter_map(|p| running.remove(p)).collect()
+        let readers: Vec<(i32, Reader)> = {
+            let mut running = lock(&self.readers);
+            partitions.iter().filter_map(|p| Some((*p, running.remove(p)?))).collect()
         };
-        readers.iter().for_each(Reader::stop);
-        drop(readers); // joins them; their channels close
+        // Their channels close as they end.
+        let missing = end_all(readers, END);
+        if !missing.is_empty() {
+            lock(&self.missing).extend(&missing);
+            let what = format!("the readers of partitions {missing:?} leave and do not end");
+            let _ = self.events.blocking_send(ClientEvent::Failed(what));
+        }
         let (reply, done) = mpsc::sync_channel(1);
         let lost = consumer.assignment_lost();
         if self.events.blocking_send(ClientEvent::Revoked { partitions, reply }).is_ok() {
@@ -241,10 +280,10 @@ impl Context {
         }
         consumer.incremental_unassign(tpl)
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Reader>> {
-        self.readers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn poll(
@@ -261,17 +300,14 @@ fn poll(
             // Records go to the partitions' own queues; one here means that a queue was not split off.
             Some(Ok(_)) => {
                 let _ = events.blocking_send(ClientEvent::Failed("a record came past its partition's queue".into()));
-                break;
+                return;
             }
             Some(Err(error)) => report(error, events),
         }
         loop {
             match inbox.try_recv() {
                 Ok(Command::Commit(offsets, table)) => commit(consumer, topic, &offsets, &table, CommitMode::Async),
-                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
-                    stop_readers(consumer);
-                    return;
-                }
+                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
                 Err(mpsc::TryRecvError::Empty) => break,
             }
         }
@@ -284,14 +320,14 @@ fn poll(
             }
         }
     }
-    stop_readers(consumer);
 }
 
-/// Readers hold queues of this consumer: they go first. The consumer closes when its owner returns.
-fn stop_readers(consumer: &BaseConsumer<Context>) {
-    let readers: Vec<Reader> = consumer.context().lock().drain().map(|(_, reader)| reader).collect();
-    readers.iter().for_each(Reader::stop);
-    // Dropped here: joined.
+/// Readers hold queues of this consumer: they go first. The partitions of those that did not end, earlier or now.
+fn end_readers(consumer: &BaseConsumer<Context>) -> Vec<i32> {
+    let readers = lock(&consumer.context().readers).drain().collect();
+    let mut missing = std::mem::take(&mut *lock(&consumer.context().missing));
+    missing.extend(end_all(readers, END));
+    missing
 }
 
 fn report(error: KafkaError, events: &events::Sender<ClientEvent>) {
@@ -332,7 +368,7 @@ fn tell_topic_id(consumer: &BaseConsumer<Context>, topic: &str, events: &events:
 
 /// Answers whether the broker answered.
 fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Sender<ClientEvent>) -> bool {
-    let partitions: Vec<i32> = consumer.context().lock().keys().copied().collect();
+    let partitions: Vec<i32> = lock(&consumer.context().readers).keys().copied().collect();
     let mut ends = Vec::with_capacity(partitions.len());
     for partition in partitions {
         match consumer.fetch_watermarks(topic, partition, END_ASK) {

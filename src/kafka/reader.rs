@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
 use rdkafka::error::RDKafkaErrorCode;
@@ -23,6 +23,9 @@ const FILL: Duration = Duration::from_millis(10);
 
 /// How often a reader that is held looks whether it may go on.
 const HELD: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether readers that were asked to end have done so.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What a reader tells its consumer.
 #[derive(Debug)]
@@ -96,6 +99,27 @@ impl Reader {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+/// Asks readers to end and waits for them, at most `limit`; the partitions of those that have not ended by then. Their
+/// threads are let go, each with its queue, and end by themselves once they come back.
+pub fn end_all(readers: Vec<(i32, Reader)>, limit: Duration) -> Vec<i32> {
+    readers.iter().for_each(|(_, reader)| reader.stop());
+    let deadline = Instant::now() + limit;
+    let mut missing = Vec::new();
+    for (partition, mut reader) in readers {
+        let Some(thread) = reader.thread.take() else { continue };
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::park_timeout(LOOK);
+        }
+        if thread.is_finished() {
+            // A panic in the thread has closed its channel, which its consumer reports.
+            let _ = thread.join();
+        } else {
+            missing.push(partition);
+        }
+    }
+    missing
 }
 
 impl Drop for Reader {

@@ -41,8 +41,6 @@ pub fn consumer(kafka: &Kafka, group: &str, instance: &str, queue_bytes: usize) 
     config
         .set("client.id", "boathouse")
         .set("group.id", group)
-        // A killed instance that comes back within the session timeout finds its partitions as they were.
-        .set("group.instance.id", instance)
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -54,6 +52,10 @@ pub fn consumer(kafka: &Kafka, group: &str, instance: &str, queue_bytes: usize) 
         // Otherwise a consumer that is slower than the fetcher sleeps a second whenever its queue is full.
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.max.messages.kbytes", (queue_bytes / 1024).max(1024).to_string());
+    if kafka.static_membership {
+        // A killed instance that comes back within the session timeout finds its partitions as they were.
+        config.set("group.instance.id", instance);
+    }
     if !kafka.properties.contains_key("fetch.wait.max.ms") {
         config.set("fetch.wait.max.ms", "100");
     }

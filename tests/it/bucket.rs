@@ -77,4 +77,5 @@ async fn a_store_without_conditional_writes_is_refused() {
     let text = String::from_utf8_lossy(&doctor.stdout);
     assert!(text.contains(said), "{text}");
     daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[said]);
 }

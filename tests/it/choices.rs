@@ -109,6 +109,9 @@ async fn a_stop_is_looked_at_and_resolved_in_the_console() {
     let entries = entries.to_string();
     assert!(entries.contains("POST /stream/choices") && entries.contains("accept-gap"), "{entries}");
     daemon.stop().await;
+    let stops =
+        ["partition stopped until somebody decides", "pipeline stays down until somebody acts", "ended by itself"];
+    site.assert_log_is_clean_but_for(&stops);
 }
 
 /// Every partition of the instances, as `(id, phase, Bronze's position)`; none while one of them does not answer.

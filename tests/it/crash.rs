@@ -8,6 +8,7 @@ use boathouse::servers::BrokerKind;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
+use super::stream::REBALANCED;
 use super::support::broker::{Kafka, OwnBroker, broker};
 use super::support::daemon::{Daemon, PATIENCE, Site};
 use super::support::engine::Engine;
@@ -20,10 +21,10 @@ fn rate(broker: BrokerKind) -> &'static str {
 }
 
 /// The producer, running until dropped or finished.
-struct Load(Child);
+pub struct Load(Child);
 
 impl Load {
-    fn start(broker: BrokerKind, brokers: &str, topic: &str, arguments: &[&str]) -> Self {
+    pub fn start(broker: BrokerKind, brokers: &str, topic: &str, arguments: &[&str]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_boathouse-producer"))
             .args(["--brokers", brokers, "--topic", topic, "--rate", rate(broker)])
             .args(["--late", "0.02", "--duplicate", "0.02", "--malformed", "0.01", "--future", "0.01"])
@@ -36,7 +37,7 @@ impl Load {
     }
 
     /// Ends it as Ctrl-C would, so that everything it sent is delivered.
-    fn finish(mut self) {
+    pub fn finish(mut self) {
         // SAFETY: kill takes two integers; the child is ours and not yet reaped.
         unsafe { libc::kill(self.0.id() as i32, libc::SIGTERM) };
         let status = self.0.wait().expect("the producer is our child");
@@ -193,6 +194,7 @@ async fn a_broker_that_stops_and_comes_back_costs_nothing() {
     daemon.wait_until_served(&broker.end_offsets(&topic)).await;
     let report = site.assert_reconciled();
     daemon.stop().await;
+    site.assert_log_is_clean_but_for(&["librdkafka"]);
     say(&format!(
         "the broker ({:?}) killed and away for {lasted:.0?} under load: caught up {back:.1?} after it came back; {}",
         broker.kind(),
@@ -208,6 +210,11 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
     // The group must notice within the test that the zombie is gone.
     site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "6000".into()));
+    if kafka.kind() == BrokerKind::Tansu {
+        // tansu's group looks for members that are gone only when one without a lasting name joins, syncs or beats: beside
+        // static members a stopped leader leads for ever, and nobody gets its partitions.
+        site.environment.push(("BOATHOUSE__KAFKA__STATIC_MEMBERSHIP".into(), "false".into()));
+    }
     let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "14"]);
     let mut zombie = site.start();
     zombie.wait("all partitions", all_partitions(|_| true)).await;
@@ -226,6 +233,9 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
     heir.wait_until_served(&kafka.end_offsets(&topic)).await;
     let report = other.assert_reconciled();
     heir.stop().await;
+    for site in [&site, &other] {
+        site.assert_log_is_clean_but_for(&[REBALANCED]);
+    }
     say(&format!(
         "a zombie, stopped for {lasted:.0?} under load on {:?}, its partitions taken over after {taken_over:.1?}: {}",
         kafka.kind(),
@@ -310,4 +320,5 @@ async fn a_panic_in_any_actor_is_survived() {
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
     site.assert_reconciled();
     daemon.stop().await;
+    site.assert_log_is_clean_but_for(&["panicked", "the reader of partition"]);
 }

@@ -12,6 +12,7 @@ mod bucket;
 mod by_hand;
 mod choices;
 mod cli;
+mod compacted;
 mod config;
 mod console;
 mod corpus;

@@ -96,6 +96,10 @@ async fn a_topic_made_anew_stops_until_it_is_adopted_and_old_totals_stay() {
     let whole = || engine.sql("SELECT sum(event_count) FROM realtime.events_per_minute").trim() == "7";
     daemon.wait("old and new totals to add up", |_| whole()).await;
     daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[
+        "pipeline stays down until somebody acts",
+        "partition stopped until somebody decides",
+    ]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,6 +158,7 @@ async fn a_wrong_clickhouse_password_alarms_and_bronze_goes_on() {
     daemon.wait_until_served(&ends).await;
     site.assert_reconciled();
     daemon.stop().await;
+    site.assert_log_is_clean_but_for(&["ClickHouse refuses our user or password"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

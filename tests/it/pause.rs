@@ -122,4 +122,5 @@ async fn a_partition_is_paused_and_read_on_where_it_stood() {
     }
     site.assert_reconciled();
     daemon.stop().await;
+    site.assert_log_is_clean_but_for(&["panicked"]);
 }

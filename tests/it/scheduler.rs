@@ -174,6 +174,11 @@ async fn clickhouse_away_delays_a_run_which_may_be_cancelled_and_retried() {
     assert_eq!(seen.iter().filter(|t| t.starts_with("run_silver_to_gold")).count(), 1, "{seen:?}");
     assert_eq!(served_events(&engine), EVENTS);
     daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[
+        "ClickHouse does not take totals",
+        "task=gold_to_clickhouse",
+        "batch run ended",
+    ]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,10 @@
 //! A lakehouse that cannot be written for a while: a full disk, a file where a folder belongs. Bronze waits and says what
 //! to do, nothing is lost, and it goes on by itself.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -35,6 +37,11 @@ async fn wait_until_bronze_says(daemon: &mut Daemon, texts: &[&str]) {
     daemon.wait(&format!("Bronze to say {texts:?}"), |status| says(status).is_some()).await;
 }
 
+async fn ready(site: &Site) -> (u16, String) {
+    let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", site.metrics_port)).await.expect("an answer");
+    (answer.status().as_u16(), answer.text().await.expect("a body"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_bronze_waits_and_goes_on_when_there_is_room() {
     let kafka = broker().await;
@@ -47,6 +54,7 @@ async fn on_a_full_disk_bronze_waits_and_goes_on_when_there_is_room() {
         ("LD_PRELOAD".into(), library.display().to_string()),
         ("FULL_DISK_WHILE".into(), full.display().to_string()),
         ("FULL_DISK_BELOW".into(), site.lakehouse().display().to_string()),
+        ("BOATHOUSE__METRICS__NOT_READY_AFTER".into(), "1s".into()),
     ]);
     let more = |seed: &str| {
         produce(kafka.address(), &topic, &["--count", "2000", "--max-rate", "--seed", seed]);
@@ -60,6 +68,16 @@ async fn on_a_full_disk_bronze_waits_and_goes_on_when_there_is_room() {
     let later = more("2");
     let says = ["No space left", "the disk is full: make room", "nothing is lost"];
     wait_until_bronze_says(&mut daemon, &says).await;
+    // Whoever only looks at /readyz is told the same.
+    let tells = |status: &Value| {
+        let reasons = status["readiness"]["reasons"].as_array()?;
+        let bronze =
+            reasons.iter().filter_map(Value::as_str).find(|reason| reason.contains("bronze/user_events has failed"))?;
+        says.iter().all(|text| bronze.contains(text)).then_some(())
+    };
+    daemon.wait("the readiness to say so", |status| tells(status).is_some()).await;
+    let (code, body) = ready(&site).await;
+    assert!(code == 503 && body.contains("the disk is full: make room"), "{code}: {body}");
     // Killed and started while it is full: the same.
     daemon.kill();
     let mut daemon = site.start();
@@ -74,10 +92,52 @@ async fn on_a_full_disk_bronze_waits_and_goes_on_when_there_is_room() {
 
     std::fs::remove_file(&full).unwrap();
     daemon.wait_until_served(&later).await;
+    daemon.wait("it to be ready", |status| status["readiness"]["ready"] == true).await;
+    assert_eq!(ready(&site).await.0, 200);
     site.assert_reconciled();
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&["the disk is full: make room"]);
     std::fs::remove_file(&library).unwrap();
+}
+
+/// Backpressure: what Bronze does not take stays in Kafka, not in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_storage_does_not_answer_reading_stops_within_the_memory_budget() {
+    const BUDGET: u64 = 16 << 20;
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.unique_name("backlog");
+    produce(kafka.address(), &topic, &["--count", "1000000", "--max-rate", "--seed", "1"]);
+    let ends = kafka.end_offsets(&topic);
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    site.environment.push(("BOATHOUSE__MEMORY__BUDGET".into(), "16MiB".into()));
+    let plain = site.environment.clone();
+    site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "stick!bronze.before_file".into()));
+    let mut daemon = site.start();
+    let last = Cell::new((0, Instant::now()));
+    daemon
+        .wait("reading to stand still", |status| {
+            let used = status["memory"]["used_bytes"].as_u64();
+            assert!(used <= Some(BUDGET), "more than the budget is held: {:#}", status["memory"]);
+            let all = status["partitions"].as_array();
+            let read: i64 = all.into_iter().flatten().filter_map(|p| p["position"].as_i64()).sum();
+            if read != last.get().0 {
+                last.set((read, Instant::now()));
+            }
+            read > 0
+                && site.log().contains("its thread sticks there")
+                && last.get().1.elapsed() > Duration::from_secs(2)
+        })
+        .await;
+    let (read, all) = (last.get().0, ends.values().sum::<i64>());
+    assert!(read < all, "everything was read, although nothing could be written: {read} of {all}");
+
+    daemon.kill();
+    site.environment = plain;
+    let mut daemon = site.start();
+    daemon.wait_until_served(&ends).await;
+    site.assert_reconciled();
+    daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! Kafka to Bronze and ClickHouse, end to end, on the real broker and the real engine.
 
 use boathouse::servers::BrokerKind;
+use serde_json::Value;
 
+use super::crash::Load;
 use super::support::broker::{Record, broker};
 use super::support::daemon::{Site, produce};
 use super::support::engine::Engine;
@@ -74,4 +76,55 @@ async fn records_in_transactions_count_when_committed() {
     site.assert_reconciled();
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);
+}
+
+/// Three instances by turns, under load: each comes, takes its share, and leaves drained.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_of_one_group_share_the_partitions_and_hand_them_over() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("shared", 3).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    // A member with a lasting name does not leave its group: it may come back. The group gives it up after this time.
+    site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "6000".into()));
+    if kafka.kind() == BrokerKind::Tansu {
+        // See the zombie in `crash.rs`.
+        site.environment.push(("BOATHOUSE__KAFKA__STATIC_MEMBERSHIP".into(), "false".into()));
+    }
+    let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "21"]);
+    let holds = |n: usize| {
+        move |status: &Value| status["partitions"].as_array().is_some_and(|all| all.len() == n && all.iter().all(moves))
+    };
+    let mut first = site.start();
+    first.wait("all partitions", holds(3)).await;
+    let (second_site, third_site) = (site.sibling(), site.sibling());
+    let mut second = second_site.start();
+    second.wait("its share", |status| holds(1)(status) || holds(2)(status)).await;
+    let mut third = third_site.start();
+    for daemon in [&mut first, &mut second, &mut third] {
+        daemon.wait("one partition each", holds(1)).await;
+    }
+    // Those that leave hand over what they hold; the last one has it all.
+    first.stop().await;
+    second.stop().await;
+    third.wait("all partitions", holds(3)).await;
+    load.finish();
+    third.wait_until_served(&kafka.end_offsets(&topic)).await;
+    third_site.assert_reconciled();
+    third.stop().await;
+    for site in [&site, &second_site] {
+        assert!(site.log().contains("stopped: both sinks hold everything that was read"), "{}", site.log());
+    }
+    for site in [&site, &second_site, &third_site] {
+        site.assert_log_is_clean_but_for(&[REBALANCED]);
+    }
+}
+
+/// What librdkafka says when offsets, which are for monitoring alone, are committed while the group changes.
+pub const REBALANCED: &str = "COMMITFAIL";
+
+/// Whether a partition's records reach both sinks.
+fn moves(partition: &Value) -> bool {
+    let at = |what: &str| partition[what].as_i64().unwrap_or(0);
+    partition["phase"] == "running" && at("bronze_position") > 0 && at("realtime_position") > 0
 }

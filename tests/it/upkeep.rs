@@ -74,7 +74,7 @@ async fn merging_beside_a_live_stream_that_is_killed_loses_and_repeats_nothing()
             })
         })
     });
-    assert!(merged > 20, "{merged} files were merged beside the stream");
+    assert!(merged > 5, "{merged} files were merged beside the stream");
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
     site.assert_reconciled();
     merge_all(&lake).await;
@@ -161,5 +161,6 @@ async fn upkeep_is_a_run_of_the_daemon_and_its_figures_are_metrics() {
         assert_eq!(upkeep.iter().find(meanwhile), None, "{runs:#}");
     }
     daemon.stop().await;
-    site.assert_log_is_clean_but_for(&[]);
+    // With a slot every second, one is under way.
+    site.assert_log_is_clean_but_for(&["the process was asked to leave"]);
 }

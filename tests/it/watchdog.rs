@@ -1,8 +1,16 @@
 //! A consumer that is alive and does not consume.
 
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
 use super::support::broker::broker;
 use super::support::daemon::{Site, produce};
 use super::support::engine::Engine;
+
+fn restarts(status: &Value) -> Option<u64> {
+    status["actors"].as_array()?.iter().find(|a| a["kind"] == "pipeline")?["restarts"].as_u64()
+}
 
 /// One reader's thread hangs before its first record; the other partitions go on meanwhile.
 #[tokio::test(flavor = "multi_thread")]
@@ -15,10 +23,6 @@ async fn a_reader_that_hangs_is_made_anew_and_nothing_is_lost() {
     site.environment.push(("BOATHOUSE__KAFKA__STUCK_AFTER".into(), "2s".into()));
     site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "hang!reader.take".into()));
     let mut daemon = site.start();
-    let restarts = |status: &serde_json::Value| {
-        let actors = status["actors"].as_array()?;
-        actors.iter().find(|a| a["kind"] == "pipeline")?["restarts"].as_u64()
-    };
     daemon.wait("the client to be made anew", |status| restarts(status) == Some(1)).await;
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
     let status = daemon.status().await.expect("a status");
@@ -28,4 +32,45 @@ async fn a_reader_that_hangs_is_made_anew_and_nothing_is_lost() {
     const STUCK: &str = "has records to read and has not moved for 2s";
     assert_eq!(site.log().matches(STUCK).count(), 1, "{}", site.log());
     site.assert_log_is_clean_but_for(&[STUCK]);
+}
+
+/// One reader's thread never goes on: nothing can end it, and its client cannot be closed while it reads from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_never_comes_back_holds_up_neither_the_stream_nor_the_end() {
+    const LEFT_BEHIND: &str = "their Kafka client is left behind";
+    const STUCK: &str = "has records to read and has not moved for 2s";
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.unique_name("stick");
+    let more = |seed: &str| {
+        produce(kafka.address(), &topic, &["--count", "3000", "--max-rate", "--seed", seed]);
+        kafka.end_offsets(&topic)
+    };
+    more("1");
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "stick!reader.take".into()));
+
+    // The daemon is to end before anybody has noticed.
+    let mut daemon = site.start();
+    daemon.wait("a reader to stick", |_| site.log().contains("its thread sticks there")).await;
+    let asked = Instant::now();
+    daemon.stop().await;
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    const DRAINED: &str = "stopped: both sinks hold everything that was read";
+    assert!(site.log().contains(DRAINED), "what the other readers had read is drained: {}", site.log());
+
+    // The watchdog notices: another client reads on in its place, the same reader of the old one still sticks.
+    site.environment.push(("BOATHOUSE__KAFKA__STUCK_AFTER".into(), "2s".into()));
+    let ends = more("2");
+    let mut daemon = site.start();
+    daemon.wait("the client to be made anew", |status| restarts(status) == Some(1)).await;
+    daemon.wait_until_served(&ends).await;
+    daemon.wait_until_served(&more("3")).await;
+    assert_eq!(restarts(&daemon.status().await.expect("a status")), Some(1));
+    site.assert_reconciled();
+    daemon.stop().await;
+    let log = site.log();
+    assert_eq!((log.matches(LEFT_BEHIND).count(), log.matches(STUCK).count()), (2, 1), "{log}");
+    assert_eq!(log.matches(DRAINED).count(), 2, "{log}");
+    site.assert_log_is_clean_but_for(&[LEFT_BEHIND, STUCK]);
 }

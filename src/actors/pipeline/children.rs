@@ -17,6 +17,7 @@ use crate::window::Standing;
 
 impl PipelineSupervisor {
     pub(super) fn launch_realtime(&mut self, served: &Arc<Served>, ctx: &mut Context<Self>) -> Addr<RealtimeWriter> {
+        self.setup.board.actor_running(&ActorId::new("realtime_writer", self.setup.pipeline.name.as_str()), false);
         let (setup, for_actor) = (self.setup.clone(), served.clone());
         let (realtime, ended) = launch(&Arbiter::current(), move || RealtimeWriter::new(setup, for_actor));
         let round = self.round;

@@ -13,14 +13,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use boathouse::servers::{Broker, BrokerChoice, BrokerKind};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
-use rdkafka::{ClientConfig, Offset};
+use rdkafka::{ClientConfig, Message, Offset};
 use tokio::sync::OnceCell;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -332,6 +334,31 @@ impl Kafka {
         })
         .await
         .unwrap();
+    }
+
+    /// The offsets at which a partition has records now.
+    pub fn offsets_there(&self, topic: &str, partition: i32) -> Vec<i64> {
+        let mut config = self.client();
+        config.set("group.id", "tests").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+        let client: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        client.assign(&list).unwrap();
+        let mut offsets = Vec::new();
+        loop {
+            match client.poll(LIMIT) {
+                Some(Ok(record)) => offsets.push(record.offset()),
+                Some(Err(KafkaError::PartitionEOF(_))) => return offsets,
+                other => panic!("the records of {topic}/{partition} cannot be read: {other:?}"),
+            }
+        }
+    }
+
+    /// Lets the broker look for records to be compacted away five times a second, not every fifteen seconds.
+    pub async fn clean_logs_often(&self) {
+        let broker = AlterConfig::new(ResourceSpecifier::Broker(1)).set("log.cleaner.backoff.ms", "200");
+        let result = self.admin().alter_configs([&broker], &options()).await.unwrap();
+        result[0].as_ref().unwrap_or_else(|(_, code)| panic!("the broker does not take the setting: {code}"));
     }
 
     /// Per partition the offset that the next record gets (markers and uncommitted records included).

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -20,7 +21,18 @@ pub struct Site {
     clickhouse: String,
     /// Further environment, such as `BOATHOUSE_FAIL_POINT`.
     pub environment: Vec<(String, String)>,
+    /// Warnings and errors that the test expects in the log.
+    listed: Mutex<Vec<String>>,
     _owned: Option<tempfile::TempDir>,
+}
+
+impl Drop for Site {
+    /// A test that has said nothing of its log expects neither warnings nor errors there.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_log_is_clean_but_for(&[]);
+        }
+    }
 }
 
 impl Site {
@@ -53,6 +65,7 @@ impl Site {
             brokers: brokers.into(),
             clickhouse: clickhouse.into(),
             environment: Vec::new(),
+            listed: Mutex::default(),
             _owned: Some(owned),
         }
     }
@@ -75,6 +88,7 @@ impl Site {
             brokers: self.brokers.clone(),
             clickhouse: self.clickhouse.clone(),
             environment,
+            listed: Mutex::default(),
             _owned: Some(owned),
         }
     }
@@ -143,14 +157,17 @@ impl Site {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Fails on any warning or error in the log that contains none of the texts listed.
+    /// Fails on any warning or error in the log that contains none of the texts listed, now or before.
     pub fn assert_log_is_clean_but_for(&self, listed: &[&str]) {
         let log = self.log();
+        let mut all = self.listed.lock().expect("no test panics here");
+        all.extend(listed.iter().map(|text| (*text).to_owned()));
         let bad: Vec<&str> = log
             .lines()
             .filter(|line| line.contains(" WARN ") || line.contains("ERROR ") || line.contains("panicked"))
-            .filter(|line| !listed.iter().any(|text| line.contains(text)))
+            .filter(|line| !all.iter().any(|text| line.contains(text.as_str())))
             .collect();
+        drop(all);
         assert!(bad.is_empty(), "unlisted warnings or errors:\n{}", bad.join("\n"));
     }
 
