@@ -47,8 +47,13 @@ async fn wait(site: &Site, what: &str, ready: impl Fn(&[Value]) -> bool) -> Vec<
 /// The tasks of a run as `task/attempt state`.
 fn tasks(run: &Value) -> Vec<String> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let tasks = run["tasks"].as_array().expect("its tasks");
-    tasks.iter().map(|t| format!("{}/{} {}", text(&t["task"]), t["attempt"], text(&t["state"]))).collect()
+    // None of a run that nobody has taken up yet.
+    let tasks = run["tasks"].as_array();
+    tasks
+        .into_iter()
+        .flatten()
+        .map(|t| format!("{}/{} {}", text(&t["task"]), t["attempt"], text(&t["state"])))
+        .collect()
 }
 
 const ALL_DONE: [&str; 6] = [

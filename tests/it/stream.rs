@@ -82,15 +82,16 @@ async fn records_in_transactions_count_when_committed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_of_one_group_share_the_partitions_and_hand_them_over() {
     let kafka = broker().await;
+    if kafka.kind() == BrokerKind::Tansu {
+        // It gives a partition to one member before another has let it go (Bronze fences that), and after two have left
+        // the third does not get theirs within a minute.
+        return not_checked("several instances that come and go; tansu's groups do not settle");
+    }
     let engine = Engine::start();
     let topic = kafka.new_topic("shared", 3).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
     // A member with a lasting name does not leave its group: it may come back. The group gives it up after this time.
     site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "6000".into()));
-    if kafka.kind() == BrokerKind::Tansu {
-        // See the zombie in `crash.rs`.
-        site.environment.push(("BOATHOUSE__KAFKA__STATIC_MEMBERSHIP".into(), "false".into()));
-    }
     let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "21"]);
     let holds = |n: usize| {
         move |status: &Value| status["partitions"].as_array().is_some_and(|all| all.len() == n && all.iter().all(moves))
