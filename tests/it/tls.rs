@@ -64,6 +64,15 @@ async fn with_a_certificate_the_console_speaks_https_alone() {
     assert!(!old.status.success(), "TLS 1.1 is refused");
     let plain = curl(&[&format!("http://127.0.0.1:{port}/login")]);
     assert!(!String::from_utf8_lossy(&plain.stdout).contains("<form"), "plain HTTP shows nothing");
+
+    // Commands trust the certificate that the configuration names, and no other.
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let paused = site.run(&["batch", "pause"]);
+    assert!(paused.status.success() && !said(&paused).contains("directly"), "{}", said(&paused));
+    let (another, _) = self::certificate(&site.folder, "another");
+    let mut command = site.command(&["batch", "resume"]);
+    let resumed = command.env("BOATHOUSE__CONSOLE__TLS_CERTIFICATE", another).output().expect("the program runs");
+    assert!(resumed.status.code() == Some(2) && said(&resumed).contains("does not answer"), "{}", said(&resumed));
     daemon.stop().await;
 }
 
