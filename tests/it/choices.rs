@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::console::browser::Browser;
+use crate::stream::REBALANCED;
 use crate::support::broker::broker;
 use crate::support::daemon::{Daemon, PATIENCE, Site, produce};
 use crate::support::engine::Engine;
@@ -183,4 +184,11 @@ async fn a_stop_of_one_of_two_instances_is_resolved_where_it_has_stopped() {
     mended.wait("the windows to be counted again", |_| stopped.reconcile().0).await;
     left.stop().await;
     mended.stop().await;
+    for site in [&site, &sibling] {
+        site.assert_log_is_clean_but_for(&[
+            "partition stopped until somebody decides",
+            "pipeline stays down until somebody acts",
+            REBALANCED,
+        ]);
+    }
 }

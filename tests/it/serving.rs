@@ -565,7 +565,8 @@ async fn an_engine_that_is_down_or_refuses_says_which() {
     held.consume(&events(0, 1, 50));
     held.flush(&client).await;
 
-    let wrong = config::ClickHouse { password: Secret::new("wrong"), ..settings(&engine) };
+    // The engine's own user has no password, and takes any.
+    let wrong = config::ClickHouse { user: "nobody".into(), password: Secret::new("wrong"), ..settings(&engine) };
     let refused = Client::new(&wrong).expect("a client");
     let error = refused.ping().await.expect_err("a wrong password");
     assert_eq!(error.kind, ErrorKind::Auth, "{error}");
