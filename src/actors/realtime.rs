@@ -49,6 +49,11 @@ pub struct Windows(pub Arc<Source>, pub Option<Addr<WindowAggregator>>);
 #[rtype(result = "bool")]
 pub struct ServeNow;
 
+/// The round is over: by its timers the writer would go on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
 /// See the file's head.
 pub struct RealtimeWriter {
     setup: Arc<Setup>,
@@ -254,5 +259,13 @@ impl Handler<ServeNow> for RealtimeWriter {
         self.waiting.push(sender);
         self.serve(ctx);
         Box::pin(async move { told.await.unwrap_or(false) })
+    }
+}
+
+impl Handler<Stop> for RealtimeWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+        ctx.stop();
     }
 }

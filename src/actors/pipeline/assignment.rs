@@ -230,9 +230,10 @@ impl PipelineSupervisor {
             let _ = bronze.send(Release(sources)).await;
             (drained, both)
         };
-        ctx.wait(drain.into_actor(self).map(move |(drained, both), supervisor, _| {
+        ctx.wait(drain.into_actor(self).map(move |(drained, both), supervisor, ctx| {
             supervisor.drained = both;
             let _ = reply.send(drained);
+            supervisor.bid_farewell(ctx);
         }));
     }
 }

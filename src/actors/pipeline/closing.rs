@@ -6,12 +6,15 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use super::super::consumer::Leave;
-use super::super::upkeep;
+use super::super::{realtime, upkeep};
 use super::{PipelineSupervisor, StopPipeline};
 use crate::bronze::BronzeError;
 
 /// Clients that may be left behind before the pipeline stays down: each keeps its threads and its connections.
 const LEFT_BEHIND: u32 = 5;
+/// How long the group may take to hear that an instance leaves that stops. While the group waits for another member, the
+/// broker answers nothing else on the same connection, for as long as a session lasts.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why a round ends.
 pub(super) enum Fault {
@@ -109,6 +112,7 @@ impl PipelineSupervisor {
                 if let Some(upkeep) = &session.upkeep {
                     upkeep.do_send(upkeep::Stop);
                 }
+                session.realtime.do_send(realtime::Stop);
                 for running in session.partitions.values() {
                     self.setup.board.revoked(&running.source);
                 }
@@ -141,6 +145,22 @@ impl PipelineSupervisor {
         // What has stopped, too: it is placed anew.
         self.setup.board.forget(&self.setup.pipeline.name);
         self.setup.standstill.tell(true);
+    }
+
+    /// An instance that stops, and holds nothing any more, waits for the group's answer only so long.
+    pub(super) fn bid_farewell(&self, ctx: &mut Context<Self>) {
+        if self.stopping.is_empty() || self.session.as_ref().is_some_and(|s| !s.partitions.is_empty()) {
+            return;
+        }
+        ctx.run_later(FAREWELL, |supervisor, _| {
+            if !supervisor.stopping.is_empty() {
+                tracing::info!(
+                    pipeline = supervisor.setup.pipeline.name,
+                    "the group does not answer while it waits for another member; left without its answer"
+                );
+                supervisor.finish_stop();
+            }
+        });
     }
 
     pub(super) fn finish_stop(&mut self) {
@@ -196,6 +216,7 @@ impl Handler<StopPipeline> for PipelineSupervisor {
         self.stopping.push(sender);
         if self.session.is_some() {
             self.close(ctx);
+            self.bid_farewell(ctx);
         } else {
             self.finish_stop();
         }
