@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::pipeline::{PipelineSupervisor, SessionFailed};
 use super::setup::Setup;
+use super::supervise::End;
 use crate::bronze::{Acquired, Advance, Advances, BronzeError, DeltaLog, Encoder, Flushes, Ledger, Table};
 use crate::event::Batch;
 use crate::failpoint;
@@ -378,5 +379,13 @@ impl Handler<Release> for BronzeWriter {
                 store.ledger.release(source);
             }
         })
+    }
+}
+
+impl Handler<End> for BronzeWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: End, ctx: &mut Context<Self>) {
+        ctx.stop();
     }
 }

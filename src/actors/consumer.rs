@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::bronze::{self, BronzeWriter};
 use super::pipeline::{PartitionFailed, PipelineSupervisor};
 use super::setup::Setup;
+use super::supervise::End;
 use super::windows::{AtEnd, Fold, GoLive, WindowAggregator};
 use crate::event::Batch;
 use crate::failpoint;
@@ -26,11 +27,6 @@ pub struct JoinWindows;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct NewWindows(pub Addr<WindowAggregator>);
-
-/// Ends at once: the partition's reader does not, and nobody waits for it.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Leave;
 
 /// See the file's head.
 pub struct PartitionConsumer {
@@ -165,10 +161,10 @@ impl Handler<NewWindows> for PartitionConsumer {
     }
 }
 
-impl Handler<Leave> for PartitionConsumer {
+impl Handler<End> for PartitionConsumer {
     type Result = ();
 
-    fn handle(&mut self, _: Leave, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: End, ctx: &mut Context<Self>) {
         ctx.stop();
     }
 }

@@ -9,6 +9,7 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use super::setup::Setup;
+use super::supervise::End;
 use super::windows::{Acknowledge, DropStates, Given, Snapshot, WindowAggregator};
 use crate::bronze::Table;
 use crate::failpoint;
@@ -48,11 +49,6 @@ pub struct Windows(pub Arc<Source>, pub Option<Addr<WindowAggregator>>);
 #[derive(Message)]
 #[rtype(result = "bool")]
 pub struct ServeNow;
-
-/// The round is over: by its timers the writer would go on.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Stop;
 
 /// See the file's head.
 pub struct RealtimeWriter {
@@ -262,10 +258,10 @@ impl Handler<ServeNow> for RealtimeWriter {
     }
 }
 
-impl Handler<Stop> for RealtimeWriter {
+impl Handler<End> for RealtimeWriter {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: End, ctx: &mut Context<Self>) {
         ctx.stop();
     }
 }

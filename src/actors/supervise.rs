@@ -4,10 +4,15 @@
 use std::time::Duration;
 
 use actix::dev::channel;
-use actix::{Actor, Addr, Context};
+use actix::{Actor, Addr, Context, Message};
 use actix_rt::ArbiterHandle;
 use rand::RngExt;
 use tokio::sync::oneshot;
+
+/// Asks an actor to end at once. By its timers it would otherwise go on when nobody needs it any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct End;
 
 /// How an actor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::realtime::Served;
 use super::recount;
 use super::setup::Setup;
+use super::supervise::End;
 use crate::bronze;
 use crate::kafka::{self, Source, now_micros};
 use crate::serving::{PartitionFlush, Reach};
@@ -112,15 +113,10 @@ impl Actor for Upkeep {
     }
 }
 
-/// The partitions' new owner has somebody else look after the tables.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Stop;
-
-impl Handler<Stop> for Upkeep {
+impl Handler<End> for Upkeep {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: End, ctx: &mut Context<Self>) {
         ctx.stop();
     }
 }

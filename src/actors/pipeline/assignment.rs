@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::bronze::{Acquire, Flush, Genesis, Release};
 use super::super::consumer::PartitionConsumer;
 use super::super::realtime::{ServeNow, Windows};
-use super::super::supervise::{Ended, launch};
-use super::super::upkeep::{self, Upkeep};
+use super::super::supervise::{End, Ended, launch};
+use super::super::upkeep::Upkeep;
 use super::super::windows::Consumer;
 use super::super::witness;
 use super::{ConsumerEnded, Fault, PipelineSupervisor, Running, held};
@@ -192,7 +192,8 @@ impl PipelineSupervisor {
         if partitions.contains(&0)
             && let Some(upkeep) = session.upkeep.take()
         {
-            upkeep.do_send(upkeep::Stop);
+            // The partition's new owner has somebody else look after the tables.
+            upkeep.do_send(End);
         }
         let leaving: Vec<Running> = partitions.iter().filter_map(|p| session.partitions.remove(p)).collect();
         let (bronze, realtime) = (session.bronze.clone(), session.realtime.clone());

@@ -5,8 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use super::super::consumer::Leave;
-use super::super::{realtime, upkeep};
+use super::super::supervise::End;
 use super::{PipelineSupervisor, StopPipeline};
 use crate::bronze::BronzeError;
 
@@ -93,7 +92,8 @@ impl PipelineSupervisor {
         let mut partitions = Vec::new();
         for (partition, running) in self.session.iter().flat_map(|session| &session.partitions) {
             if missing.contains(partition) {
-                running.consumer.do_send(Leave);
+                // Its reader does not end it, and nobody waits for it.
+                running.consumer.do_send(End);
             }
             partitions.push(*partition);
         }
@@ -110,9 +110,10 @@ impl PipelineSupervisor {
         let ran = match self.session.take() {
             Some(session) => {
                 if let Some(upkeep) = &session.upkeep {
-                    upkeep.do_send(upkeep::Stop);
+                    upkeep.do_send(End);
                 }
-                session.realtime.do_send(realtime::Stop);
+                session.realtime.do_send(End);
+                session.bronze.do_send(End);
                 for running in session.partitions.values() {
                     self.setup.board.revoked(&running.source);
                 }
