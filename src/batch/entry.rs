@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use deltalake::DeltaTableError;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::target::Landing;
 use super::{BatchError, Lake, Layer};
 use crate::bronze::upkeep::make_checkpoint;
-use crate::bronze::{fsync, local_path, put_new};
+use crate::bronze::{first_protocol, fsync, local_path, put_new};
 
 /// Tries of a put whose answer does not come.
 const TRIES: u32 = 8;
@@ -21,6 +22,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub const CHECKPOINT_EVERY: u64 = 20;
 /// Files of a commit behind which a checkpoint is due at once: who loads the table would read them all from JSON.
 const CHECKPOINT_FILES: usize = 100;
+
+/// The first action of a table that is made.
+pub fn protocol() -> Value {
+    json!({"protocol": first_protocol()})
+}
 
 /// Puts an entry; false where the version is taken. On a local disk nobody sees it before it is durable: whoever commits
 /// behind it would otherwise make an entry durable whose predecessor a power cut empties.

@@ -10,7 +10,7 @@ use deltalake::logstore::LogStoreRef;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::entry::land;
+use super::entry::{land, protocol};
 use super::plan::TargetFacts;
 use super::upkeep::retention::{RETENTION_ID, horizon};
 use super::{BatchError, Lake, Layer};
@@ -155,8 +155,7 @@ impl Target {
         let mut entry = EntryWriter::new(change.operation, change.parameters, false, &id, now_ms);
         let metadata = self.metadata(definition, source_id, now_ms);
         if self.found.is_none() {
-            // Every reader of the last years can read it.
-            entry.action(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
+            entry.action(protocol());
         }
         if self.found.as_ref().is_none_or(|f| change.read_to.is_some() && f.metadata != metadata) {
             entry.action(json!({"metaData": metadata}));

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::entry::{checkpoint, land};
+use super::super::entry::{checkpoint, land, protocol};
 use super::super::graph::{Node, table_type};
 use super::super::target::Landing;
 use super::super::{BatchError, Lake, Layer};
@@ -75,7 +75,7 @@ impl GoldTable {
         let mut entry = EntryWriter::new("WRITE", parameters, false, &Uuid::new_v4().to_string(), now_ms);
         if self.standing.fingerprint.as_deref() != Some(&node.fingerprint) {
             if self.table.is_none() {
-                entry.action(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
+                entry.action(protocol());
             }
             entry.action(json!({"metaData": metadata(node, self.id())}));
         }

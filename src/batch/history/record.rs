@@ -144,6 +144,19 @@ pub struct Run {
     pub error: Option<String>,
 }
 
+impl Run {
+    /// Why it is not gone on with.
+    pub fn no_retry(&self) -> String {
+        let state = self.state.as_str();
+        format!("run {} is {state}; only one that failed or was cancelled is gone on with", self.run_id)
+    }
+
+    /// Why it cannot be stopped.
+    pub fn no_cancel(&self) -> String {
+        format!("run {} is over: it is {}", self.run_id, self.state.as_str())
+    }
+}
+
 /// One attempt at a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {

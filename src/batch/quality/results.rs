@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::entry::{checkpoint, land};
+use super::super::entry::{checkpoint, land, protocol};
 use super::super::output::{Layout, PartitionWriter};
 use super::super::silver::delta_schema;
 use super::super::target::Landing;
@@ -74,7 +74,7 @@ fn entry(schema: &Schema, none: bool, adds: &[Value]) -> Bytes {
     let (id, now_ms) = (|| Uuid::new_v4().to_string(), Utc::now().timestamp_millis());
     let mut entry = EntryWriter::new("WRITE", json!({"mode": "Append"}), true, &id(), now_ms);
     if none {
-        entry.action(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
+        entry.action(protocol());
         entry.action(json!({"metaData": {
             "id": id(),
             "name": format!("gold.{RESULTS}"),

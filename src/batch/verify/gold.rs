@@ -17,7 +17,7 @@ use super::super::txn::{Txn, of_entry};
 use super::super::upkeep::retention::{RETENTION_ID, horizon};
 use super::super::{BatchError, Lake, Layer};
 use super::part::{Deal, plain};
-use super::rows::{Layout, Tally, compare};
+use super::rows::{Layout, Tally};
 use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::config::Pipeline;
 
@@ -231,12 +231,9 @@ impl Recomputed<'_> {
         let mut tally = Tally::default();
         let pairs = async |rows, expected, found, tally: &mut Tally| {
             let deal = Deal::of(self.lake, rows, &cut_by);
-            let expected = deal.parts(expected, &node.schema, &model).await?;
-            let found = deal.parts(found, &node.schema, &check.table).await?;
-            for (expected, found) in expected.into_iter().zip(found) {
-                let expected = sql::ordered(expected, &grain, node.schema.clone(), &model).await?;
-                let found = sql::ordered(found, &grain, node.schema.clone(), &check.table).await?;
-                compare(&layout, expected, found, tally, &each).await?;
+            for (expected, found) in deal.pairs((expected, &model), (found, &check.table), &node.schema).await? {
+                let (expected, found) = ((expected, model.as_str()), (found, check.table.as_str()));
+                sql::compare_in_order(&layout, expected, found, tally, &each).await?;
             }
             Ok::<_, BatchError>(())
         };

@@ -26,6 +26,7 @@ use futures::{StreamExt, stream};
 
 use super::super::gold::{conform, nullable};
 use super::super::{BatchError, Lake};
+use super::sql::Side;
 
 /// Bytes that a row is taken to need while it is sorted.
 const ROW_BYTES: usize = 512;
@@ -55,12 +56,24 @@ impl<'a> Deal<'a> {
     }
 
     /// The parts of one side, in the columns of a schema; a side that is one part is left as it is.
-    pub async fn parts(&self, frame: DataFrame, schema: &SchemaRef, what: &str) -> Result<Vec<DataFrame>, BatchError> {
+    async fn parts(&self, frame: DataFrame, schema: &SchemaRef, what: &str) -> Result<Vec<DataFrame>, BatchError> {
         if self.parts == 1 {
             return Ok(vec![frame]);
         }
         let failed = |e: DataFusionError| BatchError::engine(format!("the rows of {what} cannot be read"), &e);
         self.dealt(frame, schema).await.map_err(failed)
+    }
+
+    /// The parts of both sides, each with its partner.
+    pub async fn pairs(
+        &self,
+        expected: Side<'_>,
+        found: Side<'_>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<(DataFrame, DataFrame)>, BatchError> {
+        let expected = self.parts(expected.0, schema, expected.1).await?;
+        let found = self.parts(found.0, schema, found.1).await?;
+        Ok(expected.into_iter().zip(found).collect())
     }
 
     async fn dealt(&self, frame: DataFrame, schema: &SchemaRef) -> Result<Vec<DataFrame>, DataFusionError> {

@@ -11,7 +11,7 @@ use super::super::lake::refused_table;
 use super::super::silver::{Definitions, REASONS};
 use super::super::{BatchError, Lake};
 use super::part::Deal;
-use super::rows::{Layout, Tally, compare};
+use super::rows::{Layout, Tally};
 use super::silver::{PLACE, pair, range};
 use super::{TableCheck, Watch, sql};
 use crate::bronze::PARTITION_COLUMN;
@@ -78,12 +78,9 @@ pub async fn verify_refused(lake: &Lake, pipeline: &Pipeline, watch: &dyn Watch)
     watch.begin(&check.table, rows);
     let mut tally = Tally::default();
     let deal = Deal::of(lake, rows, &PLACE);
-    let expected = deal.parts(expected, &schema, "Bronze").await?;
-    let found = deal.parts(found, &schema, &check.table).await?;
-    for (expected, found) in expected.into_iter().zip(found) {
-        let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
-        let found = sql::ordered(found, &PLACE, schema.clone(), &check.table).await?;
-        compare(&layout, expected, found, &mut tally, &|rows| watch.rows(rows)).await?;
+    for (expected, found) in deal.pairs((expected, "Bronze"), (found, &check.table), &schema).await? {
+        let (expected, found) = ((expected, "Bronze"), (found, check.table.as_str()));
+        sql::compare_in_order(&layout, expected, found, &mut tally, &|rows| watch.rows(rows)).await?;
     }
     Ok(check.counted(tally, |dates| {
         let (from, to) = range(dates);

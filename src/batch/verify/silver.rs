@@ -19,7 +19,7 @@ use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
 use super::super::target::{Definition, Target};
 use super::super::{BatchError, Lake, Layer};
 use super::part::{Deal, rows_max};
-use super::rows::{Layout, Tally, compare};
+use super::rows::{Layout, Tally};
 use super::{Scope, TableCheck, Verdict, Watch, at_version, sql};
 use crate::bronze::PARTITION_COLUMN;
 use crate::config::{Pipeline, Role};
@@ -355,12 +355,9 @@ impl<'a> Comparison<'a> {
         // Copies of an event have its id.
         let id = [self.event_id.as_str()];
         let deal = Deal::of(self.lake, rows, &id);
-        let (kept, found) = (deal.parts(kept, schema, "Bronze").await?, deal.parts(found, schema, "silver").await?);
-        for (kept, found) in kept.into_iter().zip(found) {
-            let expected = self.without_copies(kept).await?;
-            let expected = sql::ordered(expected, &PLACE, schema.clone(), "Bronze").await?;
-            let found = sql::ordered(found, &PLACE, schema.clone(), "silver").await?;
-            compare(&self.layout, expected, found, tally, &|rows| watch.rows(rows)).await?;
+        for (kept, found) in deal.pairs((kept, "Bronze"), (found, "silver"), schema).await? {
+            let expected = (self.without_copies(kept).await?, "Bronze");
+            sql::compare_in_order(&self.layout, expected, (found, "silver"), tally, &|rows| watch.rows(rows)).await?;
         }
         Ok(())
     }

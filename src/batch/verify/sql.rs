@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::super::gold::{conform, days_since_epoch};
 use super::super::{BatchError, quarantine};
-use super::rows::Ordered;
+use super::rows::{Layout, Ordered, Tally, compare};
 use crate::config::{AllowedValue, FieldType, Pipeline, Role};
 use crate::event::EVENT_TIME_COLUMN;
 
@@ -130,6 +130,23 @@ pub async fn ordered(
         conform(&batch, &schema).map_err(|e| BatchError::unavailable(what.clone(), e))
     });
     Ok(batches.boxed())
+}
+
+/// Rows to be compared, and where they are from, for errors.
+pub type Side<'a> = (DataFrame, &'a str);
+
+/// Compares the rows of two sides, both in the layout's order.
+pub async fn compare_in_order(
+    layout: &Layout,
+    expected: Side<'_>,
+    found: Side<'_>,
+    tally: &mut Tally,
+    each: &(dyn Fn(u64) + Sync),
+) -> Result<(), BatchError> {
+    let by: Vec<&str> = layout.key.iter().map(|at| layout.schema.field(*at).name().as_str()).collect();
+    let expected = ordered(expected.0, &by, layout.schema.clone(), expected.1).await?;
+    let found = ordered(found.0, &by, layout.schema.clone(), found.1).await?;
+    compare(layout, expected, found, tally, each).await
 }
 
 /// All rows of a short answer.

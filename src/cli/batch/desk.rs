@@ -76,11 +76,7 @@ impl<'a> Desk<'a> {
             Desk::Daemon(daemon) => daemon.post::<Asked>(&["runs", &run.run_id, "retry"], &json!({})).await.map(drop),
             Desk::History { history, config } => {
                 if !history.retry(&run.run_id).await? {
-                    bail!(
-                        "run {} is {}; only one that failed or was cancelled is gone on with",
-                        run.run_id,
-                        run.state.as_str()
-                    );
+                    bail!("{}", run.no_retry());
                 }
                 note(&config.server.data_dir, "batch retry", run.run_id.clone());
                 Ok(())
@@ -94,7 +90,7 @@ impl<'a> Desk<'a> {
             Desk::Daemon(daemon) => daemon.post::<Asked>(&["runs", &run.run_id, "cancel"], &json!({})).await.map(drop),
             Desk::History { history, config } => {
                 if !history.cancel(&run.run_id).await? {
-                    bail!("run {} is over: it is {}", run.run_id, run.state.as_str());
+                    bail!("{}", run.no_cancel());
                 }
                 note(&config.server.data_dir, "batch cancel", run.run_id.clone());
                 Ok(())

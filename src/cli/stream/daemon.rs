@@ -19,12 +19,11 @@ pub(super) async fn act(daemon: &Remote, config: &Config, action: &Action) -> an
             daemon.post::<Hold>(&["stream", "pause"], &body).await?;
         }
         Action::Resume { which } => drop(daemon.post::<Vec<Hold>>(&["stream", "resume"], &body(which, config)?).await?),
+        // Looked at in the file itself: nobody asks for it here.
         Action::Pauses => {}
     }
     let paused: Vec<Hold> = daemon.get(&["stream", "pauses"], &[]).await?;
-    if !matches!(action, Action::Pauses) {
-        seen(config, &paused).await?;
-    }
+    seen(config, &paused).await?;
     Ok(paused)
 }
 

@@ -329,7 +329,7 @@ pub async fn cancel_one(shared: &Shared, id: &str) -> Result<(), Problem> {
     if shared.desk.history(|history| async move { Ok(history.cancel(&asked).await?) }).await? {
         return Ok(());
     }
-    Err(Problem::refused(format!("run {} is over: it is {}", run.run_id, run.state.as_str())))
+    Err(Problem::refused(run.no_cancel()))
 }
 
 /// Asks a run to go on.
@@ -339,9 +339,5 @@ pub async fn retry_one(shared: &Shared, id: &str) -> Result<(), Problem> {
     if shared.desk.history(|history| async move { Ok(history.retry(&asked).await?) }).await? {
         return Ok(());
     }
-    let state = run.state.as_str();
-    Err(Problem::refused(format!(
-        "run {} is {state}; only one that failed or was cancelled is gone on with",
-        run.run_id
-    )))
+    Err(Problem::refused(run.no_retry()))
 }

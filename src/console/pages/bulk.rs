@@ -19,10 +19,8 @@ use crate::console::view::{View, empty, encoded, figure, table, th};
 use crate::console::words::{self, count};
 use crate::letters::edit::Change;
 use crate::letters::redrive::Edit;
-use crate::letters::redrive::bulk::{LETTERS_MAX, Left, Redriven, Sorted};
+use crate::letters::redrive::bulk::{LETTERS_MAX, Left, Redriven, SHOWN, Sorted};
 
-/// Letters of each kind that a page shows.
-const SHOWN: usize = 20;
 /// Characters of a value in the list.
 const PREVIEW: usize = 200;
 
@@ -85,19 +83,9 @@ pub async fn redrive(shared: &Shared, many: Many) -> Result<Redriven, Problem> {
 
 /// The page for the letters of a list.
 pub fn address(asked: &Asked) -> String {
-    let given = kept(asked).into_iter().filter(|(_, value)| !value.is_empty());
+    let given = asked.fields().into_iter().filter(|(_, value)| !value.is_empty());
     let query: Vec<String> = given.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     format!("/dead-letters/all?{}", query.join("&"))
-}
-
-fn kept(asked: &Asked) -> [(&'static str, &str); 5] {
-    [
-        ("pipeline", &asked.pipeline),
-        ("status", &asked.status),
-        ("reason", &asked.reason),
-        ("from", &asked.from),
-        ("to", &asked.to),
-    ]
 }
 
 /// The pipeline whose fields are corrected: the one that is named, or the only one.
@@ -137,15 +125,8 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
                 label for="pipeline" { "Pipeline" }
                 select #pipeline name="pipeline" { @for name in shared.pipeline_names() { option value=(name) selected[name == asked.pipeline] { (name) } } }
             }
-            label for="status" { "Kind" }
-            select #status name="status" {
-                @for kind in ["", "unparsed", "future", "refused"] {
-                    option value=(kind) selected[kind == asked.status] { @if kind.is_empty() { "all" } @else { (kind) } }
-                }
-            }
-            span.field { label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false"; }
-            span.field { label for="from" { "From" } input #from name="from" type="date" value=(asked.from); }
-            span.field { label for="to" { "Before" } input #to name="to" type="date" value=(asked.to); }
+            (letters::kind(&asked))
+            (letters::bounds(&asked))
             button type="submit" { "Choose" }
         }
         @match of {
@@ -160,7 +141,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
 
 fn form(view: &View, pipeline: &Pipeline, asked: &Asked) -> Markup {
     let fields = html! {
-        @for (name, value) in kept(asked) { input type="hidden" name=(name) value=(value); }
+        @for (name, value) in asked.fields() { input type="hidden" name=(name) value=(value); }
         div.stack {
             h2 { "Set in each" }
             @for field in &pipeline.fields {
@@ -250,7 +231,7 @@ pub async fn check_form(
             }))
             @if fit > SHOWN { p.note { "And " (count((fit - SHOWN) as i64)) " more." } }
             (view.form("/dead-letters/redrive-all", html! {
-                @for (name, value) in kept(&many.which) { input type="hidden" name=(name) value=(value); }
+                @for (name, value) in many.which.fields() { input type="hidden" name=(name) value=(value); }
                 @for (name, value) in form.iter().filter(|(name, _)| name.starts_with("field.") || name == "unset") {
                     input type="hidden" name=(name) value=(value);
                 }

@@ -72,10 +72,19 @@ impl Asked {
         })
     }
 
+    /// What tells letters apart but whether they wait for somebody, under the names that forms and addresses use.
+    pub fn fields(&self) -> [(&'static str, &str); 5] {
+        [
+            ("pipeline", &self.pipeline),
+            ("status", &self.status),
+            ("reason", &self.reason),
+            ("from", &self.from),
+            ("to", &self.to),
+        ]
+    }
+
     fn is_whole(&self) -> bool {
-        [&self.pipeline, &self.status, &self.state, &self.reason, &self.from, &self.to]
-            .iter()
-            .all(|text| text.is_empty())
+        self.state.is_empty() && self.fields().iter().all(|(_, value)| value.is_empty())
     }
 }
 
@@ -120,6 +129,21 @@ fn choice(name: &'static str, label: &'static str, chosen: &str, options: &[(&st
     }
 }
 
+/// The field of a filter for the kind of letters.
+pub fn kind(asked: &Asked) -> Markup {
+    let kinds = [("", "all"), ("unparsed", "unparsed"), ("future", "future"), ("refused", "refused")];
+    choice("status", "Kind", &asked.status, &kinds)
+}
+
+/// The fields of a filter for the reason and the time of arrival.
+pub fn bounds(asked: &Asked) -> Markup {
+    html! {
+        span.field { label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false"; }
+        span.field { label for="from" { "From" } input #from name="from" type="date" value=(asked.from); }
+        span.field { label for="to" { "Before" } input #to name="to" type="date" value=(asked.to); }
+    }
+}
+
 pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     asked.search()?;
     let first = html! {
@@ -129,11 +153,9 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             "One is resolved when an event that corrects it has come and silver keeps it."
         }
         form.filter method="get" {
-            (choice("status", "Kind", &asked.status, &[("", "all"), ("unparsed", "unparsed"), ("future", "future"), ("refused", "refused")]))
+            (kind(&asked))
             (choice("state", "State", &asked.state, &[("", "all"), ("open", "open"), ("resolved", "resolved")]))
-            span.field { label for="reason" { "Reason contains" } input #reason name="reason" value=(asked.reason) spellcheck="false"; }
-            span.field { label for="from" { "From" } input #from name="from" type="date" value=(asked.from); }
-            span.field { label for="to" { "Before" } input #to name="to" type="date" value=(asked.to); }
+            (bounds(&asked))
             button type="submit" { "Filter" }
         }
     };

@@ -10,8 +10,8 @@ use crate::letters::{Search, State};
 
 /// Letters that one go takes at most.
 pub const LETTERS_MAX: usize = 10_000;
-/// Letters of each kind that an answer shows.
-const SHOWN: usize = 20;
+/// Letters of each kind that an answer or a page shows.
+pub const SHOWN: usize = 20;
 
 /// A letter that stays as it is.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
