@@ -1,5 +1,7 @@
 //! How the one memory budget is cut. Pure.
 
+use crate::kafka::BatchLimit;
+
 /// Shares of `memory.budget`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -7,6 +9,8 @@ pub struct Budget {
     pub whole: usize,
     /// What librdkafka may hold per partition.
     pub kafka_queue: usize,
+    /// When a batch is full: large records, and a small budget, make small batches.
+    pub batch: BatchLimit,
     /// Encoded bytes at which a Bronze file is committed, whatever `bronze.flush_bytes` says. Two exist at a time: one
     /// fills while one is being written.
     pub bronze_file: usize,
@@ -17,14 +21,15 @@ pub struct Budget {
 impl Budget {
     /// Cuts the budget for an instance that may come to hold all `partitions` of a pipeline, one of `pipelines`.
     ///
-    /// A quarter for Kafka's queues, a quarter for batches in hand (three a partition, and their columns), three eighths
-    /// for the two Bronze files, an eighth for windows.
+    /// A quarter for Kafka's queues, a quarter for batches in hand (three a partition, one of them being decoded into
+    /// columns), three eighths for the two Bronze files, an eighth for windows.
     pub fn divide(whole: usize, pipelines: usize, partitions: usize) -> Self {
         let share = whole / pipelines.max(1);
         let partitions = partitions.max(1);
         Self {
             whole,
             kafka_queue: (share / 4 / partitions).clamp(1 << 20, 16 << 20),
+            batch: BatchLimit { records: 10_000, bytes: (share / 4 / partitions / 4).clamp(64 << 10, 4 << 20) },
             bronze_file: (share * 3 / 16).max(1 << 20),
             windows: (share / 8 / partitions).max(256 << 10),
         }
@@ -38,8 +43,8 @@ mod tests {
     #[test]
     fn shares_stay_within_the_whole() {
         let b = Budget::divide(128 << 20, 1, 3);
-        assert!(b.kafka_queue * 3 + b.bronze_file * 2 + b.windows * 3 <= 96 << 20, "{b:?}");
+        assert!((b.kafka_queue + b.batch.bytes * 4) * 3 + b.bronze_file * 2 + b.windows * 3 <= 128 << 20, "{b:?}");
         let b = Budget::divide(128 << 20, 2, 24);
-        assert!(b.kafka_queue >= 1 << 20 && b.windows >= 256 << 10, "{b:?}");
+        assert!(b.kafka_queue >= 1 << 20 && b.batch.bytes >= 64 << 10 && b.windows >= 256 << 10, "{b:?}");
     }
 }

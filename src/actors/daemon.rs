@@ -52,9 +52,9 @@ pub fn run(config: Config, settings: Vec<Setting>) -> anyhow::Result<()> {
     let batch = batch::run::threads::runtime(server.batch.threads).context("cannot start the batch threads")?;
     let runtimes = (io.handle().clone(), batch.handle().clone());
     let outcome = System::new().block_on(serve(server, config.pipelines, settings, instance, runtimes));
-    // What a task still does is done again by the next start.
-    batch.shutdown_background();
-    io.shutdown_timeout(Duration::from_secs(1));
+    // They end with the process, and what a task still does is done again by the next start. Shutting them down would
+    // drop tasks while others wait for their answers, over which delta-rs panics.
+    std::mem::forget((io, batch));
     outcome
 }
 

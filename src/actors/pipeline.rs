@@ -183,7 +183,7 @@ impl PipelineSupervisor {
         let group = format!("{}.{}", setup.server.kafka.group, setup.pipeline.name);
         let config = kafka::settings::consumer(&setup.server.kafka, &group, &setup.instance, setup.budget.kafka_queue);
         let (events, mut inbox) = mpsc::channel(EVENTS);
-        match Client::start(&config, &setup.pipeline.topic, events) {
+        match Client::start(&config, &setup.pipeline.topic, setup.budget.batch, events) {
             Ok(client) => {
                 ctx.add_stream(futures::stream::poll_fn(move |cx| {
                     inbox.poll_recv(cx).map(|event| event.map(|event| Event { round, event }))

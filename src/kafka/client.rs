@@ -20,15 +20,13 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc as events;
 
 use super::Source;
-use super::queue::PartitionQueue;
+use super::queue::{BatchLimit, PartitionQueue};
 use super::reader::{Reader, ReaderEvent, Start, end_all};
 use super::topic_id::topic_id;
 use crate::event::Decoder;
 use crate::holds::Holds;
 use crate::window::EventClock;
 
-/// Records taken by one call.
-const BATCH: usize = 10_000;
 /// How long the broker may take to answer a question about a partition.
 const ASK: Duration = Duration::from_secs(10);
 /// How long the supervisor may take to place partitions. Within librdkafka's `max.poll.interval.ms` (5 minutes).
@@ -107,10 +105,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Joins the group and subscribes to the topic.
-    pub fn start(config: &ClientConfig, topic: &str, events: events::Sender<ClientEvent>) -> Result<Self, KafkaError> {
+    /// Joins the group and subscribes to the topic. `batch`: when a partition's batch is full.
+    pub fn start(
+        config: &ClientConfig,
+        topic: &str,
+        batch: BatchLimit,
+        events: events::Sender<ClientEvent>,
+    ) -> Result<Self, KafkaError> {
         let context = Context {
             topic: topic.to_owned(),
+            batch,
             events: events.clone(),
             readers: Mutex::default(),
             missing: Mutex::default(),
@@ -171,6 +175,7 @@ impl Drop for Client {
 
 struct Context {
     topic: String,
+    batch: BatchLimit,
     events: events::Sender<ClientEvent>,
     /// The running readers. They are gone before the consumer that their queues belong to: the client's thread sees to it.
     readers: Mutex<HashMap<i32, Reader>>,
@@ -230,7 +235,7 @@ impl Context {
         let mut starts = Vec::new();
         let mut held = TopicPartitionList::new();
         for Assigned { partition, .. } in partitions {
-            let queue = PartitionQueue::split(consumer, &self.topic, partition, BATCH);
+            let queue = PartitionQueue::split(consumer, &self.topic, partition, self.batch);
             match (places.remove(&partition), queue) {
                 (Some(Place::From { source, position, clock, decoder, events, holds }), Some(queue)) => {
                     tpl.set_partition_offset(&self.topic, partition, Offset::Offset(position))?;

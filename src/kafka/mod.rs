@@ -14,7 +14,7 @@ mod topic_id;
 pub use client::{Assigned, Client, ClientEvent, Drained, Place};
 pub use lookup::records_at;
 pub use placement::{Known, Placement, Witness, confirm, place};
-pub use queue::{PartitionQueue, QueueError, Taken};
+pub use queue::{BatchLimit, PartitionQueue, QueueError, Taken};
 pub use reader::{ReadError, Reader, ReaderEvent, Start, now_micros};
 pub use source::Source;
 pub use topic_id::topic_id;

@@ -33,15 +33,20 @@ pub struct PartitionQueue {
     client: *mut rdsys::rd_kafka_t,
     topic: CString,
     partition: i32,
-    /// Records in a batch, at most.
-    batch: usize,
+    limit: BatchLimit,
     messages: Vec<*mut rdsys::rd_kafka_message_t>,
 }
 
 /// Records taken by one call: so few that records of a megabyte do not fill the memory before anybody looks.
 const CALL: usize = 500;
-/// Bytes at which a batch is full: large records come in small batches.
-const BATCH_BYTES: usize = 4 << 20;
+
+/// When a batch is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimit {
+    pub records: usize,
+    /// Bytes of keys and values.
+    pub bytes: usize,
+}
 
 // SAFETY: a librdkafka queue and client may be used from any thread; `messages` is only filled and emptied inside one call.
 unsafe impl Send for PartitionQueue {}
@@ -53,7 +58,7 @@ impl PartitionQueue {
         consumer: &BaseConsumer<C>,
         topic: &str,
         partition: i32,
-        batch: usize,
+        limit: BatchLimit,
     ) -> Option<Self> {
         let topic = CString::new(topic).ok()?;
         // SAFETY: the client pointer is live for the borrow of `consumer`; the topic string is NUL-terminated; a null
@@ -65,7 +70,8 @@ impl PartitionQueue {
             queue
         };
         let client = consumer.client().native_ptr();
-        Some(Self { queue, client, topic, partition, batch, messages: vec![std::ptr::null_mut(); batch.min(CALL)] })
+        let messages = vec![std::ptr::null_mut(); limit.records.min(CALL)];
+        Some(Self { queue, client, topic, partition, limit, messages })
     }
 
     /// Waits at most `timeout` for records, copies what has come into `raw` and frees librdkafka's own copies at once,
@@ -73,7 +79,7 @@ impl PartitionQueue {
     pub fn take(&mut self, raw: &mut RawBatch, timeout: Duration) -> Taken {
         let mut taken = Taken::default();
         let mut timeout = timeout;
-        while raw.len() < self.batch && raw.values.len() + raw.keys.len() < BATCH_BYTES {
+        while raw.len() < self.limit.records && raw.values.len() + raw.keys.len() < self.limit.bytes {
             if !self.take_some(raw, timeout, &mut taken) {
                 break;
             }

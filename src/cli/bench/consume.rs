@@ -17,8 +17,6 @@ use crate::kafka::PartitionQueue;
 use crate::kafka::settings;
 use crate::telemetry::cpu_seconds;
 
-/// As many as the daemon takes at a time.
-const BATCH: usize = 10_000;
 const TAKE: Duration = Duration::from_millis(20);
 /// How long a partition may bring nothing before the loop gives up.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -55,7 +53,7 @@ impl Args {
         for partition in partitions {
             let (low, high) = kafka::watermarks(&consumer, topic, partition)?;
             if low < high {
-                let queue = PartitionQueue::split(&consumer, topic, partition, BATCH)
+                let queue = PartitionQueue::split(&consumer, topic, partition, budget.batch)
                     .with_context(|| format!("the client does not know partition {partition} of {topic}"))?;
                 assignment.add_partition_offset(topic, partition, Offset::Offset(low))?;
                 works.push((queue, high));
