@@ -98,6 +98,12 @@ impl PinnedSilver {
         Ok(touched)
     }
 
+    /// The version that it has now, whatever is pinned.
+    pub async fn newest_version(&self) -> Result<u64, BatchError> {
+        let newest = self.table.get_latest_version().await;
+        newest.map_err(|e| BatchError::unavailable("silver's newest version cannot be read", e))
+    }
+
     /// The dates touched after a version; none where the log no longer reaches back so far.
     pub async fn touched(&self, since: u64) -> Result<Touched, BatchError> {
         let range = super::changes::changes(&self.table.log_store(), since, self.version).await?;
@@ -322,7 +328,7 @@ impl<'a> Run<'a> {
         let touched = match standing.silver {
             Some(at) if at < self.silver.version => self.silver.touched_once(at, &mut self.touched).await?,
             // A run that was held up must not take a table back to an older silver than another run has reached.
-            Some(at) if at > self.silver.version && self.newest_version().await? >= at => {
+            Some(at) if at > self.silver.version && self.silver.newest_version().await? >= at => {
                 let cause = format!(
                     "another run has brought it to version {at} of silver, this one has read {}",
                     self.silver.version
@@ -333,11 +339,6 @@ impl<'a> Run<'a> {
         };
         let name = &node.model.name;
         Ok(plan(name, &node.fingerprint, standing, self.silver.version, touched, node.reach_days))
-    }
-
-    async fn newest_version(&self) -> Result<u64, BatchError> {
-        let newest = self.silver.table.get_latest_version().await;
-        newest.map_err(|e| BatchError::unavailable("silver's newest version cannot be read", e))
     }
 
     /// The one model by date that a snapshot is made from, with its table.

@@ -33,14 +33,14 @@ pub mod upkeep;
 pub mod verify;
 
 pub use error::BatchError;
+pub(crate) use gold::partition_date;
 pub use gold::{GoldOutcome, ModelOutcome, ModelPlan, Work, plan_gold, run_gold};
 pub use graph::{Graph, Node, check as check_models, silver_columns};
 pub use lake::{Lake, Layer, refused_table};
 pub use model::{ColumnDoc, Header, Kind, Model};
 pub use publish::publish_gold;
 pub use quality::{
-    ExpectationResult, KeptResult, RESULTS, check_expectations, check_served, data_quality_checks, kept_results,
-    quarantine, verdict,
+    ExpectationResult, KeptResult, RESULTS, check_served, data_quality_checks, kept_results, quarantine, verdict,
 };
 pub use silver::run_silver;
 pub use task::{LogLine, TaskContext, TaskReport};

@@ -9,11 +9,13 @@ use chrono::{NaiveDate, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{col, lit};
+use deltalake::DeltaTable;
 use futures::StreamExt;
 
 use super::gold::{self, PinnedSilver, date_of, days_since_epoch};
 use super::graph::{Graph, Node};
-use super::{BatchError, Lake, Layer, TaskContext, TaskReport, quality};
+use super::quality::{self, Held};
+use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
 use crate::config::Pipeline;
 use crate::failpoint;
 use crate::serving::{
@@ -26,8 +28,9 @@ const DATES_PER_INSERT: usize = 60;
 /// Bytes after which an insert is closed and another begun.
 const BYTES_PER_INSERT: usize = 16 << 20;
 
-/// Serves what the gold tables hold, once it meets every expectation: inserts the rows of every date that is newer than what is published, and shows
-/// them in all views at once. What is published already is not written again, so that a retry changes nothing.
+/// Serves what the gold tables hold, once it meets every expectation: inserts the rows of every date that is newer than
+/// what is published, and shows them in all views at once. What is published already is not written again, so that a
+/// retry changes nothing.
 pub async fn publish_gold(
     lake: &Lake,
     pipeline: &Pipeline,
@@ -42,29 +45,37 @@ pub async fn publish_gold(
     let Some(silver) = PinnedSilver::newest(lake, pipeline).await? else {
         return Ok(nothing(task, format!("there is no silver/{} yet: nothing to serve", pipeline.name)));
     };
+    // Nothing that breaks an expectation with the severity `fail` is ever served.
+    let hold = async |dates: &BTreeSet<NaiveDate>| {
+        let held = Held { graph: &graph, silver: &silver, dates };
+        quality::hold_expectations(lake, pipeline, held, run_id, task).await
+    };
     if models.is_empty() {
+        hold(&silver.dates().await?.last().copied().into_iter().collect()).await?;
         return Ok(nothing(task, format!("{} serves no model", pipeline.name)));
     }
-    let pinned = pin(lake, &models, &silver).await?;
-    let mark = SilverMark { table: silver.id.clone(), version: pinned.silver_version, models: marks(&models) };
-    let standing = client.gold_standing(&pipeline.name).await.map_err(served_error)?;
-    let standing = standing.filter(|_| !ready.made_tables);
-    if let Some(standing) = standing.as_ref().filter(|s| s.mark.table == mark.table && s.mark.models == mark.models)
+    let facts = Facts::look(lake, client, pipeline, &models, &silver, ready.made_tables).await?;
+    let mark = &facts.mark;
+    if let Some(standing) =
+        facts.shown.standing().filter(|s| s.mark.table == mark.table && s.mark.models == mark.models)
         && standing.mark.version >= mark.version
     {
+        hold(&BTreeSet::new()).await?;
+        // How far a layer lies behind grows while nothing comes.
+        freshness(lake, client, pipeline, &silver, standing.mark.version, run_id).await?;
         let (version, run) = (standing.mark.version, &standing.run_id);
         return Ok(nothing(task, format!("version {version} of silver is served already, by run {run}")));
     }
-    // Nothing that breaks an expectation with the severity `fail` is ever served.
-    quality::hold_expectations(lake, pipeline, client, run_id, task).await?;
+    let (dates, why) = dates(client, pipeline, &graph, &silver, &models, &facts).await?;
+    hold(&dates).await?;
     client.clean_gold(&pipeline.name, &served).await.map_err(served_error)?;
 
-    let (dates, why) = dates(client, pipeline, &graph, &silver, &mark, standing.as_ref()).await?;
     task.info(format!("{} dates to publish: {why}", dates.len()));
+    let Facts { pinned, mark, shown } = facts;
     let publication =
-        client.begin_publication(&pipeline.name, run_id, mark, ready.made_tables).await.map_err(served_error)?;
+        client.begin_publication(&pipeline.name, run_id, mark, shown.gives_way()).await.map_err(served_error)?;
     let mut rows = 0;
-    for ((_, model), table) in models.iter().zip(&pinned.tables) {
+    for ((_, model), (_, table)) in models.iter().zip(&pinned.tables) {
         task.check()?;
         rows += insert(lake, client, model, table, &dates, &publication).await?;
     }
@@ -74,8 +85,8 @@ pub async fn publish_gold(
     client.publish_gold_dates(&publication, &days).await.map_err(served_error)?;
     failpoint::hit("publish.after_published");
     client.complete_publication(&publication, run_id).await.map_err(served_error)?;
-    client.settle_gold(&pipeline.name, &served).await.map_err(served_error)?;
-    freshness(lake, client, pipeline, &silver, &publication, run_id).await?;
+    client.settle_gold(&publication, &served).await.map_err(served_error)?;
+    freshness(lake, client, pipeline, &silver, publication.mark.version, run_id).await?;
     let summary = format!(
         "{} dates of {} models published as of version {} of silver, {rows} rows",
         dates.len(),
@@ -84,31 +95,6 @@ pub async fn publish_gold(
     );
     task.info(&summary);
     Ok(TaskReport { rows_in: rows, rows_out: rows, summary, ..TaskReport::default() })
-}
-
-/// The dates that a publication would write now; the newest one where it would write none.
-pub(super) async fn unserved(
-    lake: &Lake,
-    client: &Client,
-    pipeline: &Pipeline,
-    graph: &Graph,
-    silver: &PinnedSilver,
-) -> Result<BTreeSet<NaiveDate>, BatchError> {
-    let models: Vec<(&Node, ServedModel)> = graph.served().filter_map(|n| Some((n, served_model(n)?))).collect();
-    let mut found = BTreeSet::new();
-    if !models.is_empty() {
-        let served: Vec<ServedModel> = models.iter().map(|(_, m)| m.clone()).collect();
-        let ready = client.prepare_gold(&pipeline.name, &served).await.map_err(served_error)?;
-        let version = pin(lake, &models, silver).await?.silver_version;
-        let mark = SilverMark { table: silver.id.clone(), version, models: marks(&models) };
-        let standing = client.gold_standing(&pipeline.name).await.map_err(served_error)?;
-        let standing = standing.filter(|_| !ready.made_tables);
-        found = dates(client, pipeline, graph, silver, &mark, standing.as_ref()).await?.0;
-    }
-    if found.is_empty() {
-        found.extend(silver.dates().await?.last());
-    }
-    Ok(found)
 }
 
 fn nothing(task: &TaskContext, summary: String) -> TaskReport {
@@ -126,11 +112,84 @@ pub(super) fn served_error(e: serving::Error) -> BatchError {
     }
 }
 
+/// What gold's tables hold, and what is published of them.
+struct Facts {
+    pinned: Pinned,
+    mark: SilverMark,
+    shown: Shown,
+}
+
+impl Facts {
+    async fn look(
+        lake: &Lake,
+        client: &Client,
+        pipeline: &Pipeline,
+        models: &[(&Node, ServedModel)],
+        silver: &PinnedSilver,
+        made_tables: bool,
+    ) -> Result<Self, BatchError> {
+        let pinned = pin(lake, models, silver).await?;
+        let mark = SilverMark { table: silver.id.clone(), version: pinned.silver_version, models: marks(models) };
+        let shown = Shown::look(client, pipeline, silver, made_tables).await?;
+        Ok(Self { pinned, mark, shown })
+    }
+}
+
+/// What is published, as far as a publication may go on from it.
+enum Shown {
+    Nothing,
+    /// Dates touched since are all that is to be published.
+    Standing(GoldStanding),
+    /// Whatever is shown gives way, also to what was made from an earlier version of the same silver; why.
+    GivesWay(String),
+}
+
+impl Shown {
+    /// `made_tables`: some of ClickHouse's tables were missing.
+    async fn look(
+        client: &Client,
+        pipeline: &Pipeline,
+        silver: &PinnedSilver,
+        made_tables: bool,
+    ) -> Result<Self, BatchError> {
+        if made_tables {
+            return Ok(Self::GivesWay("tables were missing in ClickHouse".into()));
+        }
+        let Some(standing) = client.gold_standing(&pipeline.name).await.map_err(served_error)? else {
+            return Ok(Self::Nothing);
+        };
+        let mark = &standing.mark;
+        // Looked at after what is shown: a version that somebody has published is there.
+        if mark.table == silver.id && mark.version > silver.version {
+            let newest = silver.newest_version().await?;
+            if mark.version > newest {
+                let shown = mark.version;
+                return Ok(Self::GivesWay(format!(
+                    "version {shown} of silver was published, which has only {newest}: it was restored, or its last \
+                     commits were lost"
+                )));
+            }
+        }
+        Ok(Self::Standing(standing))
+    }
+
+    fn standing(&self) -> Option<&GoldStanding> {
+        match self {
+            Self::Standing(standing) => Some(standing),
+            Self::Nothing | Self::GivesWay(_) => None,
+        }
+    }
+
+    fn gives_way(&self) -> bool {
+        matches!(self, Self::GivesWay(_))
+    }
+}
+
 /// The served models' tables, all of one version of silver.
 struct Pinned {
     silver_version: u64,
     /// In the order of the models.
-    tables: Vec<Arc<dyn TableProvider>>,
+    tables: Vec<(DeltaTable, Arc<dyn TableProvider>)>,
 }
 
 async fn pin(lake: &Lake, models: &[(&Node, ServedModel)], silver: &PinnedSilver) -> Result<Pinned, BatchError> {
@@ -142,14 +201,18 @@ async fn pin(lake: &Lake, models: &[(&Node, ServedModel)], silver: &PinnedSilver
         let loaded = gold::load(lake, name, &silver.id).await?;
         let table = loaded.table.ok_or_else(|| behind("it is not there: silver to gold has not run".into()))?;
         if loaded.standing.fingerprint.as_deref() != Some(&node.fingerprint) {
-            return Err(behind("its model has changed since: silver to gold must run first".into()));
+            // Nothing in this run computes it any more.
+            let (what, cause) =
+                (format!("gold/{name} cannot be served"), "its model has changed since it was computed");
+            return Err(BatchError::refused(what, cause, "start a new run, which computes it: `boathouse batch run`"));
         }
         let at = loaded.standing.silver.ok_or_else(|| behind("it was made from another silver table".into()))?;
         if *version.get_or_insert(at) != at {
             let cause = "the gold tables are of different versions of silver: silver to gold must run to its end";
             return Err(behind(cause.into()));
         }
-        tables.push(gold::provider(&table, name).await?);
+        let provider = gold::provider(&table, name).await?;
+        tables.push((table, provider));
     }
     Ok(Pinned { silver_version: version.unwrap_or(0), tables })
 }
@@ -165,15 +228,18 @@ async fn dates(
     pipeline: &Pipeline,
     graph: &Graph,
     silver: &PinnedSilver,
-    mark: &SilverMark,
-    standing: Option<&GoldStanding>,
+    models: &[(&Node, ServedModel)],
+    Facts { pinned, mark, shown }: &Facts,
 ) -> Result<(BTreeSet<NaiveDate>, String), BatchError> {
     let reach = graph.served().map(|n| n.reach_days).max().unwrap_or(0);
-    let why = match standing {
-        None => "nothing is published yet".to_owned(),
-        Some(s) if s.mark.table != mark.table => "silver was made again since the last publication".to_owned(),
-        Some(s) if s.mark.models != mark.models => "a served model was changed".to_owned(),
-        Some(s) => match silver.touched(s.mark.version).await? {
+    let why = match shown {
+        Shown::Nothing => "nothing is published yet".to_owned(),
+        Shown::GivesWay(why) => why.clone(),
+        Shown::Standing(s) if s.mark.table != mark.table => {
+            "silver was made again since the last publication".to_owned()
+        }
+        Shown::Standing(s) if s.mark.models != mark.models => "a served model was changed".to_owned(),
+        Shown::Standing(s) => match silver.touched(s.mark.version).await? {
             Some(touched) => {
                 let why = format!("touched in silver after version {}", s.mark.version);
                 return Ok((gold::reached(&touched, reach), why));
@@ -181,8 +247,11 @@ async fn dates(
             None => format!("silver's log no longer reaches back to version {}", s.mark.version),
         },
     };
+    // Gold's own dates: it may keep some that silver no longer has. A date that it has no rows of is published without.
     let mut dates = gold::reached(&silver.dates().await?, reach);
-    // A date that silver no longer has is published without rows.
+    for ((_, model), (table, _)) in models.iter().zip(&pinned.tables) {
+        dates.extend(gold::dates_of(table, &model.date).await?);
+    }
     let published = client.published_days(&pipeline.name).await.map_err(served_error)?;
     dates.extend(published.into_iter().filter_map(|d| date_of(i32::from(d))));
     Ok((dates, why))
@@ -259,7 +328,7 @@ async fn freshness(
     client: &Client,
     pipeline: &Pipeline,
     silver: &PinnedSilver,
-    publication: &Publication,
+    served_version: u64,
     run_id: &str,
 ) -> Result<(), BatchError> {
     let observed_at = Utc::now().timestamp_micros();
@@ -271,8 +340,8 @@ async fn freshness(
     let newest = gold::newest_event_time(&silver.table);
     rows.push(("silver", newest, silver.version));
     // Gold is a function of silver: it holds the newest event once it has been computed from that version.
-    let newest = newest.filter(|_| silver.version == publication.mark.version);
-    rows.push(("gold", newest, publication.mark.version));
+    let newest = newest.filter(|_| silver.version == served_version);
+    rows.push(("gold", newest, served_version));
     let rows: Vec<LayerFreshness<'_>> = rows
         .into_iter()
         .map(|(layer, newest_event_time, table_version)| LayerFreshness {

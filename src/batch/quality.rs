@@ -19,7 +19,6 @@ pub use served::check_served;
 
 use super::gold::{self, Inputs, PinnedSilver};
 use super::graph::{Graph, silver_columns};
-use super::publish;
 use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
 use crate::config::{Check, ConfigError, Expectation, Origin, Pipeline, Severity};
 use crate::serving::Client;
@@ -105,20 +104,33 @@ fn wrong(pipeline: &Pipeline, message: String) -> BatchError {
     BatchError::refused(format!("the expectations of {} are wrong", pipeline.name), message, "run `boathouse validate`")
 }
 
-/// Holds silver and gold against every expectation, on the dates that are about to be served (the newest one where
-/// nothing is). Nothing is decided here: see [`verdict`].
-pub async fn check_expectations(
+/// What expectations are held against.
+pub(super) struct Held<'a> {
+    pub graph: &'a Graph,
+    pub silver: &'a PinnedSilver,
+    /// The dates that are about to be served; none where nothing is: then the newest one, and those expectations alone
+    /// whose answer changes with the time that passes. That nothing comes any more is what they are for.
+    pub dates: &'a BTreeSet<NaiveDate>,
+}
+
+/// Holds silver and gold against the expectations. Nothing is decided here: see [`verdict`].
+async fn check_expectations(
     lake: &Lake,
     pipeline: &Pipeline,
-    client: &Client,
+    Held { graph, silver, dates }: Held<'_>,
     task: &TaskContext,
 ) -> Result<Vec<ExpectationResult>, BatchError> {
-    let graph = gold::graph(pipeline)?;
-    let placed = all(pipeline, &graph);
-    let Some(silver) = PinnedSilver::newest(lake, pipeline).await?.filter(|_| !placed.is_empty()) else {
+    let mut placed = all(pipeline, graph);
+    let mut dates = dates.clone();
+    if dates.is_empty() {
+        placed.retain(|placed| placed.expectation.check == Check::Freshness);
+    }
+    if placed.is_empty() {
         return Ok(Vec::new());
-    };
-    let dates = publish::unserved(lake, client, pipeline, &graph, &silver).await?;
+    }
+    if dates.is_empty() {
+        dates.extend(silver.dates().await?.last());
+    }
     let mut inputs = Inputs::default();
     inputs.silver(&pipeline.name, gold::provider(&silver.table, &pipeline.name).await?);
     for node in &graph.nodes {
@@ -129,7 +141,7 @@ pub async fn check_expectations(
         };
         inputs.model(node, gold::provider(&table, name).await?);
     }
-    let targets = Targets::new(pipeline, &graph, &silver_columns(pipeline));
+    let targets = Targets::new(pipeline, graph, &silver_columns(pipeline));
     let mut results = Vec::new();
     for placed in &placed {
         task.check()?;
@@ -156,15 +168,15 @@ pub fn verdict(results: &[ExpectationResult]) -> Result<(), BatchError> {
     Err(BatchError::refused("expectations do not hold", broken.join("; "), remedy))
 }
 
-/// Checks every expectation, keeps the results, and answers an error where one with the severity `fail` is broken.
+/// Checks expectations, keeps the results, and answers an error where one with the severity `fail` is broken.
 pub(super) async fn hold_expectations(
     lake: &Lake,
     pipeline: &Pipeline,
-    client: &Client,
+    held: Held<'_>,
     run_id: &str,
     task: &TaskContext,
 ) -> Result<(), BatchError> {
-    let results = check_expectations(lake, pipeline, client, task).await?;
+    let results = check_expectations(lake, pipeline, held, task).await?;
     results::keep(lake, pipeline, run_id, &results).await?;
     verdict(&results)
 }
@@ -180,8 +192,8 @@ pub async fn data_quality_checks(
     let results = check_served(lake, pipeline, client, task).await?;
     results::keep(lake, pipeline, run_id, &results).await?;
     if let Some(broken) = results.iter().find(|r| !r.holds) {
-        let remedy =
-            "was a table in ClickHouse changed by hand? drop the database `gold` there, and the next run fills it";
+        let remedy = "was a table in ClickHouse changed by hand? `boathouse sql --on clickhouse \"DROP TABLE gold.progress\"`, \
+                      and the next run publishes every date again";
         return Err(BatchError::refused(format!("{} is not what Delta holds", broken.table), &broken.detail, remedy));
     }
     let rows = results.iter().map(|r| r.rows_checked).sum();

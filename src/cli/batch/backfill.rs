@@ -77,6 +77,10 @@ impl Args {
                     count(plan.bronze_files as u64),
                     plan.seconds_estimated
                 );
+                println!(
+                    "  refused rows by the date on which they were taken from Kafka, as they may have no event date: {} are made again, too",
+                    count(plan.refused_rows)
+                );
             }
             done.push(
                 json!({"pipeline": name, "dry_run": true, "dates": dates, "rows": rows, "hours_changed": hours.len(), "plan": plan}),

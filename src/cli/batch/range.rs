@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::batch::hour::Hour;
 use crate::batch::upkeep::retention::bronze_horizon;
-use crate::batch::{Lake, Layer, ModelPlan, plan_gold};
+use crate::batch::{Lake, Layer, ModelPlan, partition_date, plan_gold, refused_table};
+use crate::bronze::PARTITION_COLUMN;
 use crate::config::Pipeline;
 use crate::event::EVENT_TIME_COLUMN;
 
@@ -32,6 +33,9 @@ pub(crate) struct RangePlan {
     pub obstacle: Option<String>,
     /// Hours of the range that silver has, and what of them is replaced.
     pub hours: Vec<RangeHour>,
+    /// Refused rows that were taken from Kafka on the dates of the range, which are made again, too: they may have no event
+    /// date.
+    pub refused_rows: u64,
     /// Files of Bronze that may hold events of the range. A file that holds several dates is read for each.
     pub bronze_files: usize,
     pub bronze_bytes: u64,
@@ -85,6 +89,7 @@ pub(crate) async fn plan_range(
         dates: dates.len(),
         obstacle: None,
         hours: Vec::new(),
+        refused_rows: 0,
         bronze_files: 0,
         bronze_bytes: 0,
         bronze_rows: 0,
@@ -114,6 +119,14 @@ pub(crate) async fn plan_range(
         of_hour.rows += file.num_records().unwrap_or_default() as u64;
     }
     plan.hours = hours.into_values().collect();
+    if let Some(refused) = lake.open(Layer::Silver, &refused_table(&pipeline.name)).await? {
+        for file in refused.snapshot()?.log_data().iter() {
+            let taken = partition_date(file.partition_values_map().get(PARTITION_COLUMN));
+            if taken.is_some_and(|date| dates.contains(&date)) {
+                plan.refused_rows += file.num_records().unwrap_or_default() as u64;
+            }
+        }
+    }
     let mut rows_read = 0;
     for file in bronze.snapshot()?.log_data().iter() {
         let read_for = match event_dates(file.stats().as_deref()) {

@@ -162,6 +162,7 @@ fn shown(view: &View, plan: &RangePlan) -> Markup {
             dl.figures {
                 (figure("Dates", &count(plan.dates as i64), "", Some("a commit each")))
                 (figure("Hours of silver", &count(plan.hours.len() as i64), "", Some(&format!("{} rows in {} are replaced", count(rows), words::plural(files as i64, "file", "files")))))
+                (figure("Refused rows", &count(plan.refused_rows as i64), "", Some("taken from Kafka on these dates, made again, too")))
                 (figure("Files of Bronze", &count(plan.bronze_files as i64), "", Some(&format!("{} to read", words::bytes(plan.bronze_bytes)))))
                 (figure("Rows of Bronze", &count(plan.bronze_rows), "", Some("in these files")))
                 (figure("Takes about", &words::seconds(plan.seconds_estimated), "", Some("and gold after it")))

@@ -9,6 +9,7 @@ use super::super::client::Client;
 use super::super::error::{Error, ErrorKind};
 use super::super::schema::DURABLE;
 use super::super::tables::Named;
+use super::publish::Publication;
 use super::{ROWS_INFIX, ServedModel, literal, table};
 
 /// The tables that all models share. Each statement may run twice; a released one never changes, a new one is added
@@ -112,9 +113,14 @@ impl Client {
         Ok(GoldReady { made_tables })
     }
 
-    /// Once every date is published with the current columns: views over these alone; tables of earlier columns go.
-    pub async fn settle_gold(&self, pipeline: &str, models: &[ServedModel]) -> Result<(), Error> {
-        self.show_gold(pipeline, models, false).await?;
+    /// Once a publication is complete, and every date with it published with the current columns: views over these alone;
+    /// tables of other columns go. One that was overtaken while it was held up leaves the tables to the one that came
+    /// after it.
+    pub async fn settle_gold(&self, of: &Publication, models: &[ServedModel]) -> Result<(), Error> {
+        if self.gold_standing(&of.pipeline).await?.is_none_or(|newest| newest.version != of.version) {
+            return Ok(());
+        }
+        self.show_gold(&of.pipeline, models, false).await?;
         let found = self.gold_tables().await?;
         for model in models {
             let current = model.rows_table();

@@ -91,6 +91,7 @@ async fn traces_comparisons_and_backfills_work_from_the_console() {
     let (status, plan) = browser.api(Method::GET, &format!("/api/v1/backfills/plan?{range}"), None).await;
     assert_eq!((status, &plan["dates"], &plan["obstacle"]), (200, &json!(2), &Value::Null), "{plan:#}");
     assert!(plan["bronze_files"].as_u64() > Some(0) && plan["hours"][0]["rows"].as_u64() > Some(0), "{plan:#}");
+    assert!(plan["refused_rows"].is_u64(), "{plan:#}");
     let backwards = format!("/api/v1/backfills/plan?pipeline=user_events&from={today}&to=2020-01-01");
     assert_eq!(browser.api(Method::GET, &backwards, None).await.0, 422);
     let body = json!({"pipeline": "user_events", "from": today.to_string(), "to": today.to_string()});

@@ -8,7 +8,7 @@ use boathouse::batch::{
     BatchError, TaskContext, TaskReport, data_quality_checks, kept_results, publish_gold, quarantine, run_gold,
 };
 use boathouse::config::{self, Pipeline};
-use boathouse::serving::Client;
+use boathouse::serving::{Client, ServedColumn, ServedModel, ServedType, SilverMark};
 
 use super::lakehouse::{Lakehouse, events};
 use crate::support::engine::Engine;
@@ -139,6 +139,134 @@ async fn a_changed_model_changes_its_view_without_an_empty_moment() {
         engine.sql("SELECT name FROM system.tables WHERE database = 'gold' AND name LIKE 'daily_active_users_rows%'");
     assert!(old != new && new.lines().count() == 1, "{old} {new}");
     assert_eq!(engine.try_sql("SELECT 1 FROM gold.conversion_rate_daily").0, 404, "its model is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lakehouse_that_was_restored_is_served_as_it_is() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    let early =
+        [(0, 1, 5, "login", "/a", "web"), (1, 1, 6, "purchase", "/b", "web"), (2, 1, 7, "login", "/c", "mobile")];
+    lakehouse.write(&early).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    let copy = tempfile::tempdir().expect("a folder");
+    for layer in ["silver", "gold"] {
+        copy_folder(&lakehouse.path().join(layer), &copy.path().join(layer));
+    }
+    lakehouse.add(&[(1, 5, 8, "purchase", "/lost", "web"), (4, 5, 8, "login", "/lost", "web")]).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "b").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+
+    for layer in ["silver", "gold"] {
+        let there = lakehouse.path().join(layer);
+        std::fs::remove_dir_all(&there).expect("removed");
+        copy_folder(&copy.path().join(layer), &there);
+    }
+    lakehouse.forget_but(&[(0, 1), (1, 1), (2, 1)]);
+    // Silver's version is below the one that was published: what is shown was made from rows that are gone.
+    for (n, event) in [(0, 2, 9, "login", "/new", "web"), (2, 3, 9, "login", "/new", "web")].into_iter().enumerate() {
+        lakehouse.add(&[event]).await;
+        gold(&lakehouse).await;
+        publish(&lakehouse, &engine, &format!("c{n}")).await;
+        assert_eq!(served(&engine), lakehouse.recount(), "the {n}th run after");
+    }
+    let again = publish(&lakehouse, &engine, "d").await;
+    assert!(again.summary.contains("is served already"), "{again:?}");
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let (entry, to) = (entry.expect("an entry"), to.to_owned());
+        match entry.file_type().expect("a type").is_dir() {
+            true => copy_folder(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy")),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_goes_on_with_other_models_says_that_a_new_one_is_needed() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(13, 100, 0..2)).await;
+    gold(&lakehouse).await;
+    // Between two tasks the daemon was started again with another model.
+    let mut changed = Pipeline::clone(&lakehouse.pipeline);
+    let model = changed.models.iter_mut().find(|m| m.name == "user_days").expect("the model");
+    model.text = model.text.replace("GROUP BY event_date, user_id", "GROUP BY user_id, event_date");
+    lakehouse.pipeline = Arc::new(changed);
+    let refused = try_publish(&lakehouse, &engine, "a").await.expect_err("nobody has computed it");
+    assert!(!refused.is_transient() && refused.to_string().contains("boathouse batch run"), "{refused}");
+    assert_eq!(engine.sql("SELECT count() FROM gold.published"), "0\n");
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "b").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_was_overtaken_drops_no_table() {
+    let engine = Engine::start();
+    let client = client(&engine);
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(14, 100, 0..2)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    // A run of other columns has begun and is held up; another one goes on.
+    let standing = client.gold_standing("user_events").await.expect("an answer").expect("a publication");
+    let mark = SilverMark { version: standing.mark.version + 1, ..standing.mark };
+    let held_up = client.begin_publication("user_events", "held-up", mark, false).await.expect("it begins");
+    lakehouse.add(&events(15, 50, 0..3)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "b").await;
+    client.complete_publication(&held_up, "held-up").await.expect("it ends");
+    let column = |name: &str, kind| ServedColumn { name: name.into(), kind, nullable: false, doc: String::new() };
+    let earlier = ServedModel {
+        view: "daily_active_users".into(),
+        description: String::new(),
+        date: "event_date".into(),
+        grain: vec!["event_date".into()],
+        columns: vec![column("event_date", ServedType::Day), column("dau", ServedType::Int64)],
+    };
+    client.settle_gold(&held_up, &[earlier]).await.expect("nothing to do");
+    assert_eq!(served(&engine), lakehouse.recount());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_nothing_comes_any_more_is_noticed() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    let shipped = lakehouse.pipeline.clone();
+    lakehouse.write(&events(16, 100, 0..2)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    // The events are of a past year. Nothing new is to be served, by which a run could tell.
+    let fresh = |severity: &str| {
+        format!(
+            "name = \"fresh\"\ncheck = \"freshness\"\ncolumns = [\"event_time\"]\nwithin = \"1h\"\nseverity = \"{severity}\""
+        )
+    };
+    lakehouse.pipeline = expecting(&lakehouse, &fresh("warn"));
+    let again = publish(&lakehouse, &engine, "b").await;
+    assert!(again.summary.contains("is served already"), "{again:?}");
+    let kept = kept_results(&lakehouse.lake, 1).await.expect("results");
+    let (result, run) = (&kept[0].result, kept[0].run_id.as_str());
+    assert_eq!((run, result.name.as_str(), result.holds, kept.len()), ("b", "fresh", false, 1));
+    assert_eq!(engine.sql("SELECT count() FROM gold.freshness WHERE run_id = 'b' AND lag_seconds > 0"), "2\n");
+    lakehouse.pipeline = shipped;
+    lakehouse.pipeline = expecting(&lakehouse, &fresh("fail"));
+    let stale = try_publish(&lakehouse, &engine, "c").await.expect_err("it is old");
+    assert!(!stale.is_transient() && stale.to_string().contains("fresh"), "{stale}");
+
+    // Where no model is served, silver and gold are held against what is expected of them all the same.
+    let mut unserved = Pipeline::clone(&lakehouse.pipeline);
+    unserved.models.retain(|m| m.text.contains("clickhouse: none"));
+    lakehouse.pipeline = Arc::new(unserved);
+    gold(&lakehouse).await;
+    let stale = try_publish(&lakehouse, &engine, "d").await.expect_err("it is old");
+    assert!(stale.to_string().contains("fresh"), "{stale}");
 }
 
 /// Asks one question all the time, until it is stopped; every answer must be the one expected.
