@@ -14,7 +14,7 @@ use super::entry::{land, protocol};
 use super::plan::TargetFacts;
 use super::upkeep::retention::{RETENTION_ID, horizon};
 use super::{BatchError, Lake, Layer};
-use crate::bronze::EntryWriter;
+use crate::bronze::{EntryWriter, table_metadata};
 
 /// Key of a table's metadata: the id of the table that it was made from.
 const SOURCE: &str = "boathouse.made_from";
@@ -80,7 +80,7 @@ pub struct Change {
     pub removed: Vec<Value>,
     /// The version of the source up to which the table holds everything from now on; none leaves it as it is.
     pub read_to: Option<u64>,
-    /// A further application id and its version: how far a backfill has come.
+    /// A further application id and its version: how far a backfill has come, where a new table begins.
     pub progress: Option<(String, i64)>,
 }
 
@@ -174,13 +174,10 @@ impl Target {
     fn metadata(&self, definition: &Definition, source_id: &str, now_ms: i64) -> Value {
         let mut metadata = match &self.found {
             Some(found) => found.metadata.clone(),
-            None => json!({
-                "id": Uuid::new_v4().to_string(),
-                "name": definition.name,
-                "format": {"provider": "parquet", "options": {}},
-                "configuration": {},
-                "createdTime": now_ms,
-            }),
+            None => {
+                let id = Uuid::new_v4().to_string();
+                table_metadata(&id, &definition.name, &definition.schema, &[], json!({}), now_ms)
+            }
         };
         metadata["schemaString"] = json!(definition.schema);
         metadata["partitionColumns"] = json!(definition.partition_columns);

@@ -76,6 +76,26 @@ pub fn first_protocol() -> Value {
     json!({"minReaderVersion": 1, "minWriterVersion": 2})
 }
 
+/// What a new table says of itself, whoever makes it: the content of its first `metaData` action.
+pub fn table_metadata(
+    id: &str,
+    name: &str,
+    schema: &str,
+    partition_columns: &[&str],
+    configuration: Value,
+    now_ms: i64,
+) -> Value {
+    json!({
+        "id": id,
+        "name": name,
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": schema,
+        "partitionColumns": partition_columns,
+        "configuration": configuration,
+        "createdTime": now_ms,
+    })
+}
+
 /// The commit that makes a new table. `ids`: two fresh ones, for the epoch and the table.
 pub fn create(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64, ids: [String; 2]) -> Change {
     Change {
@@ -102,15 +122,8 @@ fn first_metadata(pipeline: &Pipeline, topic_id: Option<&str>, now_ms: i64, [epo
     if let Some(id) = topic_id {
         configuration[key::TOPIC_ID] = json!(id);
     }
-    json!({
-        "id": id,
-        "name": format!("bronze.{}", pipeline.name),
-        "format": {"provider": "parquet", "options": {}},
-        "schemaString": schema_string(&delta_columns(pipeline)),
-        "partitionColumns": [PARTITION_COLUMN],
-        "configuration": configuration,
-        "createdTime": now_ms,
-    })
+    let schema = schema_string(&delta_columns(pipeline));
+    table_metadata(&id, &format!("bronze.{}", pipeline.name), &schema, &[PARTITION_COLUMN], configuration, now_ms)
 }
 
 /// Compares the table with the configuration. `fresh_id` gives the id of a fresh epoch.

@@ -44,7 +44,7 @@ pub use filling::{Advances, Flushes};
 pub use find::{FoundRow, Lookup, Wanted};
 pub use ledger::{Acquired, Advance, Committed, KNOWN_AGE_MAX, Ledger, Position};
 pub use log::{CommitLog, PutOutcome, TableState};
-pub(crate) use metadata::first_protocol;
+pub(crate) use metadata::{first_protocol, table_metadata};
 pub(crate) use object_reader::ObjectReader;
 pub use read::{LastRow, OkRows, first_event_time_after};
 pub use repair::{DamagedTail, damaged_tail, repair_log};

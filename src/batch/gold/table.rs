@@ -1,6 +1,6 @@
 //! A model's Delta table: what it says of itself, and the one commit that replaces dates of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
 use deltalake::DeltaTable;
@@ -16,7 +16,7 @@ use super::super::target::Landing;
 use super::super::{BatchError, Lake, Layer};
 use super::partition_date;
 use super::plan::Standing;
-use crate::bronze::EntryWriter;
+use crate::bronze::{EntryWriter, table_metadata};
 
 /// The table property that holds the fingerprint of the model whose rows are in force.
 pub const FINGERPRINT: &str = "boathouse.model";
@@ -77,7 +77,7 @@ impl GoldTable {
             if self.table.is_none() {
                 entry.action(protocol());
             }
-            entry.action(json!({"metaData": metadata(node, self.id())}));
+            entry.action(json!({"metaData": self.metadata(node, now_ms).map_err(described)?}));
         }
         for (id, version) in read {
             entry.txn(id, i64::try_from(*version).unwrap_or(i64::MAX));
@@ -112,9 +112,36 @@ impl GoldTable {
         })
     }
 
-    fn id(&self) -> String {
-        let known = self.table.as_ref().and_then(|t| t.snapshot().ok()).map(|s| s.metadata().id().to_owned());
-        known.unwrap_or_else(|| Uuid::new_v4().to_string())
+    /// The table's description in Delta: its columns with what they mean. Whatever else a table that is there says of
+    /// itself stays.
+    fn metadata(&self, node: &Node, now_ms: i64) -> Result<Value, serde_json::Error> {
+        let header = &node.model.header;
+        let doc =
+            |name: &str| header.columns.iter().find(|c| c.name == name).map(|c| c.doc.as_str()).unwrap_or_default();
+        let columns: Vec<Value> = node
+            .schema
+            .fields()
+            .iter()
+            .map(|f| {
+                // Every column may be null: Delta's NOT NULL is a feature that not every reader knows.
+                let comment = json!({"comment": doc(f.name())});
+                json!({"name": f.name(), "type": delta_type(f.data_type()), "nullable": true, "metadata": comment})
+            })
+            .collect();
+        let schema = json!({"type": "struct", "fields": columns}).to_string();
+        let partition: Vec<&str> = header.partition.iter().map(String::as_str).collect();
+        let mut metadata = match self.table.as_ref().and_then(|t| t.snapshot().ok()) {
+            Some(state) => serde_json::to_value(state.metadata())?,
+            None => {
+                let (id, name) = (Uuid::new_v4().to_string(), format!("gold.{}", node.model.name));
+                table_metadata(&id, &name, &schema, &partition, json!({}), now_ms)
+            }
+        };
+        metadata["description"] = json!(header.description);
+        metadata["schemaString"] = json!(schema);
+        metadata["partitionColumns"] = json!(partition);
+        metadata["configuration"][FINGERPRINT] = json!(node.fingerprint);
+        Ok(metadata)
     }
 }
 
@@ -152,32 +179,6 @@ async fn removes(table: &DeltaTable, node: &Node, replace: &Replace) -> Result<V
         }
     }
     Ok(removes)
-}
-
-/// The table's description in Delta: its columns with what they mean.
-fn metadata(node: &Node, id: String) -> Value {
-    let header = &node.model.header;
-    let columns: Vec<Value> = node
-        .schema
-        .fields()
-        .iter()
-        .map(|f| {
-            let doc = header.columns.iter().find(|c| c.name == *f.name()).map(|c| c.doc.as_str()).unwrap_or_default();
-            // Every column may be null: Delta's NOT NULL is a feature that not every reader knows.
-            json!({"name": f.name(), "type": delta_type(f.data_type()), "nullable": true, "metadata": {"comment": doc}})
-        })
-        .collect();
-    let partition: Vec<&String> = header.partition.iter().collect();
-    json!({
-        "id": id,
-        "name": format!("gold.{}", node.model.name),
-        "description": header.description,
-        "format": {"provider": "parquet", "options": {}},
-        "schemaString": json!({"type": "struct", "fields": columns}).to_string(),
-        "partitionColumns": partition,
-        "configuration": HashMap::from([(FINGERPRINT, node.fingerprint.as_str())]),
-        "createdTime": chrono::Utc::now().timestamp_millis(),
-    })
 }
 
 /// Delta's name for a type of [`super::super::graph::table_type`].

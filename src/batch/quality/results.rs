@@ -19,7 +19,7 @@ use super::super::silver::delta_schema;
 use super::super::target::Landing;
 use super::super::{BatchError, Lake, Layer, encoding, gold};
 use super::ExpectationResult;
-use crate::bronze::EntryWriter;
+use crate::bronze::{EntryWriter, table_metadata};
 use crate::config::Pipeline;
 
 /// The table's name.
@@ -75,16 +75,11 @@ fn entry(schema: &Schema, none: bool, adds: &[Value]) -> Bytes {
     let mut entry = EntryWriter::new("WRITE", json!({"mode": "Append"}), true, &id(), now_ms);
     if none {
         entry.action(protocol());
-        entry.action(json!({"metaData": {
-            "id": id(),
-            "name": format!("gold.{RESULTS}"),
-            "description": "What expectations were held against, and how they were met: one row a check and run.",
-            "format": {"provider": "parquet", "options": {}},
-            "schemaString": delta_schema(schema, &[]),
-            "partitionColumns": [],
-            "configuration": {},
-            "createdTime": now_ms,
-        }}));
+        let name = format!("gold.{RESULTS}");
+        let mut metadata = table_metadata(&id(), &name, &delta_schema(schema, &[]), &[], json!({}), now_ms);
+        metadata["description"] =
+            json!("What expectations were held against, and how they were met: one row a check and run.");
+        entry.action(json!({"metaData": metadata}));
     }
     adds.iter().for_each(|add| entry.action(add.clone()));
     entry.finish()
