@@ -14,10 +14,12 @@ use super::reasons::{Quarantine, Rules};
 use super::rewrite::{Rewriter, Rewritten};
 use super::work::{Bronze, Definitions, Work, by_hour};
 use crate::batch::entry::checkpoint;
+use crate::batch::gold::days_since_epoch;
 use crate::batch::lake::{Layer, refused_table};
 use crate::batch::output::Layout;
 use crate::batch::plan::{Course, Decision};
 use crate::batch::target::{Change, Landing, TableFile};
+use crate::batch::upkeep::retention::RETENTION_ID;
 use crate::batch::{BatchError, Lake, TaskContext, TaskReport};
 use crate::bronze::PARTITION_COLUMN;
 use crate::config::Pipeline;
@@ -74,7 +76,7 @@ pub async fn run_silver_with(
             let report = report(&outcome);
             return Ok((outcome, report));
         };
-        rules = rules.since(work.silver.horizon());
+        rules = rules.since(work.silver.horizon().max(work.begins));
         let (rules, definitions, fingerprints) = (&rules, &definitions, &fingerprints);
         let run = Run { lake, pipeline, rules, definitions, fingerprints, work, context };
         if let Some(outcome) = run.once().await? {
@@ -148,9 +150,9 @@ impl Run<'_> {
         let memory = self.lake.memory() / 4;
         let judged = judge(&work.files, self.rules, self.fingerprints, memory, &mut refused, self.context).await?;
         if judged.too_old > 0 {
-            let kept = work.silver.horizon().map(|date| date.to_string()).unwrap_or_default();
+            let kept = work.silver.horizon().max(work.begins).map(|date| date.to_string()).unwrap_or_default();
             self.context.info(format!(
-                "{} rows of events before {kept} are older than retention.silver and left alone",
+                "{} rows of events before {kept}, where silver begins by retention, are left alone",
                 judged.too_old
             ));
         }
@@ -171,6 +173,11 @@ impl Run<'_> {
         self.commit_silver(bronze, judged, rewritten, begun).await
     }
 
+    /// Where a silver that is made new begins, as retention would note it.
+    fn begins(&self) -> Option<(String, i64)> {
+        Some((RETENTION_ID.to_owned(), days_since_epoch(self.work.begins?).into()))
+    }
+
     /// Whether the refused rows are in, with the version that they were read up to.
     async fn commit_refused(&self, bronze: &Bronze, refused: RefusedWriter) -> Result<bool, BatchError> {
         let course = self.work.refused_course.course;
@@ -185,7 +192,7 @@ impl Run<'_> {
                 let stays = |file: &TableFile| {
                     let date = file.partition.get(PARTITION_COLUMN).cloned().flatten();
                     let date = date.and_then(|d| d.parse::<NaiveDate>().ok());
-                    self.work.bronze_since.zip(date).is_some_and(|(since, date)| date < since)
+                    self.work.refused_since.zip(date).is_some_and(|(since, date)| date < since)
                 };
                 target.files().iter().filter(|f| !stays(f)).map(|f| f.remove.clone()).collect()
             }
@@ -198,7 +205,7 @@ impl Run<'_> {
             added: refused.finish().await?,
             removed,
             read_to: Some(bronze.facts.version),
-            progress: None,
+            progress: self.begins().filter(|_| target.horizon() < self.work.begins),
         };
         let files = change.added.len() + change.removed.len();
         let landing = target.commit(&self.definitions.refused, &bronze.facts.table_id, change).await?;
@@ -256,7 +263,7 @@ impl Run<'_> {
             added: rewritten.added,
             removed: rewritten.removed,
             read_to: Some(bronze.facts.version),
-            progress: None,
+            progress: self.begins(),
         };
         let files = change.added.len() + change.removed.len();
         failpoint::hit("silver.before_commit");

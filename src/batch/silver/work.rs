@@ -48,9 +48,13 @@ pub struct Work {
     pub refused_course: Decision,
     /// In the order of their ingestion dates.
     pub files: Vec<SourceFile>,
-    /// Where silver is made from scratch although Bronze no longer has all that it was made from: the first ingestion date
-    /// that Bronze has whole.
-    pub bronze_since: Option<NaiveDate>,
+    /// Where a table is made from scratch although Bronze no longer has all that it was made from: the first ingestion date
+    /// that Bronze has whole. What is older stays in the table.
+    pub silver_since: Option<NaiveDate>,
+    pub refused_since: Option<NaiveDate>,
+    /// Where silver is made new although Bronze has lost old dates: the first event date that Bronze gives whole. Silver
+    /// begins there, as if retention had taken what is earlier, of which gold keeps what it has.
+    pub begins: Option<NaiveDate>,
 }
 
 /// What the two tables are.
@@ -240,22 +244,39 @@ impl Work {
             }
         }
         let ours = |target: &Target| target.facts().is_some_and(|f| f.source_id.as_ref() == Some(&source.table_id));
-        let mut bronze_since = None;
-        if (all.0 || all.1) && (ours(&silver) || ours(&refused)) {
-            bronze_since = bronze_horizon(lake, &pipeline.name).await?;
-        }
-        if let Some(since) = bronze_since.filter(|_| all.0 && ours(&silver)) {
+        let horizon = match all.0 || all.1 {
+            true => bronze_horizon(lake, &pipeline.name).await?,
+            false => None,
+        };
+        let silver_since = horizon.filter(|_| all.0 && ours(&silver));
+        let refused_since = horizon.filter(|_| all.1 && ours(&refused));
+        if let Some(since) = silver_since {
             silver_course.reason +=
                 &format!("; hours up to {since}, which Bronze no longer has whole, stay and are added to");
         }
+        // An event of the date itself may have been taken the day before, see `stays`.
+        let begins = horizon.filter(|_| silver.found.is_none()).and_then(|since| since.succ_opt());
+        if let Some(begins) = begins {
+            silver_course.reason += &format!("; it begins with {begins}: of earlier dates Bronze no longer has all");
+        }
         let mut files: Vec<SourceFile> = files.into_values().collect();
         files.sort_by(|a, b| (&a.ingestion_date, &a.file.path).cmp(&(&b.ingestion_date, &b.file.path)));
-        Ok(Some(Self { bronze, silver, refused, silver_course, refused_course, files, bronze_since }))
+        Ok(Some(Self {
+            bronze,
+            silver,
+            refused,
+            silver_course,
+            refused_course,
+            files,
+            silver_since,
+            refused_since,
+            begins,
+        }))
     }
 
     /// Silver's files of the hours that the run adds to; none where silver is made from scratch.
     pub fn held(&self, touched: impl Fn(Hour) -> bool) -> Result<Vec<(Hour, &TableFile)>, BatchError> {
-        if self.silver_course.course == Course::FromScratch && self.bronze_since.is_none() {
+        if self.silver_course.course == Course::FromScratch && self.silver_since.is_none() {
             return Ok(Vec::new());
         }
         Ok(by_hour(self.silver.files())?.into_iter().filter(|(hour, _)| touched(*hour) && self.stays(*hour)).collect())
@@ -264,7 +285,7 @@ impl Work {
     /// Whether silver's rows of an hour stay: all but where it is made from scratch; then those that Bronze may no longer
     /// have. An event is taken from Kafka on its date or later, or, within the guard against wrong clocks, the day before.
     pub fn stays(&self, hour: Hour) -> bool {
-        self.silver_course.course != Course::FromScratch || self.bronze_since.is_some_and(|since| hour.date() <= since)
+        self.silver_course.course != Course::FromScratch || self.silver_since.is_some_and(|since| hour.date() <= since)
     }
 }
 
