@@ -55,6 +55,19 @@ pub async fn changes(store: &LogStoreRef, after: u64, until: u64) -> Result<LogR
     Ok(LogRange::Whole(changes))
 }
 
+/// Paths of the files that some entries took out of the table. Entries that are not there any more are passed over.
+pub async fn taken_out(store: &LogStoreRef, versions: &[u64]) -> Result<HashSet<String>, BatchError> {
+    let mut changes = Changes::default();
+    for version in versions {
+        let place = || format!("log entry {version} of {}", store.root_url());
+        let entry = store.read_commit_entry(*version).await.map_err(|e| BatchError::unavailable(place(), e))?;
+        if let Some(entry) = entry {
+            changes.take(*version, &entry).map_err(|e| BatchError::unavailable(place(), e))?;
+        }
+    }
+    Ok(changes.taken_out)
+}
+
 #[derive(Deserialize)]
 struct Line {
     add: Option<File>,

@@ -132,9 +132,9 @@ impl Args {
                 if context.json {
                     output::json(&json!({"table": table, "dry_run": dry_run, "files": files}))?;
                 } else {
-                    files.iter().for_each(|file| println!("{} {}", count(file.size), output::safe_text(&file.path)));
+                    files.iter().for_each(|file| println!("{} {}", count(file.bytes), output::safe_text(&file.path)));
                     let done = if dry_run { "would be deleted" } else { "deleted" };
-                    let bytes: u64 = files.iter().map(|file| file.size).sum();
+                    let bytes: u64 = files.iter().map(|file| file.bytes).sum();
                     println!("{table}: {} files of {} bytes {done}", files.len(), count(bytes));
                 }
             }

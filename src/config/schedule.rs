@@ -28,7 +28,7 @@ pub struct Schedule {
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub backoff: Duration,
-    /// Longest time that a run may take before it is stopped and counts as failed.
+    /// Longest time that a run may take before it is stopped and counts as failed; at most 6 days.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub time_limit: Duration,

@@ -323,7 +323,7 @@ pub struct Upkeep {
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub merge_time: Duration,
-    /// How long a file that has left its table is kept for whoever still reads it; at least 7 days.
+    /// How long a file that has left its table is kept for whoever still reads it; 7 to 30 days.
     #[serde(with = "duration")]
     #[schemars(schema_with = "duration::schema")]
     pub vacuum_after: Duration,

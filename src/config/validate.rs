@@ -379,6 +379,11 @@ impl Rules<'_> {
         }
         self.bounded("schedule.backoff", schedule.backoff);
         self.positive("schedule.time_limit", schedule.time_limit);
+        if schedule.time_limit > 6 * DAY {
+            let shown = humantime::format_duration(schedule.time_limit);
+            let hint = "at most 6d: after 7d vacuum takes files whose commit has not come";
+            self.add("schedule.time_limit", format!("`schedule.time_limit` {shown} is too long"), hint);
+        }
         self.positive("schedule.deadline", schedule.deadline);
     }
 }

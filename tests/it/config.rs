@@ -349,6 +349,10 @@ fn what_layers_keep_fits_together() {
     assert_eq!(memory("256MiB"), "");
     assert!(memory("255MiB").contains("less than memory.budget 64MiB and batch.memory 192MiB together"));
     assert!(said(&[("UPKEEP__VACUUM_AFTER", "6d")]).contains("`upkeep.vacuum_after`"));
+    assert!(said(&[("UPKEEP__VACUUM_AFTER", "31d")]).contains("`upkeep.vacuum_after`"));
+    let run = |limit: &str| said(&[("PIPELINE__USER_EVENTS__SCHEDULE__TIME_LIMIT", limit)]);
+    assert_eq!(run("6d"), "");
+    assert!(run("7d").contains("`schedule.time_limit` 7days is too long"));
     assert!(said(&[("UPKEEP__CRON", "61 * * * *")]).contains("`upkeep.cron`"));
     assert!(said(&[("RECONCILE__CRON", "61 * * * *")]).contains("`reconcile.cron`"));
     assert!(said(&[("BATCH__SPILL_MAX", "1MiB")]).contains("`batch.spill_max`"));

@@ -105,7 +105,7 @@ pub async fn vacuum_tables(
         context.check()?;
         let gone = vacuum(lake, layer, &name, settings.vacuum_after, false, context).await?;
         if !gone.is_empty() {
-            let size: u64 = gone.iter().map(|file| file.size).sum();
+            let size: u64 = gone.iter().map(|file| file.bytes).sum();
             context.info(format!("{layer}.{name}: {} files of {size} bytes deleted", gone.len()));
             (files, bytes) = (files + gone.len(), bytes + size);
         }

@@ -2,8 +2,8 @@
 //!
 //! A file may go once it has been out of the table for the time that readers are given, or has lain there for that long
 //! and belongs to no version: its commit never came, and no commit comes so late (the ledger drops what is older than an
-//! hour, a run is stopped at its time limit). The table's log says which files have left it lately; one that left it
-//! earlier is in no entry that a checkpoint keeps.
+//! hour, a run is stopped at its time limit). The table's state says which files have left it in the last seven days; of
+//! those that left it earlier its log says so, which is kept for thirty.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,16 +14,21 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
-use crate::batch::changes::decoded;
+use crate::batch::changes::{decoded, taken_out};
 use crate::batch::{BatchError, Lake, Layer, TaskContext};
+
+/// How long a checkpoint knows of a file that it has left the table, by Delta's default.
+const TOMBSTONES: TimeDelta = TimeDelta::days(7);
+/// Clocks of storage and writers may differ by less.
+const SLACK: TimeDelta = TimeDelta::days(1);
 
 /// A file that nobody needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unneeded {
     /// Path below the table's root.
     pub path: String,
-    /// Length in bytes.
-    pub size: u64,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// Finds, and deletes unless `dry_run`, the files of a table that have not been needed for `keep`.
@@ -58,12 +63,23 @@ pub async fn vacuum(
         }
     }
     drop(left);
+    // Entries whose removals no checkpoint may know any more.
+    let known = Utc::now() - TOMBSTONES + SLACK;
+    let earlier: Vec<u64> = listed
+        .iter()
+        .filter(|file| is_old(file.last_modified, known) && !is_old(file.last_modified, before - SLACK))
+        .filter_map(|file| entry_of(&file.location))
+        .collect();
     let mut unneeded: Vec<Unneeded> = listed
         .into_iter()
         .filter(|file| is_data(&file.location) && is_old(file.last_modified, before))
-        .map(|file| Unneeded { path: file.location.to_string(), size: file.size })
+        .map(|file| Unneeded { path: file.location.to_string(), bytes: file.size })
         .filter(|file| !needed.contains(&decoded(&file.path)) && !needed.contains(&file.path))
         .collect();
+    if !unneeded.is_empty() && keep > TOMBSTONES.to_std().unwrap_or_default() {
+        let left = taken_out(&log_store, &earlier).await?;
+        unneeded.retain(|file| !left.contains(&decoded(&file.path)) && !left.contains(&file.path));
+    }
     unneeded.sort_by(|a, b| a.path.cmp(&b.path));
     if !dry_run {
         for file in &unneeded {
@@ -75,6 +91,11 @@ pub async fn vacuum(
         }
     }
     Ok(unneeded)
+}
+
+/// The version of a log entry; none for any other file.
+fn entry_of(path: &Path) -> Option<u64> {
+    path.as_ref().strip_prefix("_delta_log/")?.strip_suffix(".json").filter(|name| name.len() == 20)?.parse().ok()
 }
 
 /// Whether a file is a data file: not of the log, nor put aside by somebody.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::error::ConfigErrors;
 use super::super::places::Places;
 use super::super::{Lakehouse, Server};
-use super::{DAY, LONGEST, bad_cron, bad_zone};
+use super::{DAY, bad_cron, bad_zone};
 use crate::storage::{self, Place};
 
 /// librdkafka settings that exactly-once delivery depends on, and what has their say instead.
@@ -149,9 +149,11 @@ pub(in crate::config) fn server(server: &Server, places: &Places, errors: &mut C
     if let Some((message, hint)) = bad_zone("reconcile.timezone", &server.reconcile.timezone) {
         add("reconcile.timezone", message, &hint);
     }
-    if upkeep.vacuum_after < 7 * DAY || upkeep.vacuum_after > LONGEST {
+    if upkeep.vacuum_after < 7 * DAY || upkeep.vacuum_after > 30 * DAY {
         let message = format!("`upkeep.vacuum_after` is {}", humantime::format_duration(upkeep.vacuum_after));
-        add("upkeep.vacuum_after", message, "readers hold files open for days: 7d to a year");
+        let hint =
+            "readers hold files open for days, and the tables' logs say for 30 days when a file has left: 7d to 30d";
+        add("upkeep.vacuum_after", message, hint);
     }
     if upkeep.merge_time.is_zero() || upkeep.merge_time > DAY {
         add("upkeep.merge_time", "`upkeep.merge_time` is not within a day".into(), "10m is a good value");

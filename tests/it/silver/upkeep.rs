@@ -5,7 +5,8 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use boathouse::batch::silver::{backfill_silver, backfill_silver_of, gaps_of_silver, run_silver};
-use boathouse::batch::upkeep::{Merged, Merging, TableSummary, Unneeded, history, merge, summary, vacuum};
+use boathouse::batch::upkeep::tasks::clean_logs;
+use boathouse::batch::upkeep::{Clock, Merged, Merging, TableSummary, Unneeded, history, merge, summary, vacuum};
 use boathouse::batch::{Layer, TaskContext};
 use boathouse::bronze::{Lookup, Wanted};
 use chrono::{DateTime, NaiveDate};
@@ -286,6 +287,49 @@ async fn vacuum_keeps_what_a_reader_a_commit_or_the_table_needs() {
     world.fill(2, 100).await;
     assert_eq!(world.run().await.rows_in, 100);
     world.assert_recounted().await;
+}
+
+#[tokio::test]
+async fn vacuum_knows_when_a_file_has_left_behind_a_checkpoint_too() {
+    let mut world = World::new().await;
+    world.pipeline.bronze.checkpoint_commits = 1;
+    world.fill(1, 600).await;
+    let done = merged(&world, Layer::Bronze, "user_events", "2026-02-08T00:30:00Z").await;
+    assert!(done.files_before > 1, "{done:?}");
+    // As it is ten days later: the files are old, left the table ten days ago, and a checkpoint no longer tells of them.
+    let ago = |days: u64| std::time::SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+    let set = |path: &std::path::Path, days| {
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(ago(days)).unwrap();
+    };
+    let then = chrono::Utc::now().timestamp_millis() - 10 * 24 * 3_600_000;
+    for entry in std::fs::read_dir(world.table("bronze")).unwrap().flatten() {
+        for file in std::fs::read_dir(entry.path()).unwrap().flatten().map(|f| f.path()) {
+            if file.extension().is_some_and(|e| e == "json") {
+                let text = std::fs::read_to_string(&file).unwrap();
+                let lines = text.lines().map(|line| {
+                    let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                    if line["remove"]["deletionTimestamp"].is_i64() {
+                        line["remove"]["deletionTimestamp"] = then.into();
+                    }
+                    format!("{line}\n")
+                });
+                std::fs::write(&file, lines.collect::<String>()).unwrap();
+                set(&file, 10);
+            } else {
+                set(&file, 60);
+            }
+        }
+    }
+    let context = TaskContext::detached();
+    let fresh = world.lake_with(64 << 20);
+    clean_logs(&fresh, &world.pipeline, &Clock::now(), &context).await.unwrap();
+    let fresh = world.lake_with(64 << 20);
+    let unneeded = async |days: u64| {
+        let keep = Duration::from_secs(days * 24 * 3600);
+        vacuum(&fresh, Layer::Bronze, "user_events", keep, true, &context).await.unwrap().len() as u64
+    };
+    assert_eq!(unneeded(7).await, done.files_before, "a week's readers are done");
+    assert_eq!(unneeded(20).await, 0, "who reads for longer was promised that the files stay");
 }
 
 #[tokio::test]
