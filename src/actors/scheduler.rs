@@ -248,6 +248,8 @@ impl Desk {
                     tracing::warn!(%error, "no batch run starts while the history is away");
                 }
                 self.away = true;
+                // It may come back empty: its tables are looked at when it is opened.
+                self.history = None;
                 self.tell(Some(error.to_string()));
             }
         }
@@ -260,6 +262,9 @@ impl Desk {
     }
 
     async fn look_at_all(&mut self) -> Result<(), HistoryError> {
+        if self.history.take_if(|history| !history.is_in_place()).is_some() {
+            tracing::warn!("the history's file was removed or replaced; what the address leads to is opened");
+        }
         let history = match &self.history {
             Some(history) => history.clone(),
             None => {

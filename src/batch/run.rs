@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,7 +16,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::graph::{Bronze, Ended, Graph, Kind, Policy, Step, Task};
-use super::history::{AttemptState, BEAT, History, HistoryError, Lease, NewAttempt, Run, RunState, TAKE_OVER_AFTER};
+use super::history::{
+    Attempt, AttemptState, BEAT, History, HistoryError, Lease, NewAttempt, Run, RunState, TAKE_OVER_AFTER,
+};
 use super::{BatchError, LogLine, TaskContext, TaskReport};
 use crate::config::Schedule;
 use crate::failpoint;
@@ -124,14 +127,8 @@ impl Runner {
         let history = &self.history;
         insist(|| history.begin_run(&run.run_id, lease)).await?;
         insist(|| history.interrupt_attempts(&run.run_id)).await?;
-        let kind = Kind::read(&run.graph).unwrap_or_default();
-        let mut graph = Graph::of(kind, self.policy);
-        for attempt in insist(|| history.attempts(&run.run_id)).await? {
-            if attempt.task == Task::CheckBronzeExists && attempt.state == AttemptState::Succeeded {
-                graph.found(found(attempt.rows_out));
-            }
-            graph.ended(attempt.task, attempt.state.ended(), attempt.try_number == run.tries);
-        }
+        let attempts = insist(|| history.attempts(&run.run_id)).await?;
+        let mut graph = resumed(run, self.policy, attempts);
         (self.observer)(run, Event::Began);
         let (tell, told) = watch::channel(None);
         let keeper = AbortOnDrop(tokio::spawn(keep(history.clone(), lease.clone(), run.run_id.clone(), tell)));
@@ -221,7 +218,13 @@ impl Under<'_> {
         let job = Job { task, run_id: run.run_id.clone(), parameters: self.parameters.clone(), context };
         let mut work = runner.batch.spawn((runner.work)(job));
         let done = Arc::new(Notify::new());
-        let scribe = Scribe { history: runner.history.clone(), of: new.clone(), next: self.next_line, left: LINES_MAX };
+        let scribe = Scribe {
+            history: runner.history.clone(),
+            of: new.clone(),
+            next: self.next_line,
+            left: LINES_MAX,
+            full: false,
+        };
         let writing = tokio::spawn(scribe.write(written, done.clone()));
         let (result, halt) = tokio::select! {
             ended = &mut work => (Some(ended), None),
@@ -278,6 +281,20 @@ impl Under<'_> {
     }
 }
 
+/// The graph where earlier attempts have left it.
+fn resumed(run: &Run, policy: Policy, mut attempts: Vec<Attempt>) -> Graph {
+    let mut graph = Graph::of(Kind::read(&run.graph).unwrap_or_default(), policy);
+    // By their numbers: the clocks of two machines that have had the run may differ.
+    attempts.sort_by_key(|attempt| attempt.attempt);
+    for attempt in attempts {
+        if attempt.task == Task::CheckBronzeExists && attempt.state == AttemptState::Succeeded {
+            graph.found(found(attempt.rows_out));
+        }
+        graph.ended(attempt.task, attempt.state.ended(), attempt.try_number == run.tries);
+    }
+    graph
+}
+
 fn found(rows: i64) -> Bronze {
     if rows == 0 { Bronze::Empty } else { Bronze::Filled }
 }
@@ -320,6 +337,8 @@ struct Scribe {
     of: NewAttempt,
     next: i64,
     left: i64,
+    /// Whether the last line says that there are more.
+    full: bool,
 }
 
 impl Scribe {
@@ -327,7 +346,15 @@ impl Scribe {
     async fn write(mut self, mut lines: mpsc::UnboundedReceiver<LogLine>, done: Arc<Notify>) -> i64 {
         let mut some = Vec::new();
         while lines.recv_many(&mut some, LINES_AT_ONCE).await > 0 {
-            some.truncate(self.left.max(0) as usize);
+            let room = self.left.max(0) as usize;
+            if some.len() > room && !std::mem::replace(&mut self.full, true) {
+                let text =
+                    format!("further lines of this task are in the daemon's log alone: {LINES_MAX} are kept here");
+                some[room] = LogLine { at: Utc::now(), level: tracing::Level::WARN, text };
+                some.truncate(room + 1);
+            } else {
+                some.truncate(room);
+            }
             let many = some.len() as i64;
             if many > 0 {
                 match self.history.add_lines(&self.of, self.next, &some).await {
@@ -400,5 +427,52 @@ where
             }
             answer => return answer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::Cause;
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_where_its_last_attempt_left_it_whatever_the_clocks_say() {
+        let now = Utc::now();
+        let run = Run {
+            run_id: "r".into(),
+            pipeline: "p".into(),
+            graph: Kind::Batch.as_str().into(),
+            cause: Cause::Manual,
+            state: RunState::Running,
+            slot: None,
+            requested: now,
+            started: None,
+            ended: None,
+            runner: None,
+            cancel_asked: false,
+            tries: 1,
+            error: None,
+        };
+        let attempt = |task, attempt, state, minutes| Attempt {
+            task,
+            attempt,
+            try_number: 1,
+            state,
+            started: now + chrono::TimeDelta::minutes(minutes),
+            ended: None,
+            rows_in: 0,
+            rows_out: 9,
+            rows_refused: 0,
+            summary: None,
+            error: None,
+        };
+        // A machine whose clock is five minutes behind has taken the run over: the history tells its attempt first.
+        let attempts = vec![
+            attempt(Task::CheckBronzeExists, 2, AttemptState::Succeeded, -5),
+            attempt(Task::CheckBronzeExists, 1, AttemptState::Interrupted, 0),
+        ];
+        let graph = resumed(&run, Policy { retries: 0, backoff: Duration::ZERO }, attempts);
+        let next = Step::Start { task: Task::RunBronzeToSilver, attempt: 1, after: Duration::ZERO };
+        assert_eq!(graph.next(), next);
     }
 }

@@ -124,10 +124,9 @@ struct RetryArgs {
 }
 
 fn graph(name: &str) -> Result<String, String> {
-    if name == GRAPH || name == GRAPH_ALIAS {
-        Ok(GRAPH.into())
-    } else {
-        Err(format!("there is one graph, {GRAPH} ({GRAPH_ALIAS} is accepted, too)"))
+    match Kind::read(name) {
+        Some(Kind::Batch) => Ok(GRAPH.into()),
+        _ => Err(format!("there is one graph, {GRAPH} ({GRAPH_ALIAS} is accepted, too)")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use crate::batch::history::History;
 use crate::config::Server;
@@ -17,7 +17,7 @@ pub const THREADS: usize = 2;
 pub struct Desk {
     handle: Handle,
     server: Arc<Server>,
-    history: Arc<OnceCell<History>>,
+    history: Arc<Mutex<Option<History>>>,
 }
 
 impl Desk {
@@ -61,8 +61,14 @@ impl Desk {
     {
         let (kept, server) = (self.history.clone(), self.server.clone());
         self.run(async move {
-            let history = kept.get_or_try_init(|| History::open(&server)).await.context("the batch history is away")?;
-            work(history.clone()).await
+            let mut kept = kept.lock().await;
+            kept.take_if(|history| !history.is_in_place());
+            let history = match &*kept {
+                Some(history) => history.clone(),
+                None => kept.insert(History::open(&server).await.context("the batch history is away")?).clone(),
+            };
+            drop(kept);
+            work(history).await
         })
         .await
     }

@@ -391,7 +391,8 @@ async fn a_run_that_is_asked_for_succeeds_and_shows_its_log() {
     let engine = Engine::start();
     let (site, mut daemon) = filled(&engine, "console-run").await;
     let browser = Browser::signed_in(&site).await;
-    let (status, asked) = browser.api(Method::POST, "/api/v1/runs", Some(json!({"pipeline": "user_events"}))).await;
+    let new = json!({"pipeline": "user_events", "graph": "lakehouse_batch_dag"});
+    let (status, asked) = browser.api(Method::POST, "/api/v1/runs", Some(new)).await;
     assert_eq!(status, 202, "{asked}");
     let run = asked["run_id"].as_str().expect("its id").to_owned();
     let begin = Instant::now();

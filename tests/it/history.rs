@@ -482,6 +482,43 @@ async fn a_failed_run_is_retried_from_the_failed_task(place: Place) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_logs_without_end_fills_its_part_of_the_history_and_no_more() {
+    let place = Place::sqlite();
+    let history = place.open().await;
+    let run_id = history.request("user_events").await.unwrap();
+    let talks: Work = Arc::new(|job: Job| {
+        async move {
+            if job.task == Task::RunBronzeToSilver {
+                (0..12_345).for_each(|n| job.context.info(format!("line {n}")));
+            }
+            done(&job)
+        }
+        .boxed()
+    });
+    assert_eq!(execute(&runner(&history, 0, talks), "a").await, RunState::Succeeded);
+    let lines = history.lines(&run_id, Some(Task::RunBronzeToSilver), 0).await.unwrap();
+    assert_eq!(lines.len(), 10_001);
+    assert_eq!(lines[9_999].message, "line 9999");
+    assert!(lines[10_000].message.contains("in the daemon's log alone"), "{:?}", lines[10_000]);
+    let next = history.lines(&run_id, Some(Task::RunSilverToGold), 0).await.unwrap();
+    assert_eq!(next.len(), 1, "the next task has room of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_removed_or_replaced_is_noticed() {
+    let place = Place::sqlite();
+    let history = place.open().await;
+    assert!(history.is_in_place());
+    history.request("user_events").await.unwrap();
+    let file = place.server.data_dir.join("history.db");
+    std::fs::rename(&file, file.with_extension("aside")).unwrap();
+    assert!(!history.is_in_place(), "it is gone");
+    let other = place.open().await;
+    assert!(!history.is_in_place() && other.is_in_place(), "another is in its place");
+    assert_eq!(other.runs(None, 9).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_shows_in_no_error() {
     let (place, mut server) = tokio::task::spawn_blocking(|| {
         let place = Place::mariadb();

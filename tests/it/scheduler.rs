@@ -214,6 +214,91 @@ async fn a_schedule_pauses_and_goes_on() {
     site.assert_log_is_clean_but_for(&[]);
 }
 
+/// Slots of each second go on although the history was lost under the running daemon.
+async fn slots_go_on_without(mut site: Site, lose: impl AsyncFnOnce(&Site)) {
+    schedule(&mut site, "ENABLED", "true");
+    schedule(&mut site, "CRON", "* * * * * *");
+    schedule(&mut site, "CATCH_UP", "none");
+    let mut daemon = site.start();
+    let over = |runs: &[Value]| runs.iter().filter(|r| r["state"] == "skipped").count();
+    let before = wait(&site, "some slots", |runs| over(runs) >= 2).await;
+    lose(&site).await;
+    let lost = chrono::Utc::now() + chrono::TimeDelta::seconds(2);
+    // The daemon by itself; a command that looks would make what is missing.
+    let goes_on = |status: &Value| {
+        let batch = &status["batches"][0];
+        let ended = batch["last"]["ended"].as_str().and_then(|at| at.parse::<chrono::DateTime<chrono::Utc>>().ok());
+        batch["history_error"].is_null() && batch["last"]["outcome"] == "skipped" && ended > Some(lost)
+    };
+    daemon.wait("a slot after the loss", goes_on).await;
+    let runs = wait(&site, "slots in the new history", |runs| over(runs) >= 2).await;
+    assert!(runs.iter().all(|run| before.iter().all(|b| b["run_id"] != run["run_id"])), "nothing was lost: {runs:#?}");
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[
+        "the history's file was removed or replaced",
+        "no batch run starts while the history is away",
+        "a batch run is gone on with later",
+        "log lines of a task are not in the history",
+        "another process has taken the run over",
+        "task=",
+        "batch run ended",
+    ]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_lost_while_the_daemon_runs_is_begun_anew() {
+    let kafka = broker().await;
+    let (engine, mariadb) =
+        tokio::task::spawn_blocking(|| (Engine::start(), MariaDb::start())).await.expect("both start");
+    let topic = kafka.new_topic("lost-history", 1).await;
+    let site = Site::new(kafka.address(), &engine.url, &topic);
+    let removed = async |site: &Site| {
+        let found = std::fs::read_dir(site.folder.join("data")).expect("the data folder").flatten();
+        let files: Vec<_> = found.filter(|f| f.file_name().to_string_lossy().starts_with("history.db")).collect();
+        assert!(!files.is_empty());
+        files.iter().for_each(|file| std::fs::remove_file(file.path()).expect("removed"));
+    };
+    slots_go_on_without(site, removed).await;
+
+    let topic = kafka.new_topic("lost-tables", 1).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    site.environment.push(("BOATHOUSE__HISTORY__URL".into(), mariadb.url.clone()));
+    let dropped = async |_: &Site| mariadb.drop_tables().await;
+    slots_go_on_without(site, dropped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_does_not_succeed_in_time_is_told() {
+    let mut engine = Engine::start();
+    let (mut site, mut daemon) = filled(&engine, "late-slot").await;
+    daemon.stop().await;
+    engine.kill();
+    for (key, value) in
+        [("ENABLED", "true"), ("CRON", "*/5 * * * * *"), ("DEADLINE", "2s"), ("RETRIES", "0"), ("CATCH_UP", "latest")]
+    {
+        schedule(&mut site, key, value);
+    }
+    let mut daemon = site.start();
+    let address = format!("http://127.0.0.1:{}/metrics", site.metrics_port);
+    let missed = async || {
+        let metrics = reqwest::get(&address).await.ok()?.text().await.ok()?;
+        let line = "boathouse_batch_deadlines_missed_total{pipeline=\"user_events\"} ";
+        metrics.lines().find_map(|l| l.strip_prefix(line)?.parse::<u64>().ok())
+    };
+    daemon.wait_for(RUN, "a late slot", |s| s["batches"][0]["late"] == true).await;
+    assert!(missed().await > Some(0));
+    engine.restart();
+    daemon.wait_for(RUN, "a run that succeeds", |s| s["batches"][0]["last"]["outcome"] == "succeeded").await;
+    assert_eq!(served_events(&engine), EVENTS);
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[
+        "ClickHouse does not take totals",
+        "task=gold_to_clickhouse",
+        "batch run ended",
+        "has not succeeded by its deadline",
+    ]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_daemons_on_one_mariadb_one_runs_each_slot() {
     let kafka = broker().await;

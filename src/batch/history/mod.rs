@@ -22,7 +22,9 @@ pub use record::{Attempt, AttemptState, Cause, Line, Run, RunState, micros, mome
 pub use slots::ScheduleState;
 pub use tasks::NewAttempt;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
@@ -41,7 +43,12 @@ pub struct History {
     pool: AnyPool,
     /// The address, for errors: without its password.
     shown: String,
+    /// Of a SQLite file: where it is, and which file it was when it was opened.
+    file: Option<(Arc<Path>, FileId)>,
 }
+
+/// Device and number of a file.
+type FileId = (u64, u64);
 
 impl History {
     /// Connects to `history.url` and brings its tables to this program's version. Must be called on the runtime that
@@ -50,12 +57,12 @@ impl History {
         let (url, data_dir) = (&server.history.url, &server.data_dir);
         let shown = url.to_string().replace("{data_dir}", &data_dir.to_string_lossy());
         match url.sqlite_file(data_dir) {
-            Some(file) => Self::open_at(&sqlite_url(Path::new(&file), &shown)?, shown, true).await,
-            None => Self::open_at(&url.reveal(data_dir), shown, false).await,
+            Some(file) => Self::open_at(&sqlite_url(Path::new(&file), &shown)?, shown, Some(Path::new(&file))).await,
+            None => Self::open_at(&url.reveal(data_dir), shown, None).await,
         }
     }
 
-    async fn open_at(url: &str, shown: String, sqlite: bool) -> Result<Self, HistoryError> {
+    async fn open_at(url: &str, shown: String, file: Option<&Path>) -> Result<Self, HistoryError> {
         install_default_drivers();
         let failed = |e| HistoryError::new(&shown, "connecting", e);
         // A statement that takes long is no news: the lease and the caller have limits of their own.
@@ -66,12 +73,20 @@ impl History {
             .connect_with(options)
             .await
             .map_err(failed)?;
-        let history = Self { pool, shown };
+        let sqlite = file.is_some();
+        let file = file.and_then(|file| Some((Arc::from(file), file_id(file)?)));
+        let history = Self { pool, shown, file };
         if sqlite {
             history.write_ahead().await;
         }
         schema::migrate(&history, sqlite).await?;
         Ok(history)
+    }
+
+    /// Whether this is still what the address leads to: a SQLite file that was removed or replaced is written on by those
+    /// who have it open, and nobody else sees it.
+    pub fn is_in_place(&self) -> bool {
+        self.file.as_ref().is_none_or(|(file, id)| file_id(file) == Some(*id))
     }
 
     /// Lets readers and a writer of a SQLite file go on side by side. The mode stays with the file; without it
@@ -90,6 +105,11 @@ impl History {
     fn error(&self, what: &'static str) -> impl Fn(sqlx::Error) -> HistoryError + '_ {
         move |e| HistoryError::new(&self.shown, what, e)
     }
+}
+
+fn file_id(file: &Path) -> Option<FileId> {
+    let found = std::fs::metadata(file).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// The address of a SQLite file, made if missing. Its folder is made, too.

@@ -52,8 +52,9 @@ impl Kind {
         }
     }
 
-    /// The graph of a name; none that this program knows.
+    /// The graph of a name, the older one included; none that this program knows.
     pub fn read(name: &str) -> Option<Self> {
+        let name = if name == GRAPH_ALIAS { GRAPH } else { name };
         [Kind::Batch, Kind::Backfill, Kind::Upkeep].into_iter().find(|kind| kind.as_str() == name)
     }
 

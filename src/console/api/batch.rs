@@ -85,15 +85,15 @@ pub async fn log(
 pub struct NewRun {
     /// The pipeline.
     pipeline: String,
-    /// `lakehouse_batch_pipeline`, which it is without it, or `lakehouse_upkeep`; backfills have a call of their own.
+    /// `lakehouse_batch_pipeline` (`lakehouse_batch_dag` is accepted, too), which it is without it, or `lakehouse_upkeep`;
+    /// backfills have a call of their own.
     graph: Option<String>,
 }
 
 impl NewRun {
     fn kind(&self) -> Result<Kind, Problem> {
         let Some(name) = self.graph.as_deref() else { return Ok(Kind::Batch) };
-        let found = [Kind::Batch, Kind::Upkeep].into_iter().find(|kind| kind.as_str() == name);
-        found.ok_or_else(|| {
+        Kind::read(name).filter(|kind| *kind != Kind::Backfill).ok_or_else(|| {
             let (batch, upkeep) = (Kind::Batch.as_str(), Kind::Upkeep.as_str());
             Problem::refused(format!("`{}` is none of {batch} and {upkeep}", words::begin(name, 40)))
         })

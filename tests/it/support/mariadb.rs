@@ -56,6 +56,20 @@ impl MariaDb {
         super::engine::signal(self.child.id(), "CONT");
     }
 
+    /// Empties the database under whoever uses it.
+    pub async fn drop_tables(&self) {
+        sqlx::any::install_default_drivers();
+        let pool = sqlx::AnyPool::connect(&self.url).await.expect("a connection");
+        let tables =
+            "SELECT CAST(table_name AS CHAR) AS name FROM information_schema.tables WHERE table_schema = 'history'";
+        for row in sqlx::query(tables).fetch_all(&pool).await.expect("its tables") {
+            let name: String = sqlx::Row::get(&row, "name");
+            let drop = sqlx::AssertSqlSafe(format!("DROP TABLE `{name}`"));
+            sqlx::query(drop).execute(&pool).await.expect("dropped");
+        }
+        pool.close().await;
+    }
+
     /// The password as it stands in the address: must show nowhere.
     pub fn password() -> [&'static str; 2] {
         [PASSWORD, "s3cret"]
