@@ -7,6 +7,7 @@ mod storage;
 mod tables;
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -70,6 +71,11 @@ impl Finding {
     pub fn fail(check: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { check: check.into(), state: State::Fail, found: found.into(), advice: Some(advice.into()) }
     }
+}
+
+/// How long something is kept, as people set it.
+pub(super) fn days(kept: Duration) -> String {
+    format!("{} days", kept.as_secs() / 86_400)
 }
 
 #[derive(Serialize)]

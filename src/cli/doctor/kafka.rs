@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::Finding;
+use super::{Finding, days};
 use crate::config::{Config, Kafka, Pipeline};
 use crate::producer::topic::QuietContext;
 
@@ -101,6 +101,16 @@ fn judge(pipeline: &Pipeline, partitions: usize, settings: &BTreeMap<String, Str
     }
     let flush = pipeline.bronze.flush_interval;
     let retention = settings.get("retention.ms").and_then(|ms| ms.parse::<i64>().ok());
+    let bronze = pipeline.retention.bronze;
+    if let (Some(bronze), Some(ms)) = (bronze, retention)
+        && (ms < 0 || Duration::from_millis(ms.unsigned_abs()) > bronze)
+    {
+        findings.push(Finding::warn(
+            check.clone(),
+            format!("keeps records for longer than retention.bronze, {}", days(bronze)),
+            "reconcile will miss what has left Bronze for its age: raise retention.bronze, or lower retention.ms",
+        ));
+    }
     let kept = match retention {
         None => "for a time it does not tell".to_owned(),
         Some(ms) if ms < 0 => "for ever".to_owned(),
@@ -138,11 +148,24 @@ mod tests {
     use super::super::State;
     use super::*;
 
-    fn states(settings: &[(&str, &str)]) -> Vec<State> {
+    fn found(bronze: Option<Duration>, settings: &[(&str, &str)]) -> Vec<State> {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/boathouse.toml");
-        let config = Config::load(Some(&file)).unwrap();
+        let mut pipeline = Pipeline::clone(&Config::load(Some(&file)).unwrap().pipelines[0]);
+        pipeline.retention.bronze = bronze;
         let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        judge(&config.pipelines[0], 3, &settings).iter().map(|f| f.state).collect()
+        judge(&pipeline, 3, &settings).iter().map(|f| f.state).collect()
+    }
+
+    fn states(settings: &[(&str, &str)]) -> Vec<State> {
+        found(None, settings)
+    }
+
+    #[test]
+    fn bronze_keeps_what_kafka_keeps() {
+        let month = Some(Duration::from_secs(32 * 24 * 3600));
+        assert_eq!(found(month, &[("retention.ms", "604800000")]), [State::Ok]);
+        assert_eq!(found(month, &[("retention.ms", "5184000000")]), [State::Warn], "60 days");
+        assert_eq!(found(month, &[("retention.ms", "-1")]), [State::Warn], "for ever");
     }
 
     #[test]

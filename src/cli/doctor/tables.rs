@@ -1,11 +1,11 @@
 //! The Delta tables: whether their logs are sound and their files of a good size.
 
-use super::Finding;
+use super::{Finding, days};
 use crate::batch::upkeep::{TableSummary, summary};
 use crate::batch::{Lake, Layer};
 use crate::bronze;
 use crate::cli::lake::Lake as Catalog;
-use crate::config::Config;
+use crate::config::{Config, Pipeline};
 
 /// Small files that a table may have before its readers feel them.
 const SMALL_FILES_MOST: usize = 1_000;
@@ -14,6 +14,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let uri = &config.server.lakehouse.uri;
     let mut findings = Vec::new();
     for pipeline in &config.pipelines {
+        findings.extend(reach(pipeline));
         let check = format!("log of bronze.{}", pipeline.name);
         match bronze::damaged_tail(uri, &pipeline.name).await {
             Ok(None) => findings.push(Finding::ok(check, "sound")),
@@ -55,6 +56,21 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// How far back silver can be made again, where that is less than it is kept.
+fn reach(pipeline: &Pipeline) -> Option<Finding> {
+    let bronze = pipeline.retention.bronze?;
+    let silver = pipeline.retention.silver;
+    silver.is_none_or(|silver| silver > bronze).then(|| {
+        let (kept, bronze) = (silver.map_or("for ever".to_owned(), days), days(bronze));
+        Finding::ok(
+            format!("retention of {}", pipeline.name),
+            format!(
+                "silver is kept {kept}; changed rules, backfills and a new silver reach back {bronze}, as Bronze does"
+            ),
+        )
+    })
+}
+
 fn judge(table: &str, t: &TableSummary) -> Finding {
     let check = format!("table {table}");
     let found = format!("version {}, {} rows in {} files, {} of them small", t.version, t.rows, t.files, t.files_small);
@@ -68,6 +84,20 @@ fn judge(table: &str, t: &TableSummary) -> Finding {
 mod tests {
     use super::super::State;
     use super::*;
+
+    #[test]
+    fn it_is_told_how_far_back_silver_can_be_made_again() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/boathouse.toml");
+        let mut pipeline = Pipeline::clone(&Config::load(Some(&file)).unwrap().pipelines[0]);
+        let days = |n: u64| Some(std::time::Duration::from_secs(n * 24 * 3600));
+        let mut told = |bronze, silver| {
+            (pipeline.retention.bronze, pipeline.retention.silver) = (bronze, silver);
+            reach(&pipeline).map(|finding| finding.found)
+        };
+        assert_eq!(told(None, None), None);
+        assert_eq!(told(days(60), days(60)), None);
+        assert!(told(days(60), None).is_some_and(|found| found.contains("kept for ever") && found.contains("60 days")));
+    }
 
     #[test]
     fn many_small_files_are_worth_a_word() {
