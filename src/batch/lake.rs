@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::BatchError;
 use super::opened::Opened;
+use super::yielding::YieldingJoins;
 use crate::bronze::has_log;
 use crate::config::Server;
 use crate::storage::Place;
@@ -171,8 +172,10 @@ impl Lake {
         let config = SessionConfig::from(DeltaSessionConfig::default())
             .set_bool("datafusion.sql_parser.enable_ident_normalization", true)
             .with_target_partitions(PARTS);
-        let state =
-            datafusion::execution::SessionStateBuilder::new_from_existing(base.state()).with_config(config).build();
+        let state = datafusion::execution::SessionStateBuilder::new_from_existing(base.state())
+            .with_config(config)
+            .with_physical_optimizer_rule(Arc::new(YieldingJoins))
+            .build();
         SessionContext::new_with_state(state)
     }
 }

@@ -31,6 +31,7 @@ pub mod tasks;
 mod txn;
 pub mod upkeep;
 pub mod verify;
+mod yielding;
 
 pub use error::BatchError;
 pub(crate) use gold::partition_date;

@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use boathouse::batch::run::Job;
-use boathouse::batch::run::graph::Task;
+use boathouse::batch::history::{History, LeaseWatch, RunState};
+use boathouse::batch::run::graph::{Policy, Task};
+use boathouse::batch::run::{Job, Runner, Work, threads};
 use boathouse::batch::tasks::work_on;
-use boathouse::batch::{BatchError, Lake, Layer, TaskContext, run_gold};
+use boathouse::batch::{BatchError, Lake, Layer, TaskContext, TaskReport, run_gold};
 use boathouse::config::{self, ModelFile, Pipeline, Server};
 use boathouse::serving::Client;
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use super::lakehouse::{Lakehouse, events};
+use crate::support::daemon::PATIENCE;
 
 /// Events of one date; each is a group of the model below.
 const EVENTS: usize = 200_000;
@@ -116,4 +120,70 @@ async fn work_that_may_use_all_the_memory_takes_turns_and_can_be_cancelled_while
     drop(turn);
     first.await.expect("no panic").expect("gold");
     assert_eq!(lakehouse.gold("fact_events").await.len(), 100);
+}
+
+const ENDLESS: &str = "\
+-- description: Every two events of a date.
+-- kind: by_date
+-- partition: event_date
+-- grain: event_date
+-- clickhouse: none
+-- column event_date: The day.
+-- column pairs: How many there are, which takes as good as for ever.
+
+SELECT a.event_date, count(*) FILTER (WHERE concat(a.event_id, b.event_id) < concat(b.event_id, a.event_id)) AS pairs
+FROM silver.user_events AS a
+JOIN silver.user_events AS b ON a.event_date = b.event_date
+GROUP BY a.event_date
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cancelled_uses_no_time_and_no_memory_any_more() {
+    let mut lakehouse = Lakehouse::new();
+    let mut pipeline = Pipeline::clone(&lakehouse.pipeline);
+    pipeline.models =
+        vec![ModelFile { name: "pairs".into(), path: Arc::new(PathBuf::from("pairs.sql")), text: ENDLESS.into() }];
+    lakehouse.pipeline = Arc::new(pipeline);
+    lakehouse.write(&events(12, 60_000, 0..1)).await;
+    let client = Client::new(&config::ClickHouse::default()).expect("a client");
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Arc::new(Server { data_dir: folder.path().into(), ..Server::default() });
+    let real = work_on(Ok(lakehouse.lake.clone()), &server, &lakehouse.pipeline, &client);
+    let work: Work = Arc::new(move |job: Job| match job.task {
+        Task::RunSilverToGold => real(job),
+        _ => async { Ok(TaskReport { rows_out: 1, ..TaskReport::default() }) }.boxed(),
+    });
+    let threads = threads::runtime(2).expect("threads");
+    let history = History::open(&server).await.expect("a history");
+    let runner = Runner {
+        history: history.clone(),
+        batch: threads.handle().clone(),
+        work,
+        observer: Arc::new(|_, _| {}),
+        policy: Policy { retries: 0, backoff: Duration::ZERO },
+        time_limit: Duration::from_secs(3600),
+    };
+    let run_id = history.request("user_events").await.expect("asked");
+    let (run, lease) =
+        history.take_up("user_events", "a", &mut LeaseWatch::default()).await.expect("an answer").expect("a run");
+    let going = tokio::spawn(async move { runner.execute(&run, &lease, watch::channel(false).1).await });
+    let patience = |what: &'static str, is: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let lake = lakehouse.lake.clone();
+    tokio::task::block_in_place(|| patience("the join begins", &|| lake.memory_used() > 0));
+    assert!(history.cancel(&run_id).await.expect("cancelled"));
+    let ended = going.await.expect("no panic").expect("an end");
+    let run = history.run(&run_id).await.expect("an answer").expect("the run");
+    assert_eq!(ended, RunState::Cancelled, "{run:?}");
+    let tasks = threads.metrics();
+    tokio::task::block_in_place(|| patience("no task is left", &|| tasks.num_alive_tasks() == 0));
+    assert_eq!(lake.memory_used(), 0, "what it held is given back");
+    drop(lake.turn().await);
+    assert!(lake.open(Layer::Gold, "pairs").await.expect("gold").is_none(), "nothing is committed");
+    threads.shutdown_background();
 }
