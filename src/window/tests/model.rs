@@ -1,19 +1,21 @@
 //! The protocol of realtime windows under crashes: the real states and their recovery, with a simulated Bronze, a
 //! simulated ClickHouse, several instances (zombies included), and a stop between any two steps. In the end every
 //! total in ClickHouse must equal a recount of Bronze. With a rule taken away it must not.
+//!
+//! Here is the world and its life; `stores` is what lasts in it, `truth` what must hold.
 
-use std::collections::{BTreeMap, HashMap};
+mod stores;
+mod truth;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 
-use super::properties::{Totals, recount};
+use self::stores::{Bronze, ClickHouse, Commit, Epoch, Key};
 use super::*;
-use crate::window::{
-    AggregatePlan, Claim, Combination, FlushCells, Loaded, LoadedCell, OTHER, PositionRow, Rebuild, Standing, Way,
-    WindowState,
-};
+use crate::window::{AggregatePlan, Claim, FlushCells, Loaded, LoadedCell, OTHER, Rebuild, Standing, Way, WindowState};
 
 /// A rule of the protocol, to be taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,64 +52,6 @@ measure = "n"
 window = "20s"
 dimensions = ["kind"]
 "#;
-
-type Cells = BTreeMap<(i64, Combination), (i64, u64)>;
-/// Definition and partition.
-type Key = (String, usize);
-
-/// ReplacingMergeTree: the highest version of a key wins, whenever it comes.
-#[derive(Default)]
-struct ClickHouse {
-    cells: HashMap<Key, Cells>,
-    history: HashMap<Key, Vec<Cells>>,
-    positions: HashMap<Key, Vec<PositionRow>>,
-}
-
-impl ClickHouse {
-    fn upsert(&mut self, key: &Key, flushed: &FlushCells, cells: usize) {
-        let mine = self.cells.entry(key.clone()).or_default();
-        let version = flushed.position.next_offset;
-        for cell in &flushed.cells[..cells] {
-            let held = mine.entry((cell.window_start, cell.combination.clone())).or_insert((-1, 0));
-            if held.0 <= version {
-                *held = (version, cell.count);
-            }
-        }
-        self.history.entry(key.clone()).or_insert_with(|| vec![Cells::new()]).push(mine.clone());
-    }
-}
-
-type Epoch = (u64, usize);
-
-#[derive(Default, Clone)]
-struct Commit {
-    epoch: Option<Epoch>,
-    txn: BTreeMap<usize, Standing>,
-    /// Partition, index in its log, verdict.
-    rows: Vec<(usize, usize, Verdict)>,
-}
-
-/// Bronze's commits: each is fenced by the positions that it goes on from.
-#[derive(Default)]
-struct Bronze {
-    commits: Vec<Commit>,
-}
-
-impl Bronze {
-    fn epoch(&self) -> Option<Epoch> {
-        self.commits.iter().rev().find_map(|c| c.epoch)
-    }
-
-    fn standing(&self, partition: usize) -> Standing {
-        let found = self.commits.iter().rev().find_map(|c| c.txn.get(&partition));
-        found.copied().unwrap_or(Standing { next_offset: 0, mark: None })
-    }
-
-    fn ok(&self, partition: usize) -> Vec<usize> {
-        let rows = self.commits.iter().flat_map(|c| &c.rows);
-        rows.filter(|(p, _, v)| *p == partition && *v == Verdict::Ok).map(|(_, i, _)| *i).collect()
-    }
-}
 
 /// Fenced: the instance ends.
 struct Stop;
@@ -388,39 +332,6 @@ impl World {
         }
     }
 
-    /// The invariant behind it all: what is written with version `v` is exactly the count of the records below `v`.
-    /// (Where settings do not change, so that the log alone says what that is.)
-    fn check_cells(&mut self, partition: usize, plan: &AggregatePlan, flushed: &FlushCells) {
-        let (truth, _) = self.truth(partition, plan, flushed.position.next_offset);
-        for cell in &flushed.cells {
-            let key: Vec<String> = cell.combination.values().into_iter().map(str::to_owned).collect();
-            if truth.get(&cell.window_start).and_then(|cells| cells.get(&key)) != Some(&cell.count) {
-                self.untrue.push(format!("{} at {}: {cell:?}", plan.name, flushed.position.next_offset));
-            }
-        }
-    }
-
-    fn check_position(&mut self, partition: usize, plan: &AggregatePlan, row: &PositionRow) {
-        let (truth, mark) = self.truth(partition, plan, row.next_offset);
-        let horizon = plan.closed_horizon(mark);
-        let open = truth.iter().filter(|(start, _)| horizon.is_none_or(|h| **start + plan.window > h));
-        let counts: Vec<u64> = open.flat_map(|(_, cells)| cells.values().copied()).collect();
-        if (row.closed_horizon, row.open_cells, row.open_count) != (horizon, counts.len() as u64, counts.iter().sum()) {
-            self.untrue.push(format!("{}: {row:?}, the truth is {horizon:?} and {counts:?}", plan.name));
-        }
-    }
-
-    /// Totals and mark of the records below an offset.
-    fn truth(&self, partition: usize, plan: &AggregatePlan, below: i64) -> (Totals, Option<i64>) {
-        let (mut mark, mut ok) = (None, Vec::new());
-        for record in self.logs[partition].iter().filter(|r| r.offset < below) {
-            if plain_verdict(&self.pipelines[0], record, &mut mark) == Verdict::Ok {
-                ok.push(record);
-            }
-        }
-        (recount(plan, &ok), mark)
-    }
-
     /// One durable step of the oldest flush under way.
     fn go_on(&mut self, instance: &mut Instance) {
         let Some(flight) = instance.flights.first_mut() else { return };
@@ -529,23 +440,7 @@ impl World {
                 return vec!["the last instance was fenced".into()];
             }
         }
-        let mut errors = std::mem::take(&mut self.untrue);
-        for (partition, log) in self.logs.iter().enumerate() {
-            let ok: Vec<&Record> = self.bronze.ok(partition).into_iter().map(|i| &log[i]).collect();
-            for plan in &last.plans {
-                let mut got = Totals::new();
-                let cells = self.clickhouse.cells.get(&(plan.definition.clone(), partition));
-                for ((start, combination), (_, count)) in cells.into_iter().flatten() {
-                    let key = combination.values().into_iter().map(str::to_owned).collect();
-                    got.entry(*start).or_default().insert(key, *count);
-                }
-                let want = recount(plan, &ok);
-                if got != want {
-                    errors.push(format!("partition {partition}, {}: got {got:?}, want {want:?}", plan.name));
-                }
-            }
-        }
-        errors
+        self.errors(&last.plans)
     }
 }
 
