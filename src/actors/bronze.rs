@@ -245,11 +245,32 @@ impl BronzeWriter {
         }
     }
 
+    /// A look at the log while nothing is committed. Storage that does not answer is told by whoever has to commit.
+    fn looked(
+        &mut self,
+        ctx: &mut Context<Self>,
+        look: impl Future<Output = Result<(), BronzeError>> + Send + 'static,
+    ) {
+        let look = self.setup.io.spawn(look);
+        ctx.spawn(look.into_actor(self).map(|outcome, writer, ctx| match outcome {
+            Ok(Err(error @ BronzeError::Io { .. })) => {
+                tracing::debug!(pipeline = writer.setup.pipeline.name, %error, "the log is looked at later");
+            }
+            Ok(Err(error)) => writer.fail(error, ctx),
+            Ok(Ok(())) | Err(_) => {}
+        }));
+    }
+
     fn fail(&mut self, error: BronzeError, ctx: &mut Context<Self>) {
-        if error.reacquire() {
+        let condition = if error.reacquire() {
+            // The log has answered: what is wrong is what this instance knew of it.
+            SinkCondition::Healthy
+        } else {
+            SinkCondition::Retrying { error: error.to_string() }
+        };
+        if matches!(error, BronzeError::Fenced { .. } | BronzeError::Expired { .. }) {
             names::BRONZE_FENCED.add(1, &[&self.setup.pipeline.name]);
         }
-        let condition = SinkCondition::Retrying { error: error.to_string() };
         self.setup.board.sink(&self.setup.bronze_sink(), condition);
         self.supervisor.do_send(SessionFailed { round: self.round, error });
         ctx.stop();
@@ -296,12 +317,17 @@ impl Actor for BronzeWriter {
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(FOLLOW, |writer, ctx| {
             let store = writer.store.clone();
-            let follow = writer.setup.io.spawn(async move { store.lock().await.ledger.follow().await });
-            ctx.spawn(follow.into_actor(writer).map(|outcome, writer, ctx| {
-                if let Ok(Err(error)) = outcome {
-                    writer.fail(error, ctx);
+            writer.looked(ctx, async move { store.lock().await.ledger.follow().await });
+        });
+        ctx.run_interval(GLANCE, |writer, ctx| {
+            let store = writer.store.clone();
+            // Whoever commits reads the log himself.
+            writer.looked(ctx, async move {
+                match store.try_lock() {
+                    Ok(mut store) => store.ledger.glance().await,
+                    Err(_) => Ok(()),
                 }
-            }));
+            });
         });
     }
 }
@@ -311,6 +337,9 @@ const SLOW: Duration = Duration::from_secs(10);
 
 /// How often a quiet writer looks at the log, so that what it knows of it does not grow too old to commit on.
 const FOLLOW: Duration = Duration::from_secs(300);
+
+/// How often it looks whether others have committed: a choice made at another instance is noticed within that time.
+const GLANCE: Duration = Duration::from_secs(5);
 
 impl Handler<Append> for BronzeWriter {
     type Result = ResponseFuture<Result<(), Gone>>;

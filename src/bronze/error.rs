@@ -11,6 +11,10 @@ pub enum BronzeError {
     /// What this instance knows of the table is too old to commit on. Drop every buffer and acquire again.
     #[error("{what}; the known table version is dropped, partitions are acquired again")]
     Expired { what: String },
+    /// Somebody has put this instance's own settings in force anew, under a fresh epoch: an operator's choice, which moves
+    /// positions or marks. Drop every buffer, open the table again and acquire under the new epoch.
+    #[error("an operator's choice at table version {version} put the settings in force anew (epoch {epoch})")]
+    Renewed { version: u64, epoch: String },
     /// Something that must not be skipped silently. Stay down until an operator has decided.
     #[error("{what}, in {place}; {remedy}")]
     Stopped { what: String, place: String, remedy: String },
@@ -28,7 +32,7 @@ pub enum BronzeError {
 impl BronzeError {
     /// Whether the caller should drop its buffers and acquire its partitions again.
     pub fn reacquire(&self) -> bool {
-        matches!(self, Self::Fenced { .. } | Self::Expired { .. })
+        matches!(self, Self::Fenced { .. } | Self::Expired { .. } | Self::Renewed { .. })
     }
 
     /// Whether the daemon must stay down until an operator has decided.

@@ -76,14 +76,18 @@ pub struct Ledger<L> {
     log: L,
     pipeline: String,
     epoch: String,
+    /// Hash of the settings that the epoch was begun with.
+    settings: String,
     known: Option<Known>,
     held: BTreeMap<Arc<Source>, Option<Position>>,
 }
 
 impl<L: CommitLog> Ledger<L> {
-    /// A ledger that holds nothing. `epoch` is the one that this instance's settings were committed under.
-    pub fn new(log: L, pipeline: impl Into<String>, epoch: impl Into<String>) -> Self {
-        Self { log, pipeline: pipeline.into(), epoch: epoch.into(), known: None, held: BTreeMap::new() }
+    /// A ledger that holds nothing. `epoch` is the one that this instance's settings were committed under, `settings`
+    /// their hash.
+    pub fn new(log: L, pipeline: impl Into<String>, epoch: impl Into<String>, settings: impl Into<String>) -> Self {
+        let (pipeline, epoch, settings) = (pipeline.into(), epoch.into(), settings.into());
+        Self { log, pipeline, epoch, settings, known: None, held: BTreeMap::new() }
     }
 
     /// The known version; none while nothing is held.
@@ -131,6 +135,24 @@ impl<L: CommitLog> Ledger<L> {
         self.forget_on_error(result)
     }
 
+    /// Reads what others have committed behind the known version, if anything: one question where nobody has. Tells of a
+    /// rival, of changed settings or of an operator's choice while nothing is committed. What is known grows older all
+    /// the same: that nothing lies behind it says nothing about the version itself.
+    pub async fn glance(&mut self) -> Result<(), BronzeError> {
+        let result = async {
+            while let Some(known) = self.known {
+                let (at, version) = (self.log.now(), known.version + 1);
+                let Some(entry) = self.log.read(version).await? else { break };
+                self.fresh_enough(at)?;
+                self.inspect(version, &entry)?;
+                self.known = Some(Known { version, at });
+            }
+            Ok(())
+        }
+        .await;
+        self.forget_on_error(result)
+    }
+
     /// Gives a partition up. What was buffered of it must never be committed afterwards, and cannot be.
     pub fn release(&mut self, source: &Source) {
         self.held.remove(source);
@@ -151,7 +173,10 @@ impl<L: CommitLog> Ledger<L> {
             match self.held.get(source) {
                 Some(None) => {}
                 Some(Some(_)) => return Err(BronzeError::misuse("genesis of a partition that has a position", source)),
-                None => return Err(BronzeError::misuse("genesis of a partition that is not held", source)),
+                None => {
+                    let what = format!("{source} was given up before its first position was committed");
+                    return Err(BronzeError::Expired { what });
+                }
             }
         }
         let advances: Vec<Advance> = starts
@@ -164,7 +189,7 @@ impl<L: CommitLog> Ledger<L> {
 
     /// Commits files and the positions that they bring their partitions to, together.
     ///
-    /// On `Fenced`, `Expired` and `Stopped` everything is given up. `Io` is only returned while nothing was put.
+    /// On `Fenced`, `Expired`, `Renewed` and `Stopped` everything is given up. `Io` is only returned while nothing was put.
     pub async fn commit(&mut self, adds: &[AddFile], advances: &[Advance]) -> Result<Committed, BronzeError> {
         self.check(advances)?;
         let result = self.put(adds, advances).await;
@@ -427,6 +452,10 @@ impl<L: CommitLog> Ledger<L> {
         if epoch == self.epoch {
             return Ok(());
         }
+        if configuration.get(key::SETTINGS_HASH) == Some(&self.settings) {
+            // A choice of an operator's, made elsewhere. What it has moved is read anew; other settings are no choice.
+            return Err(BronzeError::Renewed { version, epoch: epoch.into() });
+        }
         Err(BronzeError::stopped(
             format!("the pipeline's settings were changed by another instance (epoch {epoch}, ours is {})", self.epoch),
             format!("{} at version {version}", self.log.name()),
@@ -436,7 +465,7 @@ impl<L: CommitLog> Ledger<L> {
 
     /// After any error but a passing one nothing is held, so that nothing stale can be committed.
     fn forget_on_error<T>(&mut self, result: Result<T, BronzeError>) -> Result<T, BronzeError> {
-        if let Err(BronzeError::Fenced { .. } | BronzeError::Expired { .. } | BronzeError::Stopped { .. }) = &result {
+        if result.as_ref().is_err_and(|e| e.reacquire() || matches!(e, BronzeError::Stopped { .. })) {
             self.release_all();
         }
         result

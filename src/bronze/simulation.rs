@@ -1,7 +1,8 @@
 //! The commit protocol under a simulated log: several instances (zombies included) acquire and lose partitions, judge
 //! and commit; stops between any two steps; PUTs that land late; lost answers; other writers' commits; settings
-//! changed; the last commit lost; log entries cleaned up. In the end one instance drains the topic. Then Bronze must
-//! hold every offset once, with the verdicts of a plain pass over the log, and no position may ever have gone back.
+//! changed, and put in force anew by an operator's choice; the last commit lost; log entries cleaned up. In the end one
+//! instance drains the topic. Then Bronze must hold every offset once, with the verdicts of a plain pass over the log,
+//! and no position may ever have gone back. Where settings do not change, nobody ever stops for good.
 //!
 //! Here are the log that lies and the instances on it; `worlds` lets them run and looks at what is there in the end.
 
@@ -59,7 +60,11 @@ struct World {
     ids: u64,
     topic: Vec<Vec<Record>>,
     errors: Vec<String>,
+    /// Whether instances with other settings come.
+    changes: bool,
     fenced: usize,
+    /// Rounds that an operator's choice ended.
+    renewed: usize,
     commits: usize,
 }
 
@@ -77,7 +82,9 @@ impl World {
             ids: 0,
             topic,
             errors: Vec::new(),
+            changes: false,
             fenced: 0,
+            renewed: 0,
             commits: 0,
         };
         let first = metadata_entry(&mut world, 0);
@@ -298,7 +305,7 @@ impl Instance {
                 return None;
             }
         }
-        let ledger = Ledger::new(log.clone(), "p", &state.configuration[key::EPOCH]);
+        let ledger = Ledger::new(log.clone(), "p", &state.configuration[key::EPOCH], settings.to_string());
         Some(Self { log, settings, ledger, held: Vec::new() })
     }
 
@@ -368,8 +375,8 @@ impl Instance {
         Ok(())
     }
 
-    /// Whatever a daemon may do, until it is fenced.
-    async fn live(mut self) {
+    /// Whatever a daemon may do, until it is fenced. Whether it then goes on by itself, in a new round.
+    async fn live(mut self) -> bool {
         loop {
             let (dice, pick) = {
                 let mut world = self.log.world();
@@ -383,7 +390,8 @@ impl Instance {
                     self.ledger.release(&consumer.source);
                     Ok(())
                 }
-                8..10 => self.ledger.follow().await,
+                8 => self.ledger.follow().await,
+                9 => self.ledger.glance().await,
                 10..60 => {
                     self.consume(pick % self.held.len(), 1 + pick % 11);
                     Ok(())
@@ -395,10 +403,12 @@ impl Instance {
                 Err(e) => {
                     let mut world = self.log.world();
                     world.fenced += 1;
-                    if matches!(e, BronzeError::Misuse { .. }) {
+                    world.renewed += usize::from(matches!(e, BronzeError::Renewed { .. }));
+                    let loud = matches!(e, BronzeError::Stopped { .. }) && !world.changes;
+                    if loud || matches!(e, BronzeError::Misuse { .. }) {
                         world.errors.push(e.to_string());
                     }
-                    return;
+                    return e.reacquire();
                 }
             }
         }

@@ -13,6 +13,7 @@ use super::ledger::Position;
 use super::log::CommitLog;
 use super::metadata::{Decision, Gap, Purpose, another_topic, decide};
 use super::schema::PARTITION_COLUMN;
+use super::settings::{settings, settings_hash};
 use super::settle::settle;
 use super::{BronzeError, Ledger, SealedFile, table_key};
 use crate::config::{Pipeline, Role};
@@ -155,7 +156,8 @@ impl Table {
 
     /// The state machine for commits to this table; one per daemon and pipeline.
     pub fn ledger(&self) -> Ledger<DeltaLog> {
-        Ledger::new(self.log.clone(), &self.pipeline.name, &self.epoch)
+        let settings = settings_hash(&settings(&self.pipeline));
+        Ledger::new(self.log.clone(), &self.pipeline.name, &self.epoch, settings)
     }
 
     /// The pipeline whose table this is.

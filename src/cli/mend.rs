@@ -36,6 +36,9 @@ enum Action {
     AcceptSettings {
         /// The pipeline.
         pipeline: String,
+        /// Even though they are in force: the windows are counted again from Bronze.
+        #[arg(long)]
+        even_so: bool,
     },
     /// Take on a topic that was deleted and made anew: its offsets begin again, under the next generation.
     ///
@@ -80,25 +83,34 @@ enum Action {
 impl Action {
     fn choice(&self) -> (&str, Choice) {
         match self {
-            Action::AcceptSettings { pipeline } => (pipeline, Choice::AcceptSettings),
+            Action::AcceptSettings { pipeline, .. } => (pipeline, Choice::AcceptSettings),
             Action::AdoptTopic { pipeline, even_so } => (pipeline, Choice::AdoptTopic { even_so: *even_so }),
             Action::AcceptGap { pipeline } => (pipeline, Choice::AcceptGap),
             Action::LowerMark { pipeline, to } => (pipeline, Choice::LowerMark { to: *to }),
             Action::RepairLog { pipeline, even_so } => (pipeline, Choice::RepairLog { even_so: *even_so }),
         }
     }
+
+    /// Whether somebody insists.
+    fn even_so(&self) -> bool {
+        match self {
+            Action::AcceptSettings { even_so, .. }
+            | Action::AdoptTopic { even_so, .. }
+            | Action::RepairLog { even_so, .. } => *even_so,
+            Action::AcceptGap { .. } | Action::LowerMark { .. } => false,
+        }
+    }
 }
 
 /// Lets the daemon do it; what it did.
-async fn asked(daemon: &Remote, pipeline: &str, choice: Choice) -> anyhow::Result<Vec<String>> {
+async fn asked(daemon: &Remote, pipeline: &str, choice: Choice, even_so: bool) -> anyhow::Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Done {
         done: Vec<String>,
     }
-    let (to, even_so) = match choice {
-        Choice::LowerMark { to } => (to.to_rfc3339(), false),
-        Choice::AdoptTopic { even_so } | Choice::RepairLog { even_so } => (String::new(), even_so),
-        Choice::AcceptSettings | Choice::AcceptGap => (String::new(), false),
+    let to = match choice {
+        Choice::LowerMark { to } => to.to_rfc3339(),
+        _ => String::new(),
     };
     let body = json!({ "pipeline": pipeline, "choice": choice.name(), "to": to, "even_so": even_so });
     Ok(daemon.post::<Done>(&["stream", "choices"], &body).await?.done)
@@ -122,7 +134,7 @@ impl Args {
         }
         let done = context.block_on(async {
             if let Some(daemon) = Remote::find(&config, self.way).await? {
-                return asked(&daemon, name, choice).await;
+                return asked(&daemon, name, choice, self.action.even_so()).await;
             }
             let done = carry_out(&config, pipeline, choice).await?;
             let detail = format!("{name}: {}", done.join("; "));

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::Rule;
 use super::clickhouse::SimStore;
-use super::delta::SimLog;
+use super::delta::SimBronze;
 use super::topic::PARTITIONS;
 use super::world::{Shared, lock, source};
-use crate::bronze::{BronzeError, Ledger};
+use crate::bronze::BronzeError;
 use crate::kafka::{Placement, Source, Witness, confirm};
 use crate::serving::{Error, Prepared, Reach, WindowStore, load};
 use crate::window::LastRecord;
@@ -38,19 +38,20 @@ pub(super) async fn witness(
 }
 
 /// Views change over where their totals are whole.
-pub(super) async fn look_after(log: &SimLog, prepared: &Prepared<SimStore>, epoch: &str) -> Result<(), BronzeError> {
+pub(super) async fn look_after(bronze: &SimBronze, prepared: &Prepared<SimStore>) -> Result<(), BronzeError> {
     let failed = |e: Error| BronzeError::io("upkeep", e);
     let store = prepared.store().await.map_err(failed)?;
     let sources: Vec<Arc<Source>> = (0..PARTITIONS).map(source).collect();
     // Positions of Bronze first.
-    let acquired = Ledger::new(log.clone(), "p", epoch).acquire(&sources).await?;
+    let acquired = bronze.ledger().acquire(&sources).await?;
+    let world = &bronze.log.world;
     let known = sources.into_iter().zip(acquired.positions);
     let bronze: Vec<(Arc<Source>, i64)> = known.filter_map(|(s, at)| Some((s, at?.next_offset))).collect();
     for plan in &prepared.plans {
         let reach = Reach::of(store, plan).await.map_err(failed)?;
-        let hasty = lock(&log.world).broken == Some(Rule::ViewWaits);
+        let hasty = lock(world).broken == Some(Rule::ViewWaits);
         if hasty || reach.is_whole(&bronze, 0, |_| false) {
-            lock(&log.world).must_reach(plan, &bronze);
+            lock(world).must_reach(plan, &bronze);
             store.point_view(plan).await.map_err(failed)?;
             store.drop_superseded(plan).await.map_err(failed)?;
         }

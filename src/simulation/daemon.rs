@@ -1,5 +1,5 @@
-//! One daemon, for one life of its table, client and actors: after an error it is dropped, and another comes. What it does
-//! side by side are tasks; the decisions are the real rooms'.
+//! One daemon, for one life of its table, client and actors, a round: after an error the next one begins, or another daemon
+//! comes. What it does side by side are tasks; the decisions are the real rooms'.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,9 @@ use super::delta::{Row, SimBronze, SimLog};
 use super::held::{Back, Comeback, Held, Task, poll};
 use super::topic::PARTITIONS;
 use super::world::{Shared, World, configuration, lock, source, step};
-use crate::bronze::{AddFile, Advances, BronzeError, Flushes, InForce, Ledger, Position, Purpose, settle};
+use crate::bronze::{
+    AddFile, Advances, BronzeError, Flushes, InForce, Ledger, Position, Purpose, settings, settings_hash, settle,
+};
 use crate::config::{Pipeline, StartAt};
 use crate::kafka::{Known, Placement, place};
 use crate::serving::{Error, ErrorKind, PartitionTotals, Prepared, serve};
@@ -39,9 +41,15 @@ pub(super) struct Daemon {
     pub name: String,
     world: Shared,
     log: SimLog,
+    /// What it is configured with: (settings, definitions).
+    pub configured: (usize, usize),
     pipeline: Arc<Pipeline>,
     opening: Option<Task<Result<InForce, BronzeError>>>,
     running: Option<Running>,
+    /// What an ended round had under way: it ends for good with its next error.
+    pub ghost: bool,
+    /// For the lie: the epoch that the round before counted its windows under.
+    counted_under: Option<String>,
     pub dice: ChaCha8Rng,
 }
 
@@ -61,6 +69,8 @@ enum Lane {
 struct Running {
     pipeline: Arc<Pipeline>,
     epoch: String,
+    /// The same, unless a rule is broken.
+    counted_under: String,
     ledger: Arc<Mutex<Ledger<SimLog>>>,
     back: Back,
     held: BTreeMap<i32, Held>,
@@ -87,14 +97,28 @@ impl Daemon {
             let (log, pipeline) = (log.clone(), pipeline.clone());
             Box::pin(async move { settle(&log, &pipeline, None, purpose).await })
         };
-        Self { name, world: world.clone(), log, pipeline, opening: Some(opening), running: None, dice }
+        let configured = (settings, definitions);
+        let (opening, world) = (Some(opening), world.clone());
+        Self { name, world, log, configured, pipeline, opening, running: None, ghost: false, counted_under: None, dice }
+    }
+
+    /// The same daemon's next round: settings and epoch are read anew, nothing is held. What the round before had under way
+    /// goes on beside it, or does not.
+    pub fn again(self) -> (Self, Option<Self>) {
+        let mut next = Self::new(&self.world, self.configured.0, self.configured.1, Purpose::Start);
+        next.name = format!("{}, again {}", self.name.split(',').next().unwrap_or_default(), next.name);
+        next.counted_under = self.running.as_ref().map(|running| running.counted_under.clone());
+        let goes_on = self.running.is_some() && !lock(&self.world).calm && next.dice.random_bool(0.3);
+        (next, goes_on.then_some(Self { ghost: true, ..self }))
     }
 
     /// Whatever it may do next. An error ends it.
     pub fn step(&mut self) -> Result<(), BronzeError> {
         if self.opening.is_some() {
             if let Some(in_force) = poll(&mut self.opening) {
-                self.running = Some(Running::new(&self.log, &self.pipeline, in_force?));
+                let lie = lock(&self.world).broken == Some(Rule::EpochAnew);
+                let counted_under = self.counted_under.take().filter(|_| lie);
+                self.running = Some(Running::new(&self.log, &self.pipeline, in_force?, counted_under));
             }
             return Ok(());
         }
@@ -114,7 +138,7 @@ impl Daemon {
             }
             93..96 => running.rebuild(partition),
             96 if self.dice.random_bool(0.3) && !lock(&self.world).calm => running.drop_windows(partition),
-            97 => running.follow(),
+            97 => running.look_at_log(self.dice.random_bool(0.7)),
             98 => running.look_after(),
             _ => {}
         }
@@ -128,26 +152,29 @@ impl Daemon {
         running.is_settled(&world)
     }
 
-    /// The aggregates that it serves.
-    pub fn plans(&self) -> &[Arc<AggregatePlan>] {
-        self.running.as_ref().map_or(&[], |running| &running.back.prepared.plans)
+    /// The aggregates that it is to serve, under the epoch in force.
+    pub fn plans(&self) -> Vec<Arc<AggregatePlan>> {
+        let world = lock(&self.world);
+        match (world.delta.epoch(), &self.running) {
+            (Some(epoch), Some(running)) => running.plans_under(&world, &epoch),
+            _ => Vec::new(),
+        }
     }
 }
 
 impl Running {
-    fn new(log: &SimLog, pipeline: &Arc<Pipeline>, in_force: InForce) -> Self {
-        let mut plans = AggregatePlan::all(pipeline, &in_force.epoch).unwrap();
-        if lock(&log.world).broken == Some(Rule::Definition) {
-            for plan in &mut plans {
-                *plan = Arc::new(AggregatePlan { definition: plan.name.clone(), ..(**plan).clone() });
-            }
-        }
+    fn new(log: &SimLog, pipeline: &Arc<Pipeline>, in_force: InForce, counted_under: Option<String>) -> Self {
+        let counted_under = counted_under.unwrap_or_else(|| in_force.epoch.clone());
+        let plans = plans(&lock(&log.world), pipeline, &counted_under);
         let prepared = Arc::new(Prepared::new(SimStore::new(&log.world), "p".into(), plans));
-        let bronze = Arc::new(SimBronze { log: log.clone(), epoch: in_force.epoch.clone() });
+        let settings = settings_hash(&settings(pipeline));
+        let bronze =
+            Arc::new(SimBronze { log: log.clone(), epoch: in_force.epoch.clone(), settings: settings.clone() });
         Self {
             pipeline: pipeline.clone(),
-            ledger: Arc::new(Mutex::new(Ledger::new(log.clone(), "p", &in_force.epoch))),
+            ledger: Arc::new(Mutex::new(Ledger::new(log.clone(), "p", &in_force.epoch, settings))),
             epoch: in_force.epoch,
+            counted_under,
             back: Back { prepared, bronze },
             held: BTreeMap::new(),
             filling: None,
@@ -158,6 +185,10 @@ impl Running {
             following: None,
             upkeep: None,
         }
+    }
+
+    fn plans_under(&self, world: &World, epoch: &str) -> Vec<Arc<AggregatePlan>> {
+        plans(world, &self.pipeline, epoch)
     }
 
     fn log(&self) -> &SimLog {
@@ -440,10 +471,17 @@ impl Running {
         }
     }
 
-    fn follow(&mut self) {
+    fn look_at_log(&mut self, glance: bool) {
         if self.following.is_none() {
             let ledger = self.ledger.clone();
-            self.following = Some(Box::pin(async move { ledger.lock().await.follow().await }));
+            self.following = Some(Box::pin(async move {
+                let looked = match glance {
+                    true => ledger.lock().await.glance().await,
+                    false => ledger.lock().await.follow().await,
+                };
+                // Storage that does not answer is told by whoever has to commit.
+                looked.or_else(|error| if matches!(error, BronzeError::Io { .. }) { Ok(()) } else { Err(error) })
+            }));
         }
     }
 
@@ -452,10 +490,10 @@ impl Running {
         if self.upkeep.is_some() || !self.held.contains_key(&0) {
             return;
         }
-        let (log, prepared, epoch) = (self.log().clone(), self.back.prepared.clone(), self.epoch.clone());
+        let (bronze, prepared) = (self.back.bronze.clone(), self.back.prepared.clone());
         self.upkeep = Some(Box::pin(async move {
             // What fails is looked after later.
-            let _ = look_after(&log, &prepared, &epoch).await;
+            let _ = look_after(&bronze, &prepared).await;
         }));
     }
 
@@ -472,6 +510,18 @@ impl Running {
         let shown = self.back.prepared.plans.iter().all(|plan| {
             world.clickhouse.views.get(&plan.name).is_some_and(|shown| shown.definition == plan.definition)
         });
-        read && shown && self.filling.is_none() && self.serving.is_none()
+        // One that has not met the newest choice is not at its end.
+        let newest = world.delta.epoch().as_ref() == Some(&self.epoch);
+        newest && read && shown && self.filling.is_none() && self.serving.is_none()
     }
+}
+
+fn plans(world: &World, pipeline: &Pipeline, epoch: &str) -> Vec<Arc<AggregatePlan>> {
+    let mut plans = AggregatePlan::all(pipeline, epoch).unwrap();
+    if world.broken == Some(Rule::Definition) {
+        for plan in &mut plans {
+            *plan = Arc::new(AggregatePlan { definition: plan.name.clone(), ..(**plan).clone() });
+        }
+    }
+    plans
 }

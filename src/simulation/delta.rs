@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::Rule;
 use super::world::{Shared, World, lock, step};
-use crate::bronze::{BronzeError, CommitLog, EntryEffects, KNOWN_AGE_MAX, Ledger, PutOutcome, TableState, read_entry};
+use crate::bronze::{
+    BronzeError, CommitLog, EntryEffects, KNOWN_AGE_MAX, Ledger, PutOutcome, TableState, read_entry, table_key,
+};
 use crate::kafka::Source;
 use crate::serving::{BronzeRows, RecoverError};
 use crate::window::tests::{Record, ok_rows};
@@ -89,6 +91,12 @@ impl Delta {
             }
         }
         Some(state)
+    }
+
+    /// The epoch in force.
+    pub fn epoch(&self) -> Option<String> {
+        let configurations = self.history.iter().rev().filter_map(|entry| entry.effects.configuration.as_ref());
+        configurations.filter_map(|configuration| configuration.get(table_key::EPOCH)).next().cloned()
     }
 
     /// Where a partition stands.
@@ -233,12 +241,20 @@ impl CommitLog for SimLog {
 pub(super) struct SimBronze {
     pub log: SimLog,
     pub epoch: String,
+    /// Their hash.
+    pub settings: String,
+}
+
+impl SimBronze {
+    /// A ledger of its own.
+    pub fn ledger(&self) -> Ledger<SimLog> {
+        Ledger::new(self.log.clone(), "p", &self.epoch, &self.settings)
+    }
 }
 
 impl BronzeRows for SimBronze {
     async fn standing(&self, source: &Arc<Source>) -> Result<Standing, RecoverError> {
-        let mut ledger = Ledger::new(self.log.clone(), "p", &self.epoch);
-        let acquired = ledger.acquire(std::slice::from_ref(source)).await;
+        let acquired = self.ledger().acquire(std::slice::from_ref(source)).await;
         let acquired = acquired.map_err(|e| RecoverError::Bronze(Box::new(e)))?;
         let unknown = || RecoverError::Bronze("Bronze does not know the partition".into());
         let position = acquired.positions[0].ok_or_else(unknown)?;

@@ -13,7 +13,9 @@ use super::delta::SimLog;
 use super::held::{Task, poll};
 use super::topic::PARTITIONS;
 use super::world::{Counts, Shared, World, configuration, lock, source};
-use crate::bronze::{Advance, BronzeError, EntryWriter, Gap, Ledger, Purpose, settle};
+use crate::bronze::{
+    Advance, BronzeError, EntryWriter, Gap, Ledger, Purpose, settings as bronze_settings, settings_hash, settle,
+};
 
 /// Daemons that live at a time.
 const DAEMONS: usize = 3;
@@ -32,17 +34,18 @@ pub(super) fn live(world: World) -> (Vec<String>, Counts) {
         life.step(now);
     }
     let last = life.last();
+    let plans = last.as_ref().map(Daemon::plans).unwrap_or_default();
     let mut world = lock(&life.world);
     let mut errors = std::mem::take(&mut world.errors);
     match last {
         None => errors.push("the last daemon does not come to its end".into()),
-        Some(last) => {
+        Some(_) => {
             world.check_bronze(&mut errors);
-            world.check_views(last.plans(), &mut errors);
+            world.check_views(&plans, &mut errors);
             if errors.is_empty() {
                 // What stalled until now changes nothing any more.
                 while world.late_insert_lands() {}
-                world.check_views(last.plans(), &mut errors);
+                world.check_views(&plans, &mut errors);
             }
         }
     }
@@ -110,11 +113,19 @@ impl Life {
             106..112 if trouble.retention && self.operator.is_none() => {
                 self.operator = Some(Box::pin(accept_gap(self.world.clone())));
             }
+            113..116 if trouble.choices && self.operator.is_none() => {
+                self.operator = Some(Box::pin(accept_settings(self.world.clone())));
+            }
             _ => {
                 let at = lock(&self.world).rng.random_range(0..self.live.len());
                 if let Err(error) = self.live[at].step() {
                     let ended = self.live.swap_remove(at);
                     lock(&self.world).ends(&ended.name, &error);
+                    if error.reacquire() && !ended.ghost {
+                        let (next, ghost) = ended.again();
+                        self.live.push(next);
+                        self.live.extend(ghost);
+                    }
                 }
             }
         }
@@ -139,8 +150,11 @@ impl Life {
         lock(&self.world).tell(|| format!("everybody dies: {why}"));
     }
 
-    /// The last daemon, once it has read everything to its end.
+    /// The last daemon, once it has read everything to its end: one that lived through it all, or a new one.
     fn last(&mut self) -> Option<Daemon> {
+        let survivor = self.live.iter().position(|d| !d.ghost && d.configured == (0, 0));
+        let mut survivor = survivor.map(|at| self.live.swap_remove(at)).filter(|_| lock(&self.world).chance(50));
+        lock(&self.world).counts.survivors += usize::from(survivor.is_some());
         self.everybody_dies("the rest is calm");
         {
             let mut world = lock(&self.world);
@@ -156,12 +170,14 @@ impl Life {
                     poll(&mut operator);
                 }
             }
-            let mut daemon = Daemon::new(&self.world, 0, 0, purpose.clone());
+            let new = || Daemon::new(&self.world, 0, 0, purpose.clone());
+            let mut daemon = survivor.take().unwrap_or_else(new);
             for step in 0..STEPS_LAST {
                 if let Err(error) = daemon.step() {
                     let stopped = matches!(error, BronzeError::Stopped { .. });
                     purpose = if stopped { Purpose::AcceptSettings } else { Purpose::Start };
                     lock(&self.world).ends(&daemon.name, &error);
+                    survivor = error.reacquire().then(|| daemon.again().0);
                     break;
                 }
                 if step % 40 == 0 && daemon.is_settled() {
@@ -177,7 +193,10 @@ impl World {
     fn ends(&mut self, name: &str, error: &BronzeError) {
         self.counts.ends += 1;
         self.tell(|| format!("{name} ends: {error}"));
-        if matches!(error, BronzeError::Misuse { .. }) {
+        self.counts.renewed += usize::from(matches!(error, BronzeError::Renewed { .. }));
+        // Where all have the same settings nothing is there that somebody must decide.
+        let loud = matches!(error, BronzeError::Stopped { .. }) && !self.trouble.settings;
+        if loud || matches!(error, BronzeError::Misuse { .. }) {
             self.errors.push(error.to_string());
         }
     }
@@ -239,6 +258,22 @@ async fn accept_gap(world: Shared) {
     let _ = try_accept_gap(&world).await;
 }
 
+/// `boathouse bronze accept-settings --even-so`: what is in force is put in force anew.
+async fn accept_settings(world: Shared) {
+    let log = SimLog::new(&world);
+    let settings = {
+        let mut world = lock(&world);
+        let other = world.trouble.settings && world.chance(50);
+        usize::from(other)
+    };
+    // What fails is tried again by hand.
+    if settle(&log, configuration(settings, 0), None, Purpose::AcceptSettings).await.is_ok() {
+        let mut world = lock(&world);
+        world.counts.choices += 1;
+        world.tell(|| format!("settings {settings} are put in force anew"));
+    }
+}
+
 async fn try_accept_gap(world: &Shared) -> Result<(), BronzeError> {
     let log = SimLog::new(world);
     let (settings, calm) = {
@@ -252,7 +287,8 @@ async fn try_accept_gap(world: &Shared) -> Result<(), BronzeError> {
         other => other?,
     };
     let sources: Vec<_> = (0..PARTITIONS).map(source).collect();
-    let mut ledger = Ledger::new(log.clone(), "p", &in_force.epoch);
+    let hash = settings_hash(&bronze_settings(pipeline));
+    let mut ledger = Ledger::new(log.clone(), "p", &in_force.epoch, hash);
     let positions = ledger.acquire(&sources).await?.positions;
     let starts: Vec<i64> = lock(world).topic.iter().map(|log| log.start).collect();
     let behind: Vec<_> = sources

@@ -55,6 +55,8 @@ enum Rule {
     SameTable,
     /// A view changes over once every partition has reached Bronze's position.
     ViewWaits,
+    /// A daemon that goes on after an operator's choice counts its windows under the fresh epoch.
+    EpochAnew,
 }
 
 const RULES: &[Rule] = &[
@@ -74,6 +76,7 @@ const RULES: &[Rule] = &[
     Rule::Definition,
     Rule::SameTable,
     Rule::ViewWaits,
+    Rule::EpochAnew,
 ];
 
 #[allow(clippy::disallowed_methods, reason = "settings of the test")]

@@ -27,6 +27,8 @@ pub(super) struct Trouble {
     pub losses: bool,
     /// Kafka's retention overtakes Bronze.
     pub retention: bool,
+    /// Somebody puts settings in force anew.
+    pub choices: bool,
 }
 
 /// What happened, to be sure that things do.
@@ -43,6 +45,9 @@ pub(super) struct Counts {
     pub undrained: usize,
     pub drained: usize,
     pub gaps: usize,
+    pub choices: usize,
+    pub renewed: usize,
+    pub survivors: usize,
     pub views: usize,
     pub stopped: usize,
     pub trace: Vec<String>,
@@ -55,7 +60,7 @@ impl Counts {
         }
     }
 
-    fn numbers(&mut self) -> [(&'static str, &mut usize); 13] {
+    fn numbers(&mut self) -> [(&'static str, &mut usize); 16] {
         [
             ("commits", &mut self.commits),
             ("daemons that gave up", &mut self.ends),
@@ -68,6 +73,9 @@ impl Counts {
             ("partitions that left undrained", &mut self.undrained),
             ("partitions that left drained", &mut self.drained),
             ("gaps that were accepted", &mut self.gaps),
+            ("settings put in force anew", &mut self.choices),
+            ("rounds that a choice ended", &mut self.renewed),
+            ("last daemons that have lived through it", &mut self.survivors),
             ("views that changed over", &mut self.views),
             ("partitions that stopped loudly", &mut self.stopped),
         ]
@@ -111,6 +119,7 @@ impl World {
             definitions: rng.random_bool(0.25),
             losses: rng.random_bool(0.25),
             retention: rng.random_bool(0.25),
+            choices: rng.random_bool(0.25),
         };
         let topic = (0..PARTITIONS).map(|_| Log::new(&mut rng)).collect();
         Self {

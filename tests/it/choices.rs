@@ -1,15 +1,17 @@
 //! What has stopped until somebody decides, resolved in the console: by the same code as the command's.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use boathouse::servers::BrokerKind;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::console::browser::Browser;
-use crate::stream::REBALANCED;
-use crate::support::broker::broker;
+use crate::support::broker::{Kafka, broker};
 use crate::support::daemon::{Daemon, PATIENCE, Site, produce};
 use crate::support::engine::Engine;
+use crate::support::not_checked;
 
 fn outlook<'a>(choices: &'a Value, name: &str) -> &'a Value {
     let all = choices.as_array().expect("choices");
@@ -128,67 +130,234 @@ async fn of_both(instances: [&Daemon; 2]) -> Option<[Vec<(i64, String, i64)>; 2]
     Some(all)
 }
 
+/// Waits until each instance has one of the two partitions, and both are as they should be; the first one's partition.
+async fn divided(
+    instances: [&Daemon; 2],
+    sites: [&Site; 2],
+    what: &str,
+    ready: impl Fn(i64, &str, i64) -> bool,
+) -> i64 {
+    let begin = Instant::now();
+    loop {
+        let all = of_both(instances).await;
+        if let Some([one, other]) = &all
+            && let ([one], [other]) = (&one[..], &other[..])
+            && one.0 != other.0
+            && [one, other].iter().all(|(id, phase, at)| ready(*id, phase, *at))
+        {
+            return one.0;
+        }
+        let logs = sites.map(Site::log);
+        assert!(begin.elapsed() < PATIENCE * 2, "not {what}: {all:?}\n{}\n{}", logs[0], logs[1]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Two instances that share two partitions.
+struct Two {
+    topic: String,
+    site: Site,
+    sibling: Site,
+}
+
+impl Two {
+    async fn new(kafka: &Kafka, engine: &Engine, topic: &str) -> Self {
+        let topic = kafka.new_topic(topic, 2).await;
+        let mut site = Site::new(kafka.address(), &engine.url, &topic);
+        // A member with a lasting name does not leave its group when its round ends: the group gives it up after this time.
+        site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "6000".into()));
+        let sibling = site.sibling();
+        Self { topic, site, sibling }
+    }
+
+    fn sites(&self) -> [&Site; 2] {
+        [&self.site, &self.sibling]
+    }
+
+    fn produce(&self, kafka: &Kafka, seed: &str) -> BTreeMap<i32, i64> {
+        produce(kafka.address(), &self.topic, &["--count", "1000", "--max-rate", "--seed", seed]);
+        kafka.end_offsets(&self.topic)
+    }
+
+    /// Both go on by themselves: each has one partition, read to its end, and is ready; nothing is lost or counted twice.
+    async fn go_on(&self, mut instances: [Daemon; 2], ends: &BTreeMap<i32, i64>, listed: &[&str]) {
+        let [one, other] = &instances;
+        let read = |id: i64, phase: &str, at: i64| phase == "running" && ends.get(&(id as i32)) == Some(&at);
+        divided([one, other], self.sites(), "both to go on", read).await;
+        for instance in &mut instances {
+            instance.wait("it to be ready", |status| status["readiness"]["ready"] == true).await;
+        }
+        instances[0].wait("the windows to be counted again", |_| self.site.reconcile().0).await;
+        for (mut instance, site) in instances.into_iter().zip(self.sites()) {
+            instance.stop().await;
+            site.assert_log_is_clean_but_for(listed);
+        }
+    }
+}
+
+const PARTITION_STOPPED: &str = "partition stopped until somebody decides";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_of_one_of_two_instances_is_resolved_where_it_has_stopped() {
     let kafka = broker().await;
     let engine = Engine::start();
-    let topic = kafka.new_topic("choices-two", 2).await;
-    let fill = |seed: &str| {
-        produce(kafka.address(), &topic, &["--count", "1000", "--max-rate", "--seed", seed]);
+    let two = Two::new(kafka, &engine, "choices-two").await;
+    let before = two.produce(kafka, "1");
+    let mut daemon = two.site.start();
+    daemon.wait_until_served(&before).await;
+    daemon.stop().await;
+    let ends = two.produce(kafka, "2");
+    kafka.delete_records(&two.topic, 1, before[&1] + 10).await;
+
+    // Each of two instances has one partition; the one of partition 1 has stopped.
+    let (one, other) = (two.site.start(), two.sibling.start());
+    let stopped = |id: i64, phase: &str, at: i64| match id {
+        0 => phase == "running" && at == ends[&0],
+        _ => phase == "stopped",
+    };
+    let first = divided([&one, &other], two.sites(), "one to have stopped", stopped).await;
+    // Decided where it has stopped. The other one was started before the decision, meets it in the log, and goes on, too.
+    let at = if first == 1 { &two.site } else { &two.sibling };
+    let output = at.run(&["--json", "bronze", "accept-gap", "user_events"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("10 offsets were never read"), "{output:?}");
+    let ends = two.produce(kafka, "3");
+    two.go_on([one, other], &ends, &[PARTITION_STOPPED]).await;
+}
+
+/// Both partitions have stopped at one instance; one of them moves to another, which then tells of it alone. Nothing is
+/// committed by anybody when somebody decides, and both notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_has_stopped_moves_and_is_resolved_at_either_instance() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let two = Two::new(kafka, &engine, "choices-moved").await;
+    let before = two.produce(kafka, "1");
+    let mut daemon = two.site.start();
+    daemon.wait_until_served(&before).await;
+    daemon.stop().await;
+    let ends = two.produce(kafka, "2");
+    for partition in [0, 1] {
+        kafka.delete_records(&two.topic, partition, before[&partition] + 10).await;
+    }
+    let mut one = two.site.start();
+    one.wait("both to stop", |status| phases(status) == ["stopped", "stopped"]).await;
+    let other = two.sibling.start();
+    divided([&one, &other], two.sites(), "both to have stopped", |_, phase, _| phase == "stopped").await;
+    let output = two.sibling.run(&["--json", "bronze", "accept-gap", "user_events"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.matches("10 offsets were never read").count() == 2, "{output:?}");
+    two.go_on([one, other], &ends, &[PARTITION_STOPPED]).await;
+}
+
+/// A pipeline that stays down as a whole, at both instances, goes on at both when somebody decides at one. What it takes
+/// on is read from its beginning, also where a new pipeline would begin at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_is_down_at_two_instances_is_resolved_at_one() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let two = Two::new(kafka, &engine, "choices-down").await;
+    let pipeline = std::fs::read_to_string(two.site.pipeline_file()).expect("the pipeline");
+    std::fs::write(two.site.pipeline_file(), format!("start_at = \"latest\"\n{pipeline}")).expect("the pipeline");
+    let (mut one, mut other) = (two.site.start(), two.sibling.start());
+    let run = |_: i64, phase: &str, _: i64| phase == "running";
+    divided([&one, &other], two.sites(), "both to run", run).await;
+    let ends = two.produce(kafka, "1");
+    let read = |id: i64, phase: &str, at: i64| run(id, phase, at) && ends.get(&(id as i32)) == Some(&at);
+    divided([&one, &other], two.sites(), "both to have read", read).await;
+
+    kafka.recreate_topic(&two.topic, 2, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let ends = two.produce(kafka, "2");
+    for instance in [&mut one, &mut other] {
+        let down = |status: &Value| status["readiness"]["reasons"].to_string().contains("boathouse bronze adopt-topic");
+        instance.wait("it to say why it is down", down).await;
+    }
+    let output = two.site.run(&["--json", "bronze", "adopt-topic", "user_events"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("as generation 1"), "{output:?}");
+    let stops = [PARTITION_STOPPED, "pipeline stays down until somebody acts", "ended by itself"];
+    two.go_on([one, other], &ends, &stops).await;
+    let count = "select count(*) as n from bronze.user_events where generation = 1";
+    let output = two.site.run(&["sql", "--format", "csv", count]);
+    let rows: i64 =
+        String::from_utf8_lossy(&output.stdout).trim().lines().last().expect("a row").parse().expect("a count");
+    assert_eq!(rows, ends.values().sum::<i64>(), "{output:?}");
+}
+
+/// The group waits for a member that does not come back; the stream stands still all the same, and begins anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_choice_does_not_wait_for_the_group() {
+    let kafka = broker().await;
+    if kafka.kind() == BrokerKind::Tansu {
+        return not_checked("a group that waits for a member that is gone; tansu's do not");
+    }
+    let engine = Engine::start();
+    let topic = kafka.new_topic("choices-group", 3).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    // Longer than this test: whatever waits for the group does not come to its end.
+    site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "300000".into()));
+    let (second, third) = (site.sibling(), site.sibling());
+    produce(kafka.address(), &topic, &["--count", "1000", "--max-rate"]);
+    let ends = kafka.end_offsets(&topic);
+    let mut one = site.start();
+    one.wait_until_served(&ends).await;
+    let mut gone = second.start();
+    gone.wait("its share", |status| phases(status).iter().any(|phase| phase == "running")).await;
+    gone.kill();
+    // Who comes makes the group begin anew, and wait for the one that is gone.
+    let mut newcomer = third.start();
+    let group = format!("group-{topic}.user_events");
+    let begin = Instant::now();
+    while kafka.group_state(&group) != "PreparingRebalance" {
+        assert!(begin.elapsed() < PATIENCE, "{group} is in state {}", kafka.group_state(&group));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The first one hears of it with its next heartbeat, three seconds later at most; from then on it is told nothing.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let output = site.run(&["bronze", "accept-settings", "user_events", "--even-so"]);
+    assert!(output.status.success(), "{output:?}\n{}", site.log());
+    one.kill();
+    newcomer.kill();
+    site.assert_log_is_clean_but_for(&[]);
+}
+
+/// What waits to try again is forgotten when somebody has decided: two rounds side by side would be in each other's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_choice_while_the_pipeline_waits_to_try_again_begins_one_round() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("choices-waits", 1).await;
+    let seed = std::cell::Cell::new(0);
+    let more = || {
+        seed.set(seed.get() + 1);
+        produce(kafka.address(), &topic, &["--count", "100", "--max-rate", "--seed", &seed.get().to_string()]);
         kafka.end_offsets(&topic)
     };
     let site = Site::new(kafka.address(), &engine.url, &topic);
-    let before = fill("1");
+    let ends = more();
     let mut daemon = site.start();
-    daemon.wait_until_served(&before).await;
+    daemon.wait_until_served(&ends).await;
     daemon.stop().await;
-    let ends = fill("2");
-    kafka.delete_records(&topic, 1, before[&1] + 10).await;
-
-    // Each of two instances has one partition; the one of partition 1 has stopped.
-    let sibling = site.sibling();
-    let (one, other) = (site.start(), sibling.start());
-    let begin = Instant::now();
-    let divided = |all: &[Vec<(i64, String, i64)>; 2]| {
-        let [one, other] = all;
-        one.len() == 1
-            && other.len() == 1
-            && all.iter().flatten().all(|(id, phase, at)| match id {
-                0 => phase == "running" && *at == ends[&0],
-                _ => phase == "stopped",
-            })
-    };
-    let all = loop {
-        if let Some(all) = of_both([&one, &other]).await.filter(divided) {
-            break all;
-        }
-        assert!(begin.elapsed() < PATIENCE * 2, "{}\n{}", site.log(), sibling.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    // Decided where it has stopped: that instance reads on. The other one was started before the decision, notices with
-    // its next commit, and leaves its partition to the first until it is started again.
-    let first_stopped = all[0][0].0 == 1;
-    let (stopped, runs) = if first_stopped { (&site, &sibling) } else { (&sibling, &site) };
-    let output = stopped.run(&["--json", "bronze", "accept-gap", "user_events"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && said.contains("10 offsets were never read"), "{output:?}");
-    let ends = fill("3");
-    let (mut mended, mut left) = if first_stopped { (one, other) } else { (other, one) };
-    mended.wait_for(PATIENCE * 2, "one instance to read both", |status| phases(status) == ["running", "running"]).await;
-    mended.wait_until_served(&ends).await;
-    let told = |status: &Value| status["readiness"]["reasons"].to_string().contains("changed by another instance");
-    left.wait("the other to say why it stopped", told).await;
-    left.stop().await;
-    let mut left = runs.start();
-    left.wait("the other to be back", |status| status["readiness"]["ready"] == true).await;
-    mended.wait("the windows to be counted again", |_| stopped.reconcile().0).await;
-    left.stop().await;
-    mended.stop().await;
-    for site in [&site, &sibling] {
-        site.assert_log_is_clean_but_for(&[
-            "partition stopped until somebody decides",
-            "pipeline stays down until somebody acts",
-            REBALANCED,
-        ]);
+    let log = site.lakehouse().join("bronze/user_events/_delta_log");
+    let entries = std::fs::read_dir(&log).expect("the log").flatten().map(|entry| entry.path());
+    let newest = entries.filter(|path| path.extension().is_some_and(|e| e == "json")).max().expect("an entry");
+    let entry = std::fs::read(&newest).expect("the entry");
+    std::fs::write(&newest, "not an entry\n").expect("written");
+    let mut daemon = site.start();
+    // Each pause is twice the one before: the seventh is of seconds.
+    let tries = || site.log().matches("made anew after a pause").count();
+    daemon.wait("it to wait long", |_| tries() == 7).await;
+    let failed = Instant::now();
+    std::fs::write(&newest, entry).expect("written");
+    let output = site.run(&["bronze", "accept-settings", "user_events", "--even-so"]);
+    assert!(output.status.success(), "{output:?}\n{}", site.log());
+    // Beyond the pause that was under way.
+    while failed.elapsed() < Duration::from_secs(30) {
+        let ends = more();
+        daemon.wait_until_served(&ends).await;
     }
+    assert_eq!((tries(), site.log().matches("Raw landing streaming to").count()), (7, 2), "{}", site.log());
+    site.assert_reconciled();
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&["made anew after a pause"]);
 }

@@ -55,11 +55,13 @@ impl PipelineSupervisor {
             .collect();
         let bronze = session.bronze.clone();
         let (table_id, start_at) = (session.table_id.clone(), self.setup.pipeline.start_at);
+        let generation = session.generation;
         let (setup, served) = (self.setup.clone(), session.served.clone());
         let work = async move {
             let gone = |_| BronzeError::Io { what: "placing partitions".into(), cause: "the writer is gone".into() };
             let acquired = bronze.send(Acquire(sources.clone())).await.map_err(gone)??;
-            let mut begun = acquired.positions.iter().any(Option::is_some);
+            // A topic that was made anew is read from its beginning, whatever the first one was.
+            let mut begun = generation > 0 || acquired.positions.iter().any(Option::is_some);
             if !begun && start_at == StartAt::Latest {
                 // Partitions may have come without those that the pipeline began with.
                 let first = Arc::new(Source { partition: 0, ..(*sources[0]).clone() });
@@ -194,6 +196,12 @@ impl PipelineSupervisor {
         {
             // The partition's new owner has somebody else look after the tables.
             upkeep.do_send(End);
+        }
+        for partition in partitions.iter().filter(|p| !session.partitions.contains_key(p)) {
+            // One that had stopped: whoever has it now tells of it.
+            let (pipeline, topic) =
+                (self.setup.pipeline.name.as_str().into(), self.setup.pipeline.topic.as_str().into());
+            board.revoked(&Source { pipeline, topic, generation: session.generation, partition: *partition });
         }
         let leaving: Vec<Running> = partitions.iter().filter_map(|p| session.partitions.remove(p)).collect();
         let (bronze, realtime) = (session.bronze.clone(), session.realtime.clone());

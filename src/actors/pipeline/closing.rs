@@ -7,16 +7,20 @@ use tokio::sync::oneshot;
 
 use super::super::supervise::End;
 use super::{PipelineSupervisor, StopPipeline};
-use crate::bronze::BronzeError;
+use crate::bronze::{BronzeError, Table};
 
 /// Clients that may be left behind before the pipeline stays down: each keeps its threads and its connections.
 const LEFT_BEHIND: u32 = 5;
+/// How often a pipeline that stays down looks whether somebody has decided what it waits for.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long the group may take to hear that an instance leaves that stops. While the group waits for another member, the
 /// broker answers nothing else on the same connection, for as long as a session lasts.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why a round ends.
 pub(super) enum Fault {
+    /// Nothing has failed: somebody has decided something at another instance, and the table is read anew.
+    Anew(String),
     /// Worth another try.
     Again(String),
     /// Stays down until somebody acts.
@@ -25,7 +29,11 @@ pub(super) enum Fault {
 
 impl From<&BronzeError> for Fault {
     fn from(error: &BronzeError) -> Self {
-        if error.is_loud_stop() { Fault::Loud(error.to_string()) } else { Fault::Again(error.to_string()) }
+        match error {
+            BronzeError::Renewed { .. } => Fault::Anew(error.to_string()),
+            error if error.is_loud_stop() => Fault::Loud(error.to_string()),
+            error => Fault::Again(error.to_string()),
+        }
     }
 }
 
@@ -35,22 +43,22 @@ impl PipelineSupervisor {
         match (&self.fault, &fault) {
             (None, _) => {}
             // Already closing, but now it is known that another try is no use.
-            (Some(Fault::Again(_)), Fault::Loud(_)) => {}
+            (Some(Fault::Again(_) | Fault::Anew(_)), Fault::Loud(_)) => {}
             // Already closing; the first cause is the one to tell.
             (Some(_), _) => return,
         }
+        let pipeline = &self.setup.pipeline.name;
         match &fault {
+            Fault::Anew(why) => tracing::info!(pipeline, why, "pipeline begins anew"),
             Fault::Again(error) => {
-                tracing::warn!(pipeline = self.setup.pipeline.name, error, "pipeline fails; made anew after a pause");
+                tracing::warn!(pipeline, error, "pipeline fails; made anew after a pause");
+                self.setup.board.actor_failed(&self.id(), error.as_str(), false);
             }
             Fault::Loud(error) => {
-                tracing::error!(pipeline = self.setup.pipeline.name, error, "pipeline stays down until somebody acts");
+                tracing::error!(pipeline, error, "pipeline stays down until somebody acts");
+                self.setup.board.actor_failed(&self.id(), error.as_str(), true);
             }
         }
-        let text = match &fault {
-            Fault::Again(text) | Fault::Loud(text) => text.clone(),
-        };
-        self.setup.board.actor_failed(&self.id(), text, matches!(fault, Fault::Loud(_)));
         self.fault = Some(fault);
         self.close(ctx);
     }
@@ -64,8 +72,11 @@ impl PipelineSupervisor {
             return;
         };
         client.stop();
+        let round = self.round;
         let gone = self.setup.io.spawn_blocking(move || client.close());
-        ctx.spawn(gone.into_actor(self).map(|missing, supervisor, ctx| match missing.unwrap_or_default() {
+        ctx.spawn(gone.into_actor(self).map(move |missing, supervisor, ctx| match missing.unwrap_or_default() {
+            // Nobody waited for it.
+            _ if supervisor.round != round => {}
             none if none.is_empty() => supervisor.closed(ctx),
             missing => supervisor.left_behind(&missing, ctx),
         }));
@@ -107,19 +118,18 @@ impl PipelineSupervisor {
         // What the round's actors still say (a writer whose partitions are gone cannot commit) is no news any more, and
         // must not take the place of the cause.
         self.round += 1;
-        let ran = match self.session.take() {
+        // What has stopped is this instance's no more, either: it is placed anew, here or elsewhere.
+        self.setup.board.forget(&self.setup.pipeline.name);
+        let (ran, epoch) = match self.session.take() {
             Some(session) => {
                 if let Some(upkeep) = &session.upkeep {
                     upkeep.do_send(End);
                 }
                 session.realtime.do_send(End);
                 session.bronze.do_send(End);
-                for running in session.partitions.values() {
-                    self.setup.board.revoked(&running.source);
-                }
-                session.opened.elapsed()
+                (session.opened.elapsed(), Some(session.served.table.epoch().to_owned()))
             }
-            None => Duration::ZERO,
+            None => (Duration::ZERO, None),
         };
         let fault = self.fault.take();
         if !self.stopping.is_empty() {
@@ -129,12 +139,58 @@ impl PipelineSupervisor {
             return self.stand_still();
         }
         match fault {
-            Some(Fault::Loud(_)) => self.stopped = true,
+            Some(Fault::Loud(_)) => {
+                self.stopped = true;
+                self.watch_for_choice(epoch, ctx);
+            }
             _ => {
                 let pause = self.backoff.next(ran).unwrap_or(Duration::from_secs(30));
-                ctx.run_later(pause, |supervisor, ctx| supervisor.open(ctx));
+                let round = self.round;
+                ctx.run_later(pause, move |supervisor, ctx| {
+                    // Else somebody has let it stand still meanwhile, and go on.
+                    if supervisor.round == round {
+                        supervisor.open(ctx);
+                    }
+                });
             }
         }
+    }
+
+    /// A pipeline that stays down looks now and then whether somebody has decided at another instance what it waits for:
+    /// the table has another epoch than `stopped_under` (none: than it has now), with the settings of this configuration.
+    fn watch_for_choice(&self, stopped_under: Option<String>, ctx: &mut Context<Self>) {
+        let (uri, pipeline) = (self.setup.server.lakehouse.uri.clone(), self.setup.pipeline.clone());
+        let look = self.setup.io.spawn(async move { Table::as_it_stands(&uri, &pipeline).await });
+        let round = self.round;
+        ctx.spawn(look.into_actor(self).map(move |found, supervisor, ctx| {
+            if supervisor.round != round || !supervisor.stopped || supervisor.leaving {
+                return;
+            }
+            let waits = match found {
+                Ok(Ok(Some((table, start)))) => match stopped_under {
+                    Some(before) if matches!(start, Ok(None)) && before != table.epoch() => Waits::No,
+                    before => Waits::On(before.or_else(|| Some(table.epoch().to_owned()))),
+                },
+                // A damaged log, which has no epoch until somebody has repaired it.
+                Ok(Err(error)) if error.is_loud_stop() => Waits::On(Some(String::new())),
+                // Not known now.
+                _ => Waits::On(stopped_under),
+            };
+            if let Waits::On(before) = waits {
+                ctx.run_later(LOOK, move |supervisor, ctx| {
+                    if supervisor.round == round && supervisor.stopped {
+                        supervisor.watch_for_choice(before, ctx);
+                    }
+                });
+                return;
+            }
+            tracing::info!(
+                pipeline = supervisor.setup.pipeline.name,
+                "somebody has decided at another instance; the pipeline begins anew"
+            );
+            supervisor.stopped = false;
+            supervisor.open(ctx);
+        }));
     }
 
     /// Nothing of the round is left: whoever waits may change the table.
@@ -148,19 +204,28 @@ impl PipelineSupervisor {
         self.setup.standstill.tell(true);
     }
 
-    /// An instance that stops, and holds nothing any more, waits for the group's answer only so long.
+    /// Whether the session is being closed and holds nothing any more: only the group's answer is missing.
+    fn has_left(&self) -> bool {
+        self.session.as_ref().is_some_and(|s| s.client.is_none() && s.partitions.is_empty())
+    }
+
+    /// An instance that stops or is to stand still, and holds nothing any more, waits for the group's answer only so long.
+    /// Its client goes on leaving by itself; one that comes under the same name fences it.
     pub(super) fn bid_farewell(&self, ctx: &mut Context<Self>) {
-        if self.stopping.is_empty() || self.session.as_ref().is_some_and(|s| !s.partitions.is_empty()) {
+        let waited_for = !self.stopping.is_empty() || self.setup.standstill.is_wanted();
+        if !waited_for || !self.has_left() {
             return;
         }
-        ctx.run_later(FAREWELL, |supervisor, _| {
-            if !supervisor.stopping.is_empty() {
-                tracing::info!(
-                    pipeline = supervisor.setup.pipeline.name,
-                    "the group does not answer while it waits for another member; left without its answer"
-                );
-                supervisor.finish_stop();
+        let round = self.round;
+        ctx.run_later(FAREWELL, move |supervisor, ctx| {
+            if supervisor.round != round || !supervisor.has_left() {
+                return;
             }
+            tracing::info!(
+                pipeline = supervisor.setup.pipeline.name,
+                "the group does not answer while it waits for another member; left without its answer"
+            );
+            supervisor.closed(ctx);
         });
     }
 
@@ -181,6 +246,12 @@ impl PipelineSupervisor {
     }
 }
 
+/// Whether a pipeline that stays down waits on, and the epoch that it has stopped under, where it is known.
+enum Waits {
+    On(Option<String>),
+    No,
+}
+
 /// Somebody is about to change the table by hand, or has done it.
 pub(super) struct StandStill(pub(super) bool);
 
@@ -192,7 +263,10 @@ impl StreamHandler<StandStill> for PipelineSupervisor {
         if wanted {
             match self.session {
                 // Answered when it is closed: all partitions leave drained.
-                Some(_) => self.close(ctx),
+                Some(_) => {
+                    self.close(ctx);
+                    self.bid_farewell(ctx);
+                }
                 None => self.stand_still(),
             }
         } else {

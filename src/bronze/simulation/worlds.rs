@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::super::BronzeError;
 use super::super::entry::EntryWriter;
-use super::{Broken, Instance, PARTITIONS, World, judge, step, time_settings};
+use super::{Broken, Instance, PARTITIONS, World, judge, metadata_entry, step, time_settings};
 use crate::window::EventClock;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -23,14 +23,15 @@ fn poll(task: &mut Task) -> bool {
     task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Runs one world; returns what is wrong with it in the end, and (fenced instances, commits).
-fn run(seed: u64, broken: Option<Broken>) -> (Vec<String>, (usize, usize)) {
+/// Runs one world; returns what is wrong with it in the end, and (fenced instances, rounds that a choice ended, commits).
+fn run(seed: u64, broken: Option<Broken>) -> (Vec<String>, (usize, usize, usize)) {
     let world = Arc::new(Mutex::new(World::new(seed, broken)));
     let mut live: Vec<Task> = Vec::new();
     // In a calm world hardly anybody comes to fence a sleeper, but maintenance goes on.
-    let (steps, loses, changes, calm) = {
+    let (steps, loses, changes, calm, chooses) = {
         let mut w = world.lock().unwrap();
-        (w.rng.random_range(50..1500), w.chance(30), w.chance(30), w.chance(30))
+        w.changes = w.chance(30);
+        (w.rng.random_range(50..1500), w.chance(30), w.changes, w.chance(30), w.chance(30))
     };
     let mut asleep: Option<(Task, usize)> = None;
     for now in 0..steps {
@@ -62,6 +63,7 @@ fn run(seed: u64, broken: Option<Broken>) -> (Vec<String>, (usize, usize)) {
             }
             92..100 => time_passes(&world),
             100..110 => world.lock().unwrap().clean_up(),
+            120..130 if chooses => choice(&world, if changes { settings } else { 0 }),
             _ if live.is_empty() => {}
             _ => {
                 let at = world.lock().unwrap().rng.random_range(0..live.len());
@@ -81,16 +83,29 @@ fn run(seed: u64, broken: Option<Broken>) -> (Vec<String>, (usize, usize)) {
     }
     let mut errors = std::mem::take(&mut world.errors);
     check(&world, changes, loses, &mut errors);
-    (errors, (world.fenced, world.commits))
+    (errors, (world.fenced, world.renewed, world.commits))
 }
 
+/// Goes on by itself, round after round, until its settings are left behind.
 fn daemon(world: &Arc<Mutex<World>>, settings: usize) -> Task {
     let world = world.clone();
     Box::pin(async move {
-        if let Some(instance) = Instance::start(world, settings).await {
-            instance.live().await;
+        while let Some(instance) = Instance::start(world.clone(), settings).await {
+            if !instance.live().await {
+                return;
+            }
         }
     })
+}
+
+/// An operator's: settings are put in force anew.
+fn choice(world: &Arc<Mutex<World>>, settings: usize) {
+    let mut world = world.lock().unwrap();
+    let (version, entry) = (world.history.len() as u64, metadata_entry(&mut world, settings));
+    match world.chance(80) {
+        true => drop(world.land(version, entry)),
+        false => world.late.push((version, entry)),
+    }
 }
 
 /// Some minutes, or long enough for everything to have grown too old.
@@ -187,15 +202,17 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn every_world_is_exact() {
-    let (mut fenced, mut commits) = (0, 0);
+    let (mut fenced, mut renewed, mut commits) = (0, 0, 0);
     for seed in seeds() {
-        let (errors, (f, c)) = run(seed, None);
+        let (errors, (f, r, c)) = run(seed, None);
         assert!(errors.is_empty(), "seed {seed}: {errors:#?}");
         fenced += f;
+        renewed += r;
         commits += c;
     }
     // The worlds are worth nothing if nothing happens in them.
-    assert!(fenced > 100 && commits > 1000, "{fenced} instances were fenced, {commits} commits made");
+    let lively = fenced > 100 && renewed > 100 && commits > 1000;
+    assert!(lively, "{fenced} instances were fenced, {renewed} of them by a choice, {commits} commits made");
 }
 
 fn is_noticed(broken: Broken) {

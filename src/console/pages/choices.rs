@@ -207,7 +207,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
             }
             p.note {
                 "The stream of this pipeline stands still for the moment, everything in hand is committed first, and it begins anew. "
-                "Decide at the instance whose partition has stopped; another one of the group that stops over it is started again. On the machine: " code { "boathouse bronze --dry-run …" } "."
+                "The other instances of the group begin anew by themselves. On the machine: " code { "boathouse bronze --dry-run …" } "."
             }
         })
     };

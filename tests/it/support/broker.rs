@@ -375,6 +375,13 @@ impl Kafka {
         partitions.iter().map(|p| (p.id(), client.fetch_watermarks(topic, p.id(), LIMIT).unwrap())).collect()
     }
 
+    /// The state of a group, as the broker calls it.
+    pub fn group_state(&self, group: &str) -> String {
+        let client: BaseConsumer = self.client().create().unwrap();
+        let groups = client.fetch_group_list(Some(group), LIMIT).unwrap();
+        groups.groups().first().map(|found| found.state().to_owned()).unwrap_or_default()
+    }
+
     /// The offset that a group has committed, per partition.
     pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, Option<i64>> {
         let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
