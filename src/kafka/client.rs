@@ -20,6 +20,7 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc as events;
 
 use super::Source;
+use super::commit;
 use super::queue::{BatchLimit, PartitionQueue};
 use super::reader::{Reader, ReaderEvent, Start, end_all};
 use super::topic_id::topic_id;
@@ -209,6 +210,10 @@ impl ConsumerContext for Context {
             let _ = self.events.blocking_send(ClientEvent::Failed(format!("rebalance: {error}")));
         }
     }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        commit::outcome(&self.topic, result);
+    }
 }
 
 impl Context {
@@ -280,7 +285,7 @@ impl Context {
             if let Ok(Some(Drained { offsets, table })) = done.recv_timeout(PLACE)
                 && !lost
             {
-                commit(consumer, &self.topic, &offsets, &table, CommitMode::Sync);
+                tell_offsets(consumer, &self.topic, &offsets, &table, CommitMode::Sync);
             }
         }
         consumer.incremental_unassign(tpl)
@@ -311,7 +316,9 @@ fn poll(
         }
         loop {
             match inbox.try_recv() {
-                Ok(Command::Commit(offsets, table)) => commit(consumer, topic, &offsets, &table, CommitMode::Async),
+                Ok(Command::Commit(offsets, table)) => {
+                    tell_offsets(consumer, topic, &offsets, &table, CommitMode::Async);
+                }
                 Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
                 Err(mpsc::TryRecvError::Empty) => break,
             }
@@ -352,7 +359,7 @@ fn report(error: KafkaError, events: &events::Sender<ClientEvent>) {
     }
 }
 
-fn commit(consumer: &BaseConsumer<Context>, topic: &str, offsets: &[(i32, i64)], table: &str, mode: CommitMode) {
+fn tell_offsets(consumer: &BaseConsumer<Context>, topic: &str, offsets: &[(i32, i64)], table: &str, mode: CommitMode) {
     let mut tpl = TopicPartitionList::new();
     for (partition, offset) in offsets {
         let mut element = tpl.add_partition(topic, *partition);
@@ -360,7 +367,11 @@ fn commit(consumer: &BaseConsumer<Context>, topic: &str, offsets: &[(i32, i64)],
             element.set_metadata(table);
         }
     }
-    if let Err(error) = consumer.commit(&tpl, mode) {
+    let committed = match mode {
+        CommitMode::Sync => consumer.commit(&tpl, mode),
+        CommitMode::Async => commit::commit_soon(consumer, &tpl),
+    };
+    if let Err(error) = committed {
         tracing::debug!(topic, %error, "group offsets are for monitoring alone; not committed this time");
     }
 }

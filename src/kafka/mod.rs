@@ -3,6 +3,7 @@
 //! This room knows offsets and threads; it does not know what becomes of a batch.
 
 mod client;
+mod commit;
 mod lookup;
 mod placement;
 mod queue;
