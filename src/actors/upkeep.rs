@@ -124,13 +124,8 @@ impl Handler<End> for Upkeep {
 /// Answers whether every view shows its definition.
 async fn look_after(setup: &Setup, served: &Served, generation: i32) -> anyhow::Result<bool> {
     let client = served.client().await?;
-    let sources = sources_of(setup, generation).await?;
     // Positions of Bronze first: what realtime has reached later is compared with what Bronze had before.
-    let bronze: Vec<(Arc<Source>, i64)> = {
-        let acquired = served.table.ledger().acquire(&sources).await?;
-        let known = sources.iter().zip(acquired.positions);
-        known.filter_map(|(source, position)| Some((source.clone(), position?.next_offset))).collect()
-    };
+    let bronze = known_to_bronze(served, generation, partitions(setup).await?).await?;
     let mut settled = true;
     for (aggregate, plan) in served.plans().iter().enumerate() {
         let reach = Reach::of(client, plan).await?;
@@ -158,8 +153,8 @@ async fn look_after(setup: &Setup, served: &Served, generation: i32) -> anyhow::
     Ok(settled)
 }
 
-/// Every partition of every generation of the topic.
-async fn sources_of(setup: &Setup, generation: i32) -> anyhow::Result<Vec<Arc<Source>>> {
+/// How many partitions the topic has.
+async fn partitions(setup: &Setup) -> anyhow::Result<i32> {
     let config = kafka::settings::client(&setup.server.kafka);
     let topic = setup.pipeline.topic.clone();
     let partitions = tokio::task::spawn_blocking(move || {
@@ -170,15 +165,32 @@ async fn sources_of(setup: &Setup, generation: i32) -> anyhow::Result<Vec<Arc<So
     .await
     .context("asking for the topic's partitions")?
     .context("asking for the topic's partitions")?;
-    let (pipeline, topic): (Arc<str>, Arc<str>) =
-        (setup.pipeline.name.as_str().into(), setup.pipeline.topic.as_str().into());
-    let of = |generation: i32| {
-        let (pipeline, topic) = (pipeline.clone(), topic.clone());
-        (0..partitions as i32).map(move |partition| {
+    Ok(partitions as i32)
+}
+
+/// Every partition of every generation of the topic that Bronze knows, with its position. An earlier generation may have
+/// had more partitions than the topic has now: where Bronze knows some of the last ones asked for, more are asked for.
+async fn known_to_bronze(served: &Served, generation: i32, partitions: i32) -> anyhow::Result<Vec<(Arc<Source>, i64)>> {
+    let pipeline = served.table.pipeline();
+    let (name, topic): (Arc<str>, Arc<str>) = (pipeline.name.as_str().into(), pipeline.topic.as_str().into());
+    let of = |generation: i32, partitions: i32| {
+        let (pipeline, topic) = (name.clone(), topic.clone());
+        (0..partitions).map(move |partition| {
             Arc::new(Source { pipeline: pipeline.clone(), topic: topic.clone(), generation, partition })
         })
     };
-    Ok((0..=generation).flat_map(of).collect())
+    let mut asked = partitions.max(1);
+    loop {
+        asked = asked.saturating_mul(2);
+        let earlier = (0..generation).flat_map(|generation| of(generation, asked));
+        let sources: Vec<Arc<Source>> = earlier.chain(of(generation, partitions)).collect();
+        let acquired = served.table.ledger().acquire(&sources).await?;
+        let found = sources.into_iter().zip(acquired.positions);
+        let known: Vec<_> = found.filter_map(|(source, position)| Some((source, position?.next_offset))).collect();
+        if known.iter().all(|(source, _)| source.partition < asked / 2) {
+            return Ok(known);
+        }
+    }
 }
 
 /// Counts a partition of an earlier generation, which nobody reads any more, under a new definition.

@@ -119,6 +119,7 @@ impl Client {
             events: events.clone(),
             readers: Mutex::default(),
             missing: Mutex::default(),
+            unknown: Mutex::default(),
         };
         let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
         consumer.subscribe(&[topic])?;
@@ -182,6 +183,8 @@ struct Context {
     readers: Mutex<HashMap<i32, Reader>>,
     /// Partitions that left while their readers did not end.
     missing: Mutex<Vec<i32>>,
+    /// Partitions that the group gave to this instance, and that the topic has not, as far as the broker knows.
+    unknown: Mutex<Vec<i32>>,
 }
 
 impl ClientContext for Context {
@@ -224,8 +227,21 @@ impl Context {
         }
         let committed = consumer.committed_offsets(tpl.clone(), ASK)?;
         let mut partitions = Vec::new();
+        let mut unknown = Vec::new();
         for element in committed.elements_for_topic(&self.topic) {
-            let (low, high) = consumer.fetch_watermarks(&self.topic, element.partition(), ASK)?;
+            let (low, high) = match consumer.fetch_watermarks(&self.topic, element.partition(), ASK) {
+                Err(error) if is_unknown(&error) => {
+                    // The topic was made anew with fewer, which the group has not noticed; or the broker lags behind it.
+                    tracing::info!(
+                        topic = self.topic,
+                        partition = element.partition(),
+                        "the topic has no such partition"
+                    );
+                    unknown.push(element.partition());
+                    continue;
+                }
+                asked => asked?,
+            };
             let table = Some(element.metadata()).filter(|table| !table.is_empty()).map(str::to_owned);
             partitions.push(Assigned { partition: element.partition(), log: low..high, committed_table: table });
         }
@@ -239,6 +255,11 @@ impl Context {
 
         let mut starts = Vec::new();
         let mut held = TopicPartitionList::new();
+        for partition in unknown {
+            tpl.set_partition_offset(&self.topic, partition, Offset::End)?;
+            held.add_partition(&self.topic, partition);
+            lock(&self.unknown).push(partition);
+        }
         for Assigned { partition, .. } in partitions {
             let queue = PartitionQueue::split(consumer, &self.topic, partition, self.batch);
             match (places.remove(&partition), queue) {
@@ -267,6 +288,7 @@ impl Context {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, tpl: &TopicPartitionList) -> KafkaResult<()> {
         let partitions: Vec<i32> = tpl.elements_for_topic(&self.topic).iter().map(|e| e.partition()).collect();
+        lock(&self.unknown).retain(|partition| !partitions.contains(partition));
         let readers: Vec<(i32, Reader)> = {
             let mut running = lock(&self.readers);
             partitions.iter().filter_map(|p| Some((*p, running.remove(p)?))).collect()
@@ -290,6 +312,11 @@ impl Context {
         }
         consumer.incremental_unassign(tpl)
     }
+}
+
+/// Whether a topic is there and a partition of it is not.
+fn is_unknown(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::UnknownPartition)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -394,6 +421,11 @@ fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, events: &events::Send
                 return false;
             }
         }
+    }
+    // One that appears must not be held for ever: it is placed anew.
+    let unknown = lock(&consumer.context().unknown).clone();
+    if let Some(partition) = unknown.iter().find(|p| consumer.fetch_watermarks(topic, **p, END_ASK).is_ok()) {
+        let _ = events.blocking_send(ClientEvent::Failed(format!("partition {partition} of {topic} is there now")));
     }
     if !ends.is_empty() {
         let _ = events.blocking_send(ClientEvent::Reachable(Ok(())));
