@@ -137,6 +137,15 @@ JOIN silver.user_events AS b ON a.event_date = b.event_date
 GROUP BY a.event_date
 ";
 
+/// Waits for a condition.
+async fn patience(what: &str, is: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < PATIENCE, "waited for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_cancelled_uses_no_time_and_no_memory_any_more() {
     let mut lakehouse = Lakehouse::new();
@@ -167,21 +176,14 @@ async fn a_run_that_is_cancelled_uses_no_time_and_no_memory_any_more() {
     let (run, lease) =
         history.take_up("user_events", "a", &mut LeaseWatch::default()).await.expect("an answer").expect("a run");
     let going = tokio::spawn(async move { runner.execute(&run, &lease, watch::channel(false).1).await });
-    let patience = |what: &'static str, is: &dyn Fn() -> bool| {
-        let begun = Instant::now();
-        while !is() {
-            assert!(begun.elapsed() < PATIENCE, "{what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
     let lake = lakehouse.lake.clone();
-    tokio::task::block_in_place(|| patience("the join begins", &|| lake.memory_used() > 0));
+    patience("the join begins", || lake.memory_used() > 0).await;
     assert!(history.cancel(&run_id).await.expect("cancelled"));
     let ended = going.await.expect("no panic").expect("an end");
     let run = history.run(&run_id).await.expect("an answer").expect("the run");
     assert_eq!(ended, RunState::Cancelled, "{run:?}");
     let tasks = threads.metrics();
-    tokio::task::block_in_place(|| patience("no task is left", &|| tasks.num_alive_tasks() == 0));
+    patience("no task is left", || tasks.num_alive_tasks() == 0).await;
     assert_eq!(lake.memory_used(), 0, "what it held is given back");
     drop(lake.turn().await);
     assert!(lake.open(Layer::Gold, "pairs").await.expect("gold").is_none(), "nothing is committed");
