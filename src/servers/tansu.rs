@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::ServerError;
 
-/// The version that tools/tansu.sh builds.
+/// The version that tools/tansu.sh builds: the release, and the start of the SHA-256 of tools/tansu.patch.
 const VERSION: &str = include_str!("../../tools/tansu.version");
 
 /// Its database, in the broker's folder.
@@ -48,4 +48,20 @@ pub(super) fn prepare(program: &Path, folder: &Path, port: u16) -> Result<Comman
 
 fn database(folder: &Path) -> PathBuf {
     folder.join(FILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::VERSION;
+
+    /// Else a cache would keep a program that was built with another patch.
+    #[test]
+    fn the_version_names_the_patch() {
+        let patch = Sha256::digest(include_bytes!("../../tools/tansu.patch"));
+        let start: String = patch.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let (_, named) = VERSION.trim().split_once('+').unwrap();
+        assert_eq!(named, start, "write it into tools/tansu.version after the +");
+    }
 }

@@ -13,19 +13,16 @@ use super::support::daemon::{Daemon, PATIENCE, Site};
 use super::support::engine::Engine;
 use super::support::soak::{Spread, say};
 
-/// Events a second of the load beside which things are killed: 20,000, or what tansu carries on two cores (it took 6,000
-/// a second when nothing was read).
-fn rate(broker: BrokerKind) -> &'static str {
-    if broker == BrokerKind::Tansu { "1000" } else { "20000" }
-}
+/// Events a second of the load beside which things are killed.
+const RATE: &str = "20000";
 
 /// The producer, running until dropped or finished.
 pub struct Load(Child);
 
 impl Load {
-    pub fn start(broker: BrokerKind, brokers: &str, topic: &str, arguments: &[&str]) -> Self {
+    pub fn start(brokers: &str, topic: &str, arguments: &[&str]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_boathouse-producer"))
-            .args(["--brokers", brokers, "--topic", topic, "--rate", rate(broker)])
+            .args(["--brokers", brokers, "--topic", topic, "--rate", RATE])
             .args(["--late", "0.02", "--duplicate", "0.02", "--malformed", "0.01", "--future", "0.01"])
             .args(arguments)
             .stdout(Stdio::null())
@@ -97,7 +94,7 @@ async fn killed_at_random_under_load_nothing_is_lost_or_counted_twice() {
     let topic = kafka.new_topic("kills", 3).await;
     let site = Site::new(kafka.address(), &engine.url, &topic);
     let begin = Instant::now();
-    let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "11"]);
+    let load = Load::start(kafka.address(), &topic, &["--seed", "11"]);
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(7);
     let mut delays = Spread::default();
     let rounds = soak.unwrap_or(3);
@@ -140,7 +137,7 @@ async fn clickhouse_away_under_load_costs_nothing() {
     let mut engine = Engine::start();
     let topic = kafka.new_topic("outage", 3).await;
     let site = Site::new(kafka.address(), &engine.url, &topic);
-    let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "12"]);
+    let load = Load::start(kafka.address(), &topic, &["--seed", "12"]);
     let mut daemon = site.start();
     let moved = all_partitions(|p| p["realtime_position"].as_i64() > Some(1000));
     daemon.wait("the first totals", moved).await;
@@ -180,7 +177,7 @@ async fn a_broker_that_stops_and_comes_back_costs_nothing() {
     let address = broker.address().to_owned();
     let topic = broker.new_topic("broker", 3).await;
     let site = Site::new(&address, &engine.url, &topic);
-    let load = Load::start(broker.kind(), &address, &topic, &["--seed", "13"]);
+    let load = Load::start(&address, &topic, &["--seed", "13"]);
     let mut daemon = site.start();
     daemon.wait("the first records", all_partitions(|p| p["records"].as_i64() > Some(0))).await;
     broker.kill();
@@ -214,7 +211,7 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
         // static members a stopped leader leads for ever, and nobody gets its partitions.
         site.environment.push(("BOATHOUSE__KAFKA__STATIC_MEMBERSHIP".into(), "false".into()));
     }
-    let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "14"]);
+    let load = Load::start(kafka.address(), &topic, &["--seed", "14"]);
     let mut zombie = site.start();
     zombie.wait("all partitions", all_partitions(|_| true)).await;
     zombie.signal(libc::SIGSTOP);
@@ -265,7 +262,7 @@ async fn killed_at_every_fail_point_nothing_is_lost_or_counted_twice() {
     let engine = Engine::start();
     let topic = kafka.new_topic("points", 3).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
-    let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "15"]);
+    let load = Load::start(kafka.address(), &topic, &["--seed", "15"]);
     let plain = site.environment.clone();
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(8);
     for point in FAIL_POINTS {
@@ -296,7 +293,7 @@ async fn a_panic_in_any_actor_is_survived() {
     let engine = Engine::start();
     let topic = kafka.new_topic("panics", 3).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
-    let load = Load::start(kafka.kind(), kafka.address(), &topic, &["--seed", "16"]);
+    let load = Load::start(kafka.address(), &topic, &["--seed", "16"]);
     let plain = site.environment.clone();
     for actor in [
         "reader.take",
