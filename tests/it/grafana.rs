@@ -139,6 +139,32 @@ fn dashboards_refresh_every_ten_seconds_and_lead_to_each_other_and_to_the_consol
 }
 
 #[test]
+fn every_dashboard_is_narrowed_to_a_pipeline_and_no_variable_is_for_nothing() {
+    let mut all = std::collections::BTreeSet::new();
+    for path in DASHBOARDS {
+        let dashboard = dashboard(path);
+        let queries = queries(&dashboard);
+        let variables = dashboard["templating"]["list"].as_array().expect("variables");
+        for variable in variables.iter().filter(|variable| variable["type"] == "query") {
+            let name = variable["name"].as_str().expect("a name");
+            let (braced, plain) = (format!("${{{name}"), format!("${name}"));
+            let used = queries.iter().any(|query| query.text.contains(&braced) || query.text.contains(&plain));
+            assert!(used, "{path}: no panel asks with ${name}");
+            all.insert(name.to_owned());
+        }
+        assert!(variables.iter().any(|variable| variable["name"] == "pipeline"), "{path} knows no pipelines");
+        // What has a column for it is narrowed by it.
+        for query in queries
+            .iter()
+            .filter(|query| query.text.contains("gold.freshness") || query.text.contains("gold.published"))
+        {
+            assert!(query.text.contains("pipeline IN (${pipeline:singlequote})"), "{path}: {}", query.panel);
+        }
+    }
+    assert_eq!(all.iter().map(String::as_str).collect::<Vec<_>>(), ["event_type", "pipeline", "source"]);
+}
+
+#[test]
 fn dashboards_are_as_grafanas_own_model_wants_them() {
     let files: Vec<_> = DASHBOARDS.iter().map(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).collect();
     let files: Vec<_> = files.iter().map(|file| file.as_path()).collect();
