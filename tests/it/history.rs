@@ -1,11 +1,12 @@
 //! The run history and the driver of runs, on SQLite and on a real MariaDB: the same tests for both.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use boathouse::batch::history::{
-    AttemptState, Cause, History, HistoryError, Lease, LeaseWatch, NewAttempt, Run, RunState, TAKE_OVER_AFTER,
+    AttemptState, Cause, Filter, History, HistoryError, Lease, LeaseWatch, NewAttempt, Run, RunState, TAKE_OVER_AFTER,
 };
 use boathouse::batch::run::graph::{Kind, Policy, Task};
 use boathouse::batch::run::{Job, Runner, Work};
@@ -77,6 +78,7 @@ on_both!(
     a_failed_run_is_retried_from_the_failed_task,
     old_runs_go_and_what_is_looked_back_at_stays,
     it_is_known_what_waits_or_is_under_way,
+    runs_are_found_by_what_they_are,
 );
 
 async fn what_is_written_is_read(place: Place) {
@@ -122,6 +124,54 @@ async fn what_is_written_is_read(place: Place) {
     assert!(history.pause("user_events", false).await.unwrap());
     assert!(history.pause("a_new_one", true).await.unwrap());
     assert!(history.schedule("a_new_one").await.unwrap().paused.is_some());
+}
+
+async fn runs_are_found_by_what_they_are(place: Place) {
+    let history = place.open().await;
+    let noon: DateTime<Utc> = "2026-02-06T12:00:00Z".parse().unwrap();
+    let slot = history.claim_slot("user_events", noon).await.unwrap().unwrap();
+    let later = history.claim_slot("another", noon + TimeDelta::hours(1)).await.unwrap().unwrap();
+    let by_hand = history.request_of(Kind::Upkeep, "user_events", &BTreeMap::new()).await.unwrap();
+    history.end_run(&slot, RunState::Failed, Some("a disk is full")).await.unwrap();
+    let found = async |filter: Filter| {
+        let mut ids: Vec<_> = history.runs_that(&filter, 9).await.unwrap().into_iter().map(|run| run.run_id).collect();
+        ids.sort();
+        ids
+    };
+    let of = |ids: &[&String]| {
+        let mut ids: Vec<String> = ids.iter().map(|id| (*id).clone()).collect();
+        ids.sort();
+        ids
+    };
+    let any = Filter::default();
+    assert_eq!(found(any.clone()).await, of(&[&slot, &later, &by_hand]));
+    let cases = [
+        (Filter { pipeline: Some("another".into()), ..any.clone() }, of(&[&later])),
+        (Filter { state: Some(RunState::Failed), ..any.clone() }, of(&[&slot])),
+        (Filter { cause: Some(Cause::Manual), ..any.clone() }, of(&[&by_hand])),
+        (Filter { kind: Some(Kind::Batch), ..any.clone() }, of(&[&slot, &later])),
+        (Filter { from: Some(noon + TimeDelta::minutes(1)), ..any.clone() }, of(&[&later, &by_hand])),
+        (Filter { before: Some(noon + TimeDelta::minutes(1)), ..any.clone() }, of(&[&slot])),
+        (Filter { from: Some(noon), before: Some(noon), ..any.clone() }, of(&[])),
+        (
+            Filter { cause: Some(Cause::Schedule), state: Some(RunState::Waiting), from: Some(noon), ..any.clone() },
+            of(&[&later]),
+        ),
+    ];
+    for (filter, wanted) in cases {
+        assert_eq!(found(filter.clone()).await, wanted, "{filter:?}");
+    }
+    assert_eq!(history.runs_that(&any, 1).await.unwrap().len(), 1);
+
+    // The attempts of some runs and of no other.
+    for run_id in [&slot, &later] {
+        let new = NewAttempt { run_id: run_id.clone(), task: Task::RunBronzeToSilver, attempt: 1, try_number: 1 };
+        history.begin_attempt(&new).await.unwrap();
+    }
+    let runs = history.runs_that(&Filter { pipeline: Some("another".into()), ..any }, 9).await.unwrap();
+    let attempts = history.attempts_of(&runs).await.unwrap();
+    assert_eq!(attempts.iter().map(|(run, _)| run).collect::<Vec<_>>(), [&later]);
+    assert_eq!(history.attempts_of(&[]).await.unwrap(), []);
 }
 
 async fn several_processes_may_migrate_at_once(place: Place) {

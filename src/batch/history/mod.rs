@@ -8,6 +8,7 @@
 //! `?` for each value. What must happen once rests on unique keys and on updates that say what they expect to find.
 
 mod error;
+mod filter;
 mod lease;
 mod prune;
 mod record;
@@ -17,6 +18,7 @@ mod slots;
 mod tasks;
 
 pub use error::HistoryError;
+pub use filter::Filter;
 pub use lease::{BEAT, Held, Lease, LeaseWatch, TAKE_OVER_AFTER};
 pub use record::{Attempt, AttemptState, Cause, Line, Run, RunState, micros, moment};
 pub use slots::ScheduleState;

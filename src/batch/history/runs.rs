@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::record::RUN;
 use super::schema::TEXT_MAX;
-use super::{Cause, History, HistoryError, Lease, Run, RunState, is_taken, micros};
+use super::{Cause, Filter, History, HistoryError, Lease, Run, RunState, is_taken, micros};
 use crate::batch::run::graph::Kind;
 
 /// A name for a new run: sorts by time, and two at the same moment differ.
@@ -185,14 +185,7 @@ impl History {
 
     /// The newest runs, newest first.
     pub async fn runs(&self, pipeline: Option<&str>, limit: u32) -> Result<Vec<Run>, HistoryError> {
-        let filter = if pipeline.is_some() { "WHERE pipeline = ?" } else { "" };
-        let sql = format!("SELECT {RUN} FROM runs {filter} ORDER BY run_id DESC LIMIT ?");
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        if let Some(pipeline) = pipeline {
-            query = query.bind(pipeline);
-        }
-        let rows = query.bind(i64::from(limit)).fetch_all(&self.pool).await.map_err(self.error("listing runs"))?;
-        rows.iter().map(|row| self.read_run(row)).collect()
+        self.runs_that(&Filter { pipeline: pipeline.map(str::to_owned), ..Filter::default() }, limit).await
     }
 
     /// The newest run of a pipeline's batch that succeeded.

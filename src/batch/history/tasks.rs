@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::runs::cut;
-use super::{Attempt, AttemptState, History, HistoryError, Line, micros, moment};
+use super::{Attempt, AttemptState, History, HistoryError, Line, Run, micros, moment};
 use crate::batch::run::graph::Task;
 use crate::batch::{LogLine, TaskReport};
 
@@ -32,17 +32,19 @@ impl History {
         rows.iter().map(|row| self.read_attempt(row)).collect()
     }
 
-    /// The attempts of a run and of all that came after it, each with its run.
-    pub async fn attempts_since(&self, run_id: &str) -> Result<Vec<(String, Attempt)>, HistoryError> {
+    /// The attempts of some runs, each with its run.
+    pub async fn attempts_of(&self, runs: &[Run]) -> Result<Vec<(String, Attempt)>, HistoryError> {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
         let fail = self.error("reading the tasks of runs");
-        let rows = sqlx::query(
+        let sql = format!(
             "SELECT run_id, task, attempt, try_number, state, started_us, ended_us, rows_in, rows_out, rows_refused, summary, error \
-             FROM attempts WHERE run_id >= ? ORDER BY started_us, task, attempt",
-        )
-        .bind(run_id)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(&fail)?;
+             FROM attempts WHERE run_id IN ({}) ORDER BY started_us, task, attempt",
+            vec!["?"; runs.len()].join(", ")
+        );
+        let query = runs.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, run| query.bind(&run.run_id));
+        let rows = query.fetch_all(&self.pool).await.map_err(&fail)?;
         rows.iter().map(|row| Ok((row.try_get("run_id").map_err(&fail)?, self.read_attempt(row)?))).collect()
     }
 
