@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use tokio::sync::{Mutex, oneshot};
 
+use super::mailbox::{Mailbox, takes_mail};
 use super::pipeline::{PipelineSupervisor, SessionFailed};
 use super::setup::Setup;
 use super::supervise::End;
@@ -71,7 +72,7 @@ struct Filling {
 pub struct BronzeWriter {
     setup: Arc<Setup>,
     round: u64,
-    supervisor: Addr<PipelineSupervisor>,
+    supervisor: Mailbox<PipelineSupervisor>,
     store: Arc<Mutex<Store>>,
     filling: Option<Filling>,
     /// An encoder that has written its file, for the next one: its buffers are warm.
@@ -85,7 +86,7 @@ pub struct BronzeWriter {
 }
 
 impl BronzeWriter {
-    pub fn new(setup: Arc<Setup>, round: u64, supervisor: Addr<PipelineSupervisor>, store: Store) -> Self {
+    pub fn new(setup: Arc<Setup>, round: u64, supervisor: Mailbox<PipelineSupervisor>, store: Store) -> Self {
         Self {
             setup,
             round,
@@ -310,6 +311,8 @@ impl Written {
         );
     }
 }
+
+takes_mail!(BronzeWriter: Append, Flush, Acquire, Genesis, Release, End);
 
 impl Actor for BronzeWriter {
     type Context = Context<Self>;

@@ -6,6 +6,7 @@ use actix::prelude::*;
 use tokio::sync::mpsc;
 
 use super::bronze::{self, BronzeWriter};
+use super::mailbox::{Mailbox, takes_mail};
 use super::pipeline::{PartitionFailed, PipelineSupervisor};
 use super::setup::Setup;
 use super::supervise::End;
@@ -26,16 +27,16 @@ pub struct JoinWindows;
 /// The partition's windows run in a new actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct NewWindows(pub Addr<WindowAggregator>);
+pub struct NewWindows(pub Mailbox<WindowAggregator>);
 
 /// See the file's head.
 pub struct PartitionConsumer {
     setup: Arc<Setup>,
     round: u64,
     source: Arc<Source>,
-    supervisor: Addr<PipelineSupervisor>,
-    bronze: Addr<BronzeWriter>,
-    windows: Addr<WindowAggregator>,
+    supervisor: Mailbox<PipelineSupervisor>,
+    bronze: Mailbox<BronzeWriter>,
+    windows: Mailbox<WindowAggregator>,
     events: Option<mpsc::Receiver<ReaderEvent>>,
     running: bool,
 }
@@ -45,8 +46,8 @@ impl PartitionConsumer {
         setup: Arc<Setup>,
         round: u64,
         source: Arc<Source>,
-        supervisor: Addr<PipelineSupervisor>,
-        sinks: (Addr<BronzeWriter>, Addr<WindowAggregator>),
+        supervisor: Mailbox<PipelineSupervisor>,
+        sinks: (Mailbox<BronzeWriter>, Mailbox<WindowAggregator>),
         events: mpsc::Receiver<ReaderEvent>,
     ) -> Self {
         let (bronze, windows) = sinks;
@@ -93,6 +94,8 @@ impl PartitionConsumer {
         );
     }
 }
+
+takes_mail!(PartitionConsumer: JoinWindows, NewWindows, End);
 
 impl Actor for PartitionConsumer {
     type Context = Context<Self>;

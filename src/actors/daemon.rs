@@ -195,7 +195,8 @@ async fn keep(setup: Arc<Setup>, mut stopping: watch::Receiver<bool>) -> bool {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Some(GIVE_UP_AFTER), HEALTHY_AFTER);
     loop {
         let (made, started) = (setup.clone(), Instant::now());
-        let (supervisor, ended) = launch(&Arbiter::current(), move || PipelineSupervisor::new(made));
+        let (supervisor, ended) = launch(&Arbiter::current(), move |inbox| PipelineSupervisor::new(made, inbox));
+        setup.board.actor_lives(&id, supervisor.inbox());
         let how = tokio::select! {
             how = ended => how,
             _ = stopping.wait_for(|stop| *stop) => {

@@ -6,6 +6,7 @@ pub mod budget;
 mod consumer;
 mod daemon;
 mod disks;
+mod mailbox;
 mod pipeline;
 mod realtime;
 mod recount;

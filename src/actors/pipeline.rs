@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::closing::{Fault, StandStill};
 use super::bronze::{BronzeWriter, Store};
 use super::consumer::PartitionConsumer;
+use super::mailbox::{Mailbox, count_channel, takes_mail};
 use super::realtime::{RealtimeWriter, Served};
 use super::setup::Setup;
 use super::supervise::{Backoff, Ended, launch};
@@ -27,7 +28,7 @@ use crate::bronze::{BronzeError, Table};
 use crate::event::Schema;
 use crate::failpoint;
 use crate::kafka::{self, Client, ClientEvent, ReadError, Source};
-use crate::telemetry::{ActorId, PartitionPhase, SinkCondition};
+use crate::telemetry::{ActorId, Inbox, PartitionPhase, SinkCondition};
 use crate::window::AggregatePlan;
 
 /// Something on the way to Bronze failed.
@@ -63,28 +64,30 @@ const TICK: Duration = Duration::from_secs(5);
 
 struct Running {
     source: Arc<Source>,
-    consumer: Addr<PartitionConsumer>,
+    consumer: Mailbox<PartitionConsumer>,
     consumer_ended: oneshot::Receiver<()>,
 }
 
 struct Session {
     /// None once it is being closed.
     client: Option<Client>,
-    bronze: Addr<BronzeWriter>,
-    realtime: Addr<RealtimeWriter>,
+    bronze: Mailbox<BronzeWriter>,
+    realtime: Mailbox<RealtimeWriter>,
     served: Arc<Served>,
     table_id: String,
     generation: i32,
     schema: Arc<Schema>,
     partitions: HashMap<i32, Running>,
     /// Runs while this instance holds partition 0.
-    upkeep: Option<Addr<Upkeep>>,
+    upkeep: Option<Mailbox<Upkeep>>,
     opened: Instant,
 }
 
 /// See the file's head.
 pub struct PipelineSupervisor {
     setup: Arc<Setup>,
+    /// What waits for this actor, for those that it gives its address.
+    inbox: Inbox,
     round: u64,
     session: Option<Session>,
     backoff: Backoff,
@@ -103,9 +106,10 @@ pub struct PipelineSupervisor {
 }
 
 impl PipelineSupervisor {
-    pub fn new(setup: Arc<Setup>) -> Self {
+    pub fn new(setup: Arc<Setup>, inbox: Inbox) -> Self {
         Self {
             setup,
+            inbox,
             round: 0,
             session: None,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), None, Duration::from_secs(60)),
@@ -117,6 +121,11 @@ impl PipelineSupervisor {
             stopped: false,
             leaving: false,
         }
+    }
+
+    /// Where its children reach it.
+    fn mailbox(&self, ctx: &Context<Self>) -> Mailbox<Self> {
+        Mailbox::new(ctx.address(), self.inbox.clone())
     }
 
     fn id(&self) -> ActorId {
@@ -172,17 +181,18 @@ impl PipelineSupervisor {
         let (table, name) = (store.table.clone(), setup.pipeline.name.clone());
         let served = Arc::new(Served::new(setup.clickhouse.clone(), table, name, plans));
         let (table_id, generation) = (store.table.table_id().to_owned(), store.table.generation());
-        let supervisor = ctx.address();
+        let supervisor = self.mailbox(ctx);
         let (bronze, ended) = {
             let setup = setup.clone();
-            launch(&self.setup.bronze_arbiter, move || BronzeWriter::new(setup, round, supervisor, store))
+            launch(&self.setup.bronze_arbiter, move |_| BronzeWriter::new(setup, round, supervisor, store))
         };
-        self.watch(ended, "bronze_writer", ctx);
-        let realtime = self.launch_realtime(&served, ctx);
+        self.watch(bronze.inbox(), ended, "bronze_writer", ctx);
+        let realtime = self.launch_realtime(&served, false, ctx);
 
         let group = format!("{}.{}", setup.server.kafka.group, setup.pipeline.name);
         let config = kafka::settings::consumer(&setup.server.kafka, &group, &setup.instance, setup.budget.kafka_queue);
         let (events, mut inbox) = mpsc::channel(EVENTS);
+        count_channel(&self.inbox, &events);
         match Client::start(&config, &setup.pipeline.topic, setup.budget.batch, events) {
             Ok(client) => {
                 ctx.add_stream(futures::stream::poll_fn(move |cx| {
@@ -252,6 +262,8 @@ fn held(board: &crate::telemetry::Board, source: &Source, serves: bool) -> Optio
     // 0: nothing is held yet, and the group is not told to go back.
     (all > 0).then_some((source.partition, all))
 }
+
+takes_mail!(PipelineSupervisor: SessionFailed, PartitionFailed, ConsumerEnded, StopPipeline);
 
 impl Actor for PipelineSupervisor {
     type Context = Context<Self>;
@@ -364,6 +376,10 @@ impl Handler<ConsumerEnded> for PipelineSupervisor {
         }
         match how {
             Ended::Panicked(text) => {
+                if let Some(running) = self.session.as_ref().and_then(|s| s.partitions.get(&partition)) {
+                    let id = ActorId::new("partition_consumer", running.source.to_string());
+                    self.setup.board.actor_failed(&id, text.as_str(), false);
+                }
                 self.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
             }
             // By itself it ends when it is revoked, when the Bronze writer has failed, which says why, or when its

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
+use super::mailbox::{Mailbox, takes_mail};
 use super::setup::Setup;
 use super::supervise::End;
 use super::windows::{Acknowledge, DropStates, Given, Snapshot, WindowAggregator};
@@ -43,7 +44,7 @@ impl Served {
 /// A partition's windows come or go.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Windows(pub Arc<Source>, pub Option<Addr<WindowAggregator>>);
+pub struct Windows(pub Arc<Source>, pub Option<Mailbox<WindowAggregator>>);
 
 /// Serves what there is now; answers whether ClickHouse took it.
 #[derive(Message)]
@@ -54,7 +55,7 @@ pub struct ServeNow;
 pub struct RealtimeWriter {
     setup: Arc<Setup>,
     served: Arc<Served>,
-    windows: HashMap<Arc<Source>, Addr<WindowAggregator>>,
+    windows: HashMap<Arc<Source>, Mailbox<WindowAggregator>>,
     serving: bool,
     /// Whom to tell when the next serving has ended.
     waiting: Vec<oneshot::Sender<bool>>,
@@ -219,7 +220,9 @@ impl RealtimeWriter {
 }
 
 /// Whose totals they are, and when the oldest record in them came to Kafka, microseconds since the epoch.
-type Giver = (Addr<WindowAggregator>, Option<i64>);
+type Giver = (Mailbox<WindowAggregator>, Option<i64>);
+
+takes_mail!(RealtimeWriter: Windows, ServeNow, End);
 
 impl Actor for RealtimeWriter {
     type Context = Context<Self>;

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use self::desk::Desk;
+use super::mailbox::takes_mail;
 use super::supervise::{Backoff, Ended, launch};
 use crate::batch::Lake;
 use crate::batch::run::Work;
@@ -67,7 +68,8 @@ pub async fn keep(setup: Arc<Setup>) {
     loop {
         let (made, started) = (setup.clone(), Instant::now());
         setup.board.actor_running(&id, restart);
-        let (scheduler, ended) = launch(&Arbiter::current(), move || Scheduler::new(made));
+        let (scheduler, ended) = launch(&Arbiter::current(), move |_| Scheduler::new(made));
+        setup.board.actor_lives(&id, scheduler.inbox());
         let how = tokio::select! {
             how = ended => how,
             _ = leaving.wait_for(|leaving| *leaving) => {
@@ -139,6 +141,8 @@ impl Scheduler {
         }));
     }
 }
+
+takes_mail!(Scheduler: StopScheduler);
 
 impl Actor for Scheduler {
     type Context = Context<Self>;

@@ -9,6 +9,9 @@ use actix_rt::ArbiterHandle;
 use rand::RngExt;
 use tokio::sync::oneshot;
 
+use super::mailbox::Mailbox;
+use crate::telemetry::Inbox;
+
 /// Asks an actor to end at once. By its timers it would otherwise go on when nobody needs it any more.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -26,18 +29,20 @@ pub enum Ended {
 /// Messages that an actor's mailbox takes before senders wait. Data is bounded by awaited replies, not by this.
 const MAILBOX: usize = 16;
 
-/// Runs an actor on an arbiter; the receiver tells how it ended.
+/// Runs an actor on an arbiter, made with what counts its mail; the receiver tells how it ended.
 pub fn launch<A>(
     arbiter: &ArbiterHandle,
-    make: impl FnOnce() -> A + Send + 'static,
-) -> (Addr<A>, oneshot::Receiver<Ended>)
+    make: impl FnOnce(Inbox) -> A + Send + 'static,
+) -> (Mailbox<A>, oneshot::Receiver<Ended>)
 where
     A: Actor<Context = Context<A>>,
 {
     let (sender, receiver) = channel::channel(MAILBOX);
     let (ended, told) = oneshot::channel();
+    let inbox = Inbox::default();
+    let for_actor = inbox.clone();
     arbiter.spawn_fn(move || {
-        let run = actix_rt::spawn(Context::with_receiver(receiver).into_future(make()));
+        let run = actix_rt::spawn(Context::with_receiver(receiver).into_future(make(for_actor)));
         actix_rt::spawn(async move {
             let how = match run.await {
                 Ok(_) => Ended::Stopped,
@@ -47,7 +52,7 @@ where
             let _ = ended.send(how);
         });
     });
-    (Addr::new(sender), told)
+    (Mailbox::new(Addr::new(sender), inbox), told)
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {
@@ -102,6 +107,7 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mailbox::takes_mail;
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -141,15 +147,17 @@ mod tests {
         }
     }
 
+    takes_mail!(Fragile: Break);
+
     #[test]
     fn a_panic_is_told_from_a_stop() {
         let system = actix::System::new();
         system.block_on(async {
             let arbiter = actix_rt::Arbiter::current();
-            let (quiet, ended) = launch(&arbiter, || Fragile);
+            let (quiet, ended) = launch(&arbiter, |_| Fragile);
             quiet.do_send(Break(false));
             assert_eq!(ended.await, Ok(Ended::Stopped));
-            let (loud, ended) = launch(&arbiter, || Fragile);
+            let (loud, ended) = launch(&arbiter, |_| Fragile);
             assert!(loud.send(Break(true)).await.is_err());
             assert_eq!(ended.await, Ok(Ended::Panicked("broken on purpose".into())));
         });

@@ -9,6 +9,7 @@ use actix::prelude::*;
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use super::mailbox::takes_mail;
 use super::realtime::Served;
 use super::recount;
 use super::setup::Setup;
@@ -102,6 +103,8 @@ impl Upkeep {
         }));
     }
 }
+
+takes_mail!(Upkeep: End);
 
 impl Actor for Upkeep {
     type Context = Context<Self>;

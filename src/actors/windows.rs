@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::consumer::{JoinWindows, PartitionConsumer};
+use super::mailbox::{Mailbox, takes_mail};
 use super::realtime::{RealtimeWriter, ServeNow, Served};
 use super::recount;
 use super::setup::Setup;
@@ -16,7 +17,7 @@ use crate::event::Batch;
 use crate::failpoint;
 use crate::kafka::Source;
 use crate::serving::States;
-use crate::telemetry::names;
+use crate::telemetry::{Inbox, names};
 use crate::window::{AggregatePlan, FlushCells, PartitionWindows, Standing, Totals};
 
 /// Counts a batch. Answered when the partition may go on: at once, unless the totals have outgrown their budget and must
@@ -48,7 +49,7 @@ pub struct GoLive;
 /// The consumer, which is made after its windows.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Consumer(pub Addr<PartitionConsumer>);
+pub struct Consumer(pub Mailbox<PartitionConsumer>);
 
 /// The changed totals of a partition.
 #[derive(Debug, Default)]
@@ -83,8 +84,10 @@ pub struct WindowAggregator {
     setup: Arc<Setup>,
     served: Arc<Served>,
     source: Arc<Source>,
-    realtime: Addr<RealtimeWriter>,
-    consumer: Option<Addr<PartitionConsumer>>,
+    /// What waits for this actor, for what it sends to itself.
+    inbox: Inbox,
+    realtime: Mailbox<RealtimeWriter>,
+    consumer: Option<Mailbox<PartitionConsumer>>,
     /// Where the consumer starts; none for windows that are made while it runs.
     start: Option<Standing>,
     windows: PartitionWindows,
@@ -102,7 +105,8 @@ impl WindowAggregator {
         setup: Arc<Setup>,
         served: Arc<Served>,
         source: Arc<Source>,
-        realtime: Addr<RealtimeWriter>,
+        inbox: Inbox,
+        realtime: Mailbox<RealtimeWriter>,
         start: Option<Standing>,
     ) -> Self {
         let windows = PartitionWindows::new(served.plans().len());
@@ -110,6 +114,7 @@ impl WindowAggregator {
             setup,
             served,
             source,
+            inbox,
             realtime,
             consumer: None,
             start,
@@ -199,6 +204,8 @@ impl WindowAggregator {
     }
 }
 
+takes_mail!(WindowAggregator: Consumer, Fold, DropStates, AtEnd, Snapshot, Acknowledge, GoLive);
+
 impl Actor for WindowAggregator {
     type Context = Context<Self>;
 
@@ -253,7 +260,7 @@ impl Handler<Fold> for WindowAggregator {
         if held <= self.setup.budget.windows {
             return Box::pin(std::future::ready(()));
         }
-        let (realtime, windows) = (self.realtime.clone(), ctx.address());
+        let (realtime, windows) = (self.realtime.clone(), Mailbox::new(ctx.address(), self.inbox.clone()));
         Box::pin(async move {
             if !matches!(realtime.send(ServeNow).await, Ok(true)) {
                 windows.do_send(DropStates { only_over_budget: true });

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchState;
 use super::disk::Space;
+use super::inbox::Inbox;
 use super::partition::{Acquired, Consumed, PartitionPhase, PartitionState};
 use super::reconcile::ReconcileState;
 use crate::kafka::Source;
@@ -49,6 +50,9 @@ impl ActorId {
     }
 }
 
+/// The kinds of the actors that each partition has for itself, under the partition's name.
+const PARTITION_ACTORS: [&str; 2] = ["partition_consumer", "window_aggregator"];
+
 /// What an actor's supervisor knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +82,14 @@ pub struct ActorState {
     pub restarts: u64,
     /// Why it failed last, and when.
     pub last_failure: Option<(Instant, String)>,
+    /// What waits for it, in its present life.
+    pub inbox: Inbox,
+}
+
+impl Default for ActorState {
+    fn default() -> Self {
+        Self { phase: ActorPhase::Running, restarts: 0, last_failure: None, inbox: Inbox::default() }
+    }
 }
 
 /// Whether a sink takes what it is given.
@@ -134,6 +146,8 @@ struct Inner {
     phase: AtomicU8,
     partitions: DashMap<Source, PartitionState>,
     actors: DashMap<ActorId, ActorState>,
+    /// Those that ended and had failed before: when they come again, so does what is known of them.
+    gone: DashMap<ActorId, ActorState>,
     sinks: DashMap<String, SinkState>,
     /// By pipeline.
     batches: DashMap<String, BatchState>,
@@ -153,6 +167,7 @@ impl Default for Inner {
             phase: AtomicU8::new(DaemonPhase::Starting as u8),
             partitions: DashMap::new(),
             actors: DashMap::new(),
+            gone: DashMap::new(),
             sinks: DashMap::new(),
             batches: DashMap::new(),
             disks: DashMap::new(),
@@ -179,9 +194,12 @@ impl Board {
         self.inner.partitions.insert(source.clone(), PartitionState::new(acquired, Instant::now()));
     }
 
-    /// A partition was revoked: its entry goes, and its series with it.
+    /// A partition was revoked: its entry goes with those of its actors, and its series with them.
     pub fn revoked(&self, source: &Source) {
         self.inner.partitions.remove(source);
+        for kind in PARTITION_ACTORS {
+            self.actor_gone(&ActorId::new(kind, source.to_string()));
+        }
     }
 
     /// No partition of a pipeline is this instance's any more, stopped ones among them.
@@ -244,31 +262,39 @@ impl Board {
             .phase = phase;
     }
 
+    /// An actor lives, and what waits for it is counted here.
+    pub fn actor_lives(&self, id: &ActorId, inbox: &Inbox) {
+        self.actor(id, |actor| actor.inbox = inbox.clone());
+    }
+
     /// An actor runs; `restart` when it was built again after a failure.
     pub fn actor_running(&self, id: &ActorId, restart: bool) {
-        let mut actor = self.inner.actors.entry(id.clone()).or_insert_with(|| ActorState {
-            phase: ActorPhase::Running,
-            restarts: 0,
-            last_failure: None,
+        self.actor(id, |actor| {
+            actor.restarts += u64::from(restart || actor.phase != ActorPhase::Running);
+            actor.phase = ActorPhase::Running;
         });
-        actor.phase = ActorPhase::Running;
-        actor.restarts += u64::from(restart);
     }
 
     /// An actor failed; `gave_up` when its supervisor will not build it again.
     pub fn actor_failed(&self, id: &ActorId, error: impl Into<String>, gave_up: bool) {
-        let mut actor = self.inner.actors.entry(id.clone()).or_insert_with(|| ActorState {
-            phase: ActorPhase::BackingOff,
-            restarts: 0,
-            last_failure: None,
+        self.actor(id, |actor| {
+            actor.phase = if gave_up { ActorPhase::GaveUp } else { ActorPhase::BackingOff };
+            actor.last_failure = Some((Instant::now(), error.into()));
         });
-        actor.phase = if gave_up { ActorPhase::GaveUp } else { ActorPhase::BackingOff };
-        actor.last_failure = Some((Instant::now(), error.into()));
     }
 
-    /// An actor ended as it should; its entry goes.
+    fn actor(&self, id: &ActorId, write: impl FnOnce(&mut ActorState)) {
+        let known = || self.inner.gone.remove(id).map_or_else(ActorState::default, |(_, state)| state);
+        write(&mut self.inner.actors.entry(id.clone()).or_insert_with(known));
+    }
+
+    /// An actor ended as it should, or is not this instance's any more; its entry goes.
     pub fn actor_gone(&self, id: &ActorId) {
-        self.inner.actors.remove(id);
+        if let Some((id, state)) = self.inner.actors.remove(id)
+            && state.last_failure.is_some()
+        {
+            self.inner.gone.insert(id, ActorState { inbox: Inbox::default(), ..state });
+        }
     }
 
     /// Whether a sink takes what it is given. `since` moves only when the kind of condition changes.
@@ -420,6 +446,33 @@ mod tests {
         let (_, actor) = &board.actors()[0];
         assert_eq!((actor.phase, actor.restarts), (ActorPhase::GaveUp, 1));
         assert_eq!(actor.last_failure.as_ref().map(|f| f.1.as_str()), Some("disk full again"));
+    }
+
+    #[test]
+    fn a_partitions_actors_go_with_it_and_come_again_with_what_is_known_of_them() {
+        let board = Board::new();
+        let source =
+            Source { pipeline: "user_events".into(), topic: "user-events".into(), generation: 0, partition: 1 };
+        let [consumer, windows] = PARTITION_ACTORS.map(|kind| ActorId::new(kind, source.to_string()));
+        let (pipeline, inbox) = (ActorId::new("pipeline", "user_events"), Inbox::default());
+        for id in [&consumer, &windows, &pipeline] {
+            board.actor_lives(id, &inbox);
+            board.actor_running(id, false);
+        }
+        let _sent = inbox.ticket();
+        assert!(board.actors().iter().all(|(_, actor)| (actor.restarts, actor.inbox.waiting()) == (0, 1)));
+        board.actor_failed(&consumer, "a bad batch", false);
+        board.revoked(&source);
+        assert_eq!(board.actors().into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [pipeline]);
+        for id in [&consumer, &windows] {
+            board.actor_lives(id, &Inbox::default());
+            board.actor_running(id, false);
+        }
+        let again = board.actors();
+        let of = |id: &ActorId| again.iter().find(|(other, _)| other == id).map(|(_, actor)| actor.clone()).unwrap();
+        assert_eq!((of(&consumer).phase, of(&consumer).restarts), (ActorPhase::Running, 1), "it was made anew");
+        assert_eq!(of(&consumer).last_failure.map(|f| f.1).as_deref(), Some("a bad batch"));
+        assert_eq!((of(&windows).restarts, of(&windows).inbox.waiting()), (0, 0));
     }
 
     #[test]

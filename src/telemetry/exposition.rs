@@ -29,6 +29,9 @@ pub fn render_board(board: &Board, limits: Limits) -> String {
     for (id, actor) in &actors {
         text.line(&names::ACTOR_UP, &[id.kind, &id.name], flag(actor.phase == ActorPhase::Running));
     }
+    for (id, actor) in &actors {
+        text.line(&names::ACTOR_MAILBOX, &[id.kind, &id.name], actor.inbox.waiting() as f64);
+    }
     for (name, sink) in board.sinks() {
         text.line(&names::SINK_UP, &[&name], flag(sink.condition == SinkCondition::Healthy));
     }

@@ -203,6 +203,12 @@ pub const ACTOR_UP: Definition = board(
     &["kind", "actor"],
     "1 while the actor runs, 0 while its supervisor waits or has given up.",
 );
+pub const ACTOR_MAILBOX: Definition = board(
+    "boathouse_actor_mailbox_messages",
+    Kind::Gauge,
+    &["kind", "actor"],
+    "Messages that were sent to the actor and that it has not taken up; a batch is one message.",
+);
 pub const SINK_UP: Definition =
     board("boathouse_sink_up", Kind::Gauge, &["sink"], "1 while the sink takes what it is given, else 0.");
 pub const MEMORY_USED: Definition = board(
@@ -392,6 +398,7 @@ pub const ALL: &[&Definition] = &[
     &READY,
     &RESTARTS,
     &ACTOR_UP,
+    &ACTOR_MAILBOX,
     &SINK_UP,
     &MEMORY_USED,
     &MEMORY_BUDGET,

@@ -73,6 +73,9 @@ pub struct ActorStatus {
     pub restarts: u64,
     pub last_failure: Option<String>,
     pub last_failure_seconds_ago: Option<f64>,
+    /// Messages that were sent to it and that it has not taken up.
+    #[serde(default)]
+    pub mailbox_messages: usize,
 }
 
 /// One sink.
@@ -147,6 +150,7 @@ impl Status {
                     restarts: a.restarts,
                     last_failure_seconds_ago: a.last_failure.as_ref().map(|f| ago(f.0)),
                     last_failure: a.last_failure.map(|f| f.1),
+                    mailbox_messages: a.inbox.waiting(),
                 })
                 .collect(),
             sinks: board

@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::bronze::{Acquire, Flush, Genesis, Release};
 use super::super::consumer::PartitionConsumer;
+use super::super::mailbox::count_channel;
 use super::super::realtime::{ServeNow, Windows};
 use super::super::supervise::{End, Ended, launch};
-use super::super::upkeep::Upkeep;
 use super::super::windows::Consumer;
 use super::super::witness;
 use super::{ConsumerEnded, Fault, PipelineSupervisor, Running, held};
@@ -20,7 +20,7 @@ use crate::bronze::{BronzeError, Position};
 use crate::config::StartAt;
 use crate::event::{self, Decoder};
 use crate::kafka::{Assigned, Drained, Known, Place, Placement, Source, place};
-use crate::telemetry::Acquired;
+use crate::telemetry::{Acquired, ActorId};
 use crate::window::{EventClock, Standing};
 
 /// Batches that a partition's reader may run ahead of its consumer.
@@ -149,15 +149,19 @@ impl PipelineSupervisor {
         let Some(windows) = self.launch_windows(&source, Some(start), ctx) else { return Place::Hold };
         let (events, inbox) = mpsc::channel(AHEAD);
         let (consumer, ended) = {
-            let (setup, source, supervisor, round) = (setup.clone(), source.clone(), ctx.address(), self.round);
+            let (setup, source, supervisor, round) = (setup.clone(), source.clone(), self.mailbox(ctx), self.round);
             let sinks = (bronze, windows.clone());
-            launch(&self.setup.stream_arbiter, move || {
+            launch(&self.setup.stream_arbiter, move |_| {
                 PartitionConsumer::new(setup, round, source, supervisor, sinks, inbox)
             })
         };
+        let id = ActorId::new("partition_consumer", source.to_string());
+        count_channel(consumer.inbox(), &events);
+        setup.board.actor_lives(&id, consumer.inbox());
+        setup.board.actor_running(&id, false);
         windows.do_send(Consumer(consumer.clone()));
         let (done, consumer_ended) = oneshot::channel();
-        let (round, partition, supervisor) = (self.round, source.partition, ctx.address());
+        let (round, partition, supervisor) = (self.round, source.partition, self.mailbox(ctx));
         // Not in this actor's own context, which stands still while it drains what has just ended.
         actix_rt::spawn(async move {
             let how = ended.await.unwrap_or(Ended::Stopped);
@@ -167,10 +171,9 @@ impl PipelineSupervisor {
         tracing::info!(%source, position = at.next_offset, "partition taken up at Bronze's position");
         if let Some(session) = &mut self.session {
             session.partitions.insert(source.partition, Running { source: source.clone(), consumer, consumer_ended });
-            if source.partition == 0 && session.upkeep.is_none() {
-                let (setup, served, generation) = (setup.clone(), session.served.clone(), session.generation);
-                session.upkeep = Some(Upkeep::new(setup, served, generation).start());
-            }
+        }
+        if source.partition == 0 {
+            self.launch_upkeep(ctx);
         }
         let clock = EventClock::new(&setup.pipeline.time, at.mark);
         let decoder = Box::new(Decoder::new(schema, &event::coded_fields(&setup.pipeline)));
@@ -185,17 +188,18 @@ impl PipelineSupervisor {
         ctx: &mut Context<Self>,
     ) {
         let faulty = self.fault.is_some();
-        let board = self.setup.board.clone();
+        let (board, upkeep) = (self.setup.board.clone(), self.child("upkeep"));
         let serves = !self.setup.pipeline.aggregates.is_empty();
         let Some(session) = &mut self.session else {
             let _ = reply.send(None);
             return;
         };
-        if partitions.contains(&0)
-            && let Some(upkeep) = session.upkeep.take()
-        {
+        if partitions.contains(&0) {
             // The partition's new owner has somebody else look after the tables.
-            upkeep.do_send(End);
+            if let Some(upkeep) = session.upkeep.take() {
+                upkeep.do_send(End);
+            }
+            board.actor_gone(&upkeep);
         }
         for partition in partitions.iter().filter(|p| !session.partitions.contains_key(p)) {
             // One that had stopped: whoever has it now tells of it.

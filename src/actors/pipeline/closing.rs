@@ -125,6 +125,7 @@ impl PipelineSupervisor {
                 if let Some(upkeep) = &session.upkeep {
                     upkeep.do_send(End);
                 }
+                self.setup.board.actor_gone(&self.child("upkeep"));
                 session.realtime.do_send(End);
                 session.bronze.do_send(End);
                 (session.opened.elapsed(), Some(session.served.table.epoch().to_owned()))

@@ -23,11 +23,12 @@ pub fn parts(look: &Look) -> Parts {
 }
 
 /// Kinds in the order of the supervision tree, with how deep each stands.
-const KINDS: [(&str, usize); 6] = [
+const KINDS: [(&str, usize); 7] = [
     ("scheduler", 0),
     ("pipeline", 0),
     ("bronze_writer", 1),
     ("realtime_writer", 1),
+    ("upkeep", 1),
     ("partition_consumer", 2),
     ("window_aggregator", 2),
 ];
@@ -48,8 +49,11 @@ fn tree(look: &Look) -> Markup {
             @if actors.is_empty() {
                 (empty("No actor has started yet", html! { "This fills while the daemon starts." }))
             } @else {
-                @let columns = [th("Actor"), th("Name"), th("State"), n("In hand"), n("Restarts"), th("Last failure")];
-                p.note { "In hand: records that it was given and whose end is not durable yet, in its mailbox and its buffers." }
+                @let columns = [th("Actor"), th("Name"), th("State"), n("Mailbox"), n("In hand"), n("Restarts"), th("Last failure")];
+                p.note {
+                    "Mailbox: messages that were sent to it and that it has not taken up; a batch is one. "
+                    "In hand: records that it was given and whose end is not durable yet, in its mailbox and its buffers."
+                }
                 (table("Actors", &columns, html! { @for ((_, depth), actor) in &actors { (row(*depth, actor, in_hand(actor, &look.status.partitions))) } }))
             }
         }
@@ -82,7 +86,7 @@ fn row(depth: usize, actor: &ActorStatus, in_hand: Option<i64>) -> Markup {
         tr {
             th scope="row" class={ "depth-" (depth) } { (actor.kind.replace('_', " ")) }
             td { (actor.name) } td { (badge(state, word)) }
-            td.n { (in_hand.map_or_else(|| "–".into(), count)) } td.n { (count(actor.restarts)) }
+            td.n { (count(actor.mailbox_messages as i64)) } td.n { (in_hand.map_or_else(|| "–".into(), count)) } td.n { (count(actor.restarts)) }
             td {
                 @match (&actor.last_failure, actor.last_failure_seconds_ago) {
                     (Some(error), Some(ago)) => { (error) span.note { " " (words::seconds(ago)) " ago" } }
