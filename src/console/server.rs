@@ -86,12 +86,8 @@ impl Console {
         let console = &given.server.console;
         let tls =
             tls::load(console.tls_certificate.as_deref(), console.tls_key.as_deref()).map_err(ConsoleError::Setup)?;
-        let (access, first) =
-            Access::open(&given.server.data_dir, console.session_idle).map_err(ConsoleError::Setup)?;
-        if first {
-            let file = access.users(|users| users.first_password_file());
-            tracing::info!(file = %file.display(), user = super::FIRST_USER, "the console's first password is in this file until it is used");
-        }
+        let access =
+            Access::open(&given.server.data_dir, console.session_idle, address).map_err(ConsoleError::Setup)?;
         let runtime = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
         let (hub, taps, local) = (Hub::default(), Taps::default(), access.local());
         let tables = Tables::new(given.server.clone());

@@ -1,5 +1,6 @@
 //! Who may come in: users, sessions, tokens, and the slowing down of those who guess.
 
+mod first;
 mod local;
 mod role;
 pub mod secret;
@@ -7,7 +8,7 @@ mod sessions;
 mod throttle;
 mod users;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -76,17 +77,19 @@ pub struct Access {
 }
 
 impl Access {
-    /// Reads the users, or makes the first one; true when it was made now.
-    pub fn open(data_dir: &Path, idle: Duration) -> anyhow::Result<(Self, bool)> {
+    /// Reads the users, or makes the first one, whose password is shown once to whoever starts the console there.
+    pub fn open(data_dir: &Path, idle: Duration, console: SocketAddr) -> anyhow::Result<Self> {
         let (users, first) = Users::open(data_dir)?;
-        let access = Self {
+        if let Some(password) = first {
+            first::show(&users, &password, console);
+        }
+        Ok(Self {
             users: Arc::new(RwLock::new(users)),
             sessions: Arc::new(Sessions::new(idle)),
             throttle: Arc::default(),
             hashing: Arc::new(Semaphore::new(1)),
             local: Arc::new(Local::make(data_dir)?),
-        };
-        Ok((access, first))
+        })
     }
 
     /// Reads the users, as the command may have changed them.

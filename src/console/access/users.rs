@@ -59,20 +59,21 @@ impl Users {
     }
 
     /// Reads the users. Where there are none, makes the first with a password of its own, which waits in a file that
-    /// only the daemon's user can read until somebody signs in with it. True when it was made now.
-    pub fn open(data_dir: &Path) -> anyhow::Result<(Self, bool)> {
+    /// only the daemon's user can read until somebody signs in with it; that password, when it was made now.
+    pub fn open(data_dir: &Path) -> anyhow::Result<(Self, Option<String>)> {
         let folder = Self::folder(data_dir);
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&folder).with_context(|| {
             format!("the console's folder {} cannot be made; may this user write to data_dir?", folder.display())
         })?;
         let mut users = Self::read(folder)?;
-        let first = users.users.is_empty();
-        if first {
+        let mut first = None;
+        if users.users.is_empty() {
             let password = secret::new_password();
             // Before the hash: a start that dies in between makes another password, and nobody is locked out.
             write_private(&users.first_password_file(), &format!("{password}\n"))?;
             users.put(FIRST_USER, Role::Admin, Some(&password))?;
+            first = Some(password);
         }
         Ok((users, first))
     }
@@ -303,8 +304,8 @@ mod tests {
     fn the_first_start_makes_an_admin_whose_password_no_other_user_reads() {
         let folder = tempfile::tempdir().unwrap();
         let (users, first) = Users::open(folder.path()).unwrap();
-        assert!(first);
         let password = Users::first_password(folder.path()).unwrap();
+        assert_eq!(first.as_deref(), Some(password.as_str()));
         assert!(secret::fits(&password, users.password_hash(FIRST_USER).as_deref()));
         let console = Users::folder(folder.path());
         assert_eq!(mode(&console), 0o700);
@@ -312,7 +313,7 @@ mod tests {
         let text = fs::read_to_string(console.join(USERS)).unwrap();
         assert!(!text.contains(&password) && text.contains("$argon2id$"), "{text}");
         let (_, first) = Users::open(folder.path()).unwrap();
-        assert!(!first);
+        assert_eq!(first, None);
     }
 
     #[test]

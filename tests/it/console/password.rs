@@ -1,14 +1,17 @@
-//! A lost password, set anew from the machine itself.
+//! The first password, shown once; and a lost one, set anew from the machine itself.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
 
 use super::alone;
 use super::browser::Browser;
-use crate::support::daemon::Site;
+use crate::support::daemon::{Daemon, PATIENCE, Site};
 
 /// The command with a line on its standard input.
 fn set(site: &Site, arguments: &[&str], line: &str) -> Output {
@@ -71,4 +74,84 @@ async fn a_lost_password_is_set_anew_on_the_machine() {
     let entries = entries.to_string();
     assert!(entries.contains("set-password") && entries.contains("command line, uid"), "{entries}");
     assert!(!entries.contains(new) && !site.log().contains(new), "a password shows");
+}
+
+/// A terminal: what a person sees on it, and the end that a program is given.
+struct Terminal {
+    screen: File,
+    end: OwnedFd,
+    seen: String,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let (mut screen, mut end) = (-1, -1);
+        let none = std::ptr::null_mut();
+        // SAFETY: both places are ours; no name, no settings and no size are asked for.
+        assert_eq!(unsafe { libc::openpty(&mut screen, &mut end, none, none.cast(), none.cast()) }, 0, "a terminal");
+        // SAFETY: the call has given two descriptors, which nobody else has.
+        let (screen, end) = unsafe { (File::from_raw_fd(screen), OwnedFd::from_raw_fd(end)) };
+        // SAFETY: the descriptor is open; what nobody has written is not waited for.
+        assert_eq!(unsafe { libc::fcntl(screen.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+        Self { screen, end, seen: String::new() }
+    }
+
+    fn start(&self, site: &Site) -> Daemon {
+        let end = || Stdio::from(self.end.try_clone().expect("another descriptor"));
+        site.start_at(end(), end())
+    }
+
+    /// Everything that was written to it so far.
+    fn look(&mut self) -> &str {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.screen.read(&mut bytes) {
+                Ok(n) => self.seen.push_str(&String::from_utf8_lossy(&bytes[..n])),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return &self.seen,
+                Err(error) => panic!("the terminal: {error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_start_at_a_terminal_shows_the_password_once_and_keeps_only_its_hash() {
+    let site = alone();
+    let mut terminal = Terminal::open();
+    let mut daemon = terminal.start(&site);
+    let begin = Instant::now();
+    while !terminal.look().contains("console set-password admin") {
+        assert!(begin.elapsed() < PATIENCE, "{}\n{}", terminal.seen, site.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let said = terminal.look();
+    let (_, rest) = said.split_once("with the password").expect("what it is");
+    let password = rest.split_whitespace().next().expect("the password").to_owned();
+    assert_eq!(said.matches(&password).count(), 1, "{said}");
+    assert!(said.contains(&format!("127.0.0.1:{}", site.console_port)), "where to sign in: {said}");
+    let mut admin = Browser::of(&site).await;
+    admin.sign_in("admin", &password).await;
+    assert_eq!(admin.get("/").await.status(), 200);
+
+    // It is nowhere else: not in a file, not in the log.
+    let folder = site.folder.join("data/console");
+    for file in std::fs::read_dir(&folder).expect("the console's folder").flatten() {
+        let text = std::fs::read(file.path()).expect("a file");
+        assert!(!String::from_utf8_lossy(&text).contains(&password), "{} holds it", file.path().display());
+    }
+    assert!(!folder.join("first-password").exists());
+    let users = std::fs::read_to_string(folder.join("users.json")).expect("the users");
+    assert!(users.contains("$argon2id$"), "{users}");
+    let log = site.log();
+    assert!(!log.contains(&password) && log.contains("was shown on the terminal"), "{log}");
+
+    // The second start shows nothing.
+    daemon.stop().await;
+    let before = terminal.look().len();
+    let mut daemon = terminal.start(&site);
+    admin = Browser::of(&site).await;
+    admin.sign_in("admin", &password).await;
+    daemon.stop().await;
+    let said = &terminal.look()[before..];
+    assert!(said.is_empty(), "{said}");
 }

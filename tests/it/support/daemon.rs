@@ -137,15 +137,15 @@ impl Site {
 
     /// Starts the daemon; its log is added to the site's.
     pub fn start(&self) -> Daemon {
+        self.start_at(Stdio::null(), Stdio::null())
+    }
+
+    /// As [`Self::start`], with an input and an output of its own.
+    pub fn start_at(&self, input: Stdio, output: Stdio) -> Daemon {
         let log = self.log_path();
         let stderr = File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = self
-            .command(&["run"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .expect("the daemon starts");
+        let child =
+            self.command(&["run"]).stdin(input).stdout(output).stderr(stderr).spawn().expect("the daemon starts");
         Daemon { child, metrics_port: self.metrics_port, log }
     }
 
