@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::panic::AssertUnwindSafe;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{self, ContentType, HeaderMap};
 use actix_web::web::Bytes;
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, HttpResponse};
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::access::{Caller, Role};
@@ -149,8 +150,11 @@ impl View {
         let whole = self.whole(title, live, html! { (first) (PreEscaped(SEAM)) }).into_string();
         let (begin, end) = whole.rsplit_once(SEAM).unwrap_or((&whole, ""));
         let (begin, end) = (Bytes::from(begin.to_owned()), end.to_owned());
+        let here = self.here.clone();
         let rest = async move {
-            let rest = rest.await.unwrap_or_else(|problem| html! { p.said role="alert" { (problem.text) } });
+            // A page that ends in its middle would show nothing of what went wrong.
+            let rest = AssertUnwindSafe(rest).catch_unwind().await.unwrap_or_else(|_| Err(Problem::broken()));
+            let rest = rest.unwrap_or_else(|problem| failed(&problem.text, &here));
             Ok::<_, Infallible>(Bytes::from(rest.into_string() + &end))
         };
         let pieces = stream::once(ready(Ok(begin))).chain(stream::once(rest));
@@ -227,6 +231,17 @@ impl View {
     /// Shown to operators alone.
     pub fn operator(&self) -> bool {
         self.caller.may(Role::Operator)
+    }
+}
+
+/// What stands in the place of a part of a page that could not be made.
+fn failed(why: &str, here: &str) -> Markup {
+    html! {
+        div.said.failed role="alert" {
+            p { strong { "This part of the page could not be shown" } }
+            p { (why) }
+            p { a href=(here) { "Try again" } }
+        }
     }
 }
 
@@ -406,6 +421,35 @@ mod tests {
         for bad in ["", "http://evil", "//evil", "/\\evil", "javascript:alert(1)", "/a\r\nset-cookie: x"] {
             assert_eq!(own_path(bad), "/", "{bad}");
         }
+    }
+
+    /// The whole of a page whose second piece ends so.
+    async fn in_two(rest: impl Future<Output = Result<Markup, Problem>> + 'static) -> String {
+        let via = super::super::access::Via::Token;
+        let caller = Caller { name: "ada".into(), role: Role::Viewer, via };
+        let (path, here) = ("/dead-letters".to_owned(), "/dead-letters?status=future&state=open".to_owned());
+        let view = View { caller, theme: Theme::System, here, path, again: None };
+        let answer = view.page_in_two("Letters", None, html! { h1 { "Letters" } }, rest);
+        assert_eq!(answer.status(), 200);
+        let body = actix_web::body::to_bytes(answer.into_body()).await.map_err(|_| "a body").unwrap();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[actix_web::test]
+    async fn a_page_whose_second_piece_fails_says_so_in_its_place_and_ends_whole() {
+        let good = in_two(ready(Ok(html! { p { "three letters" } }))).await;
+        assert!(good.contains("three letters") && !good.contains("role=\"alert\""), "{good}");
+        let away = Problem::new(actix_web::http::StatusCode::SERVICE_UNAVAILABLE, "Kafka is <away>; start it");
+        let failed = in_two(ready(Err(away))).await;
+        let panicked = in_two(async { panic!("a mistake of ours") }).await;
+        for (page, why) in [(&failed, "Kafka is &lt;away&gt;; start it"), (&panicked, "daemon's log")] {
+            for part in ["<h1>Letters</h1>", "role=\"alert\"", "could not be shown", why] {
+                assert!(page.contains(part), "{part} is missing in {page}");
+            }
+            assert!(page.contains("href=\"/dead-letters?status=future&amp;state=open\""), "{page}");
+            assert!(page.ends_with("</main></body></html>"), "{page}");
+        }
+        assert!(!panicked.contains("a mistake of ours"), "{panicked}");
     }
 
     #[test]
