@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use chrono::Utc;
 use maud::Markup;
@@ -17,8 +17,10 @@ use super::access::secret;
 use super::events::{self, Source};
 use super::pages;
 use super::problem::Problem;
+use super::range::{self, Range};
 use super::shared::Shared;
 use super::view::View;
+use crate::batch::history::Filter;
 use crate::telemetry::Status;
 
 /// Pages are rendered anew this often.
@@ -31,9 +33,9 @@ const TOPICS_MAX: usize = 200;
 /// A page whose parts change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Topic {
-    Overview,
-    Stream,
-    Batch,
+    Overview(Range),
+    Stream(Range),
+    Batch(Filter),
     Actors,
     Reconcile,
     Backfill,
@@ -46,26 +48,31 @@ pub enum Topic {
 }
 
 impl Topic {
-    fn parse(page: &str, user: &str) -> Option<Self> {
+    /// The live parts of a page, which has the same query in its address.
+    fn parse(page: &str, query: &str, user: &str) -> Result<Self, Problem> {
+        let range = |default| asked::<range::Asked>(query)?.or(default);
         if let Some(asked) = page.strip_prefix("trace/") {
-            return Some(Topic::Trace { user: user.to_owned(), asked: asked.to_owned() });
+            return Ok(Topic::Trace { user: user.to_owned(), asked: asked.to_owned() });
         }
-        Some(match page {
-            "overview" => Topic::Overview,
-            "stream" => Topic::Stream,
-            "batch" => Topic::Batch,
+        Ok(match page {
+            "overview" => Topic::Overview(range(Range::Hour)?),
+            "stream" => Topic::Stream(range(Range::Week)?),
+            "batch" => Topic::Batch(asked::<pages::batch::Asked>(query)?.filter()?),
             "actors" => Topic::Actors,
             "reconcile" => Topic::Reconcile,
             "backfill" => Topic::Backfill,
-            other => Topic::Run(pages::run_id(other.strip_prefix("run/")?)?.to_owned()),
+            other => {
+                let run = other.strip_prefix("run/").and_then(pages::run_id);
+                Topic::Run(run.ok_or_else(|| Problem::missing("there is no such live page"))?.to_owned())
+            }
         })
     }
 
     async fn render(&self, shared: &Shared) -> anyhow::Result<Parts> {
         Ok(match self {
-            Topic::Overview => pages::overview::parts(shared),
-            Topic::Stream => pages::stream::parts(shared),
-            Topic::Batch => pages::batch::parts(shared).await?,
+            Topic::Overview(range) => pages::overview::parts(shared, *range),
+            Topic::Stream(range) => pages::stream::parts(shared, *range),
+            Topic::Batch(filter) => pages::batch::parts(shared, filter).await?,
             Topic::Actors => pages::actors::parts(&shared.look()),
             Topic::Reconcile => pages::reconcile::parts(&shared.reconcile.standing()),
             Topic::Backfill => pages::backfill::parts(shared).await?,
@@ -73,6 +80,12 @@ impl Topic {
             Topic::Trace { user, asked } => pages::trace::parts(shared, user, asked),
         })
     }
+}
+
+/// What a query in an address asks for.
+fn asked<T: serde::de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let wrong = |error| Problem::refused(format!("the address holds something that this page does not take: {error}"));
+    web::Query::<T>::from_query(query).map(web::Query::into_inner).map_err(wrong)
 }
 
 /// The changing parts of a page: id and content.
@@ -166,8 +179,13 @@ fn encode(id: &'static str, content: Markup) -> Sent {
 }
 
 /// `/live/PAGE`: the parts of a page, now and whenever they change.
-pub async fn live(page: web::Path<String>, view: View, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let topic = Topic::parse(&page, &view.caller.name).ok_or_else(|| Problem::missing("there is no such live page"))?;
+pub async fn live(
+    request: HttpRequest,
+    page: web::Path<String>,
+    view: View,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    let topic = Topic::parse(&page, request.query_string(), &view.caller.name)?;
     let (receiver, reader) = shared.hub.join(topic).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open; close some, or reload by hand")
     })?;

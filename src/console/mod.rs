@@ -24,6 +24,8 @@ mod notices;
 mod pages;
 mod problem;
 mod query;
+mod range;
+mod served;
 mod server;
 mod shared;
 mod tables;

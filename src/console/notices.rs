@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::words::{plural, seconds};
+use super::meter::Lately;
+use super::view::encoded;
+use super::words::{count, plural, seconds};
 use crate::telemetry::{ActorPhase, LayerDifference, PartitionPhase, SinkCondition, Status};
 
 /// How bad something is.
@@ -35,7 +37,7 @@ impl Notice {
 }
 
 /// Everything that is not as it should be, the worst first.
-pub fn notices(status: &Status, now: DateTime<Utc>) -> Vec<Notice> {
+pub fn notices(status: &Status, lately: &[Lately], now: DateTime<Utc>) -> Vec<Notice> {
     let mut found: Vec<Notice> = status.readiness.reasons.iter().map(|reason| from_readiness(reason)).collect();
     let told = |text: &str| status.readiness.reasons.iter().any(|reason| reason.contains(text));
     for sink in &status.sinks {
@@ -76,6 +78,7 @@ pub fn notices(status: &Status, now: DateTime<Utc>) -> Vec<Notice> {
         }
     }
     batches(status, now, &mut found);
+    found.extend(clusters(lately));
     found.extend(differences(status));
     found.sort_by_key(|notice| std::cmp::Reverse(notice.level));
     found
@@ -111,14 +114,22 @@ fn batches(status: &Status, now: DateTime<Utc>, found: &mut Vec<Notice>) {
             found.push(Notice::new(Level::Watch, what, "Resume it on the batch page.", "/batch"));
         }
     }
-    let refused: u64 = status.partitions.iter().map(|p| p.unparsed_records + p.future_records).sum();
-    let all: u64 = status.partitions.iter().map(|p| p.records).sum();
-    if all > 1_000 && refused * 20 > all {
-        let what =
-            format!("{} of {} were refused", plural(refused, "record", "records"), plural(all, "record", "records"));
-        let todo = "More than one in twenty: see the reasons among the dead letters and tell the producer's owner.";
-        found.push(Notice::new(Level::Wrong, what, todo, "/dead-letters"));
-    }
+}
+
+/// Bad records that come in a cluster: more than one in twenty of what a pipeline has read lately. It passes when they
+/// cease.
+fn clusters(lately: &[Lately]) -> impl Iterator<Item = Notice> {
+    let bad = |of: &&Lately| of.refused > 50 && of.refused * 20 > of.records;
+    lately.iter().filter(bad).map(|Lately { pipeline, records, refused }| {
+        let what = format!(
+            "{} of {} that {pipeline} has read in the last 15 minutes were refused",
+            plural(*refused, "record", "records"),
+            count(*records)
+        );
+        let todo = "More than one in twenty: see the reasons among the dead letters and tell the producer's owner. Pausing \
+                    the partition on the stream page keeps more of them out; nothing is lost either way.";
+        Notice::new(Level::Wrong, what, todo, format!("/dead-letters?pipeline={}", encoded(pipeline)))
+    })
 }
 
 /// What the newest comparison of the layers has found.
@@ -162,7 +173,7 @@ mod tests {
     fn all_well_says_nothing() {
         let board = Board::new();
         board.set_phase(DaemonPhase::Running);
-        assert_eq!(notices(&Status::of(&board, Limits::default()), Utc::now()), []);
+        assert_eq!(notices(&Status::of(&board, Limits::default()), &[], Utc::now()), []);
     }
 
     #[test]
@@ -179,12 +190,23 @@ mod tests {
                 error: Some("disk full".into()),
             });
         });
-        let found = notices(&Status::of(&board, Limits::default()), Utc::now());
+        let found = notices(&Status::of(&board, Limits::default()), &[], Utc::now());
         let levels: Vec<Level> = found.iter().map(|n| n.level).collect();
         assert_eq!(levels, [Level::Wrong, Level::Wrong, Level::Watch]);
         assert!(found[0].what.contains("no such bucket"), "{found:?}");
         assert_eq!(found[1].page, "/batch/runs/20260206T140500Z-3f9a1c");
         assert!(found.iter().all(|n| !n.todo.is_empty()));
+    }
+
+    #[test]
+    fn bad_records_are_told_while_they_come_in_a_cluster() {
+        let lately = |records, refused| [Lately { pipeline: "user_events".into(), records, refused }];
+        for (records, refused) in [(0, 0), (100, 50), (100_000, 5_000)] {
+            assert_eq!(clusters(&lately(records, refused)).count(), 0, "{refused} of {records}");
+        }
+        let found: Vec<Notice> = clusters(&lately(1_000, 51)).collect();
+        assert_eq!((found.len(), found[0].page.as_str()), (1, "/dead-letters?pipeline=user_events"));
+        assert!(found[0].what.contains("51 records of 1,000"), "{found:?}");
     }
 
     #[test]

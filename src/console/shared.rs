@@ -65,12 +65,13 @@ impl Shared {
     pub fn look(&self) -> Look {
         let now = Utc::now();
         let status = Status::of(&self.board, self.limits);
-        let (points, partition_rates) = self.meter(|meter| {
+        let (points, lately, partition_rates) = self.meter(|meter| {
             let point = |p: &Arc<Pipeline>| (p.name.clone(), meter.point(&status, &p.name, now));
             let points = self.pipelines.iter().map(point).collect();
-            (points, status.partitions.iter().map(|p| meter.partition_rate(p)).collect())
+            let lately: Vec<_> = self.pipelines.iter().map(|p| meter.lately(&p.name, now)).collect();
+            (points, lately, status.partitions.iter().map(|p| meter.partition_rate(p)).collect())
         });
-        Look { now, notices: notices(&status, now), status, points, partition_rates }
+        Look { now, notices: notices(&status, &lately, now), status, points, partition_rates }
     }
 
     pub fn meter<T>(&self, work: impl FnOnce(&mut Meter) -> T) -> T {

@@ -6,6 +6,7 @@ mod pages;
 mod password;
 mod reconcile;
 mod tap;
+mod views;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ const READS: &[&str] = &[
     "/account",
     "/data",
     "/data/silver.user_events",
+    "/data/clickhouse/realtime.events_per_minute",
     "/sql",
     "/sql/running",
     "/sql/words",
@@ -63,6 +65,8 @@ const READS: &[&str] = &[
     "/api/v1/openapi.json",
     "/api/v1/tables",
     "/api/v1/tables/silver.user_events",
+    "/api/v1/clickhouse/tables",
+    "/api/v1/clickhouse/tables/realtime.events_per_minute",
     "/api/v1/quality",
     "/api/v1/dead-letters",
     "/api/v1/records/a/0/0/1",
@@ -73,6 +77,8 @@ const READS: &[&str] = &[
     "/api/v1/audit",
     "/api/v1/configuration",
     "/live/overview",
+    "/live/stream?range=6h",
+    "/live/batch?state=failed",
     "/live/run/x",
     "/nowhere",
     "/api/v1/stream/choices?pipeline=user_events",
@@ -83,6 +89,8 @@ const READS: &[&str] = &[
     "/live/tap",
     "/api/v1/status",
     "/api/v1/hour",
+    "/api/v1/rates",
+    "/api/v1/lag",
     "/api/v1/session",
     "/api/v1/runs",
     "/api/v1/runs/x",
@@ -618,6 +626,7 @@ async fn the_description_of_the_api_is_what_there_is() {
         ("user-events/0/2/1041", "/records/user-events/0/2/1041"),
         ("user-events/2/1041", "/records/user-events/2/1041"),
         ("silver.user_events", "/data/silver.user_events"),
+        ("realtime.events_per_minute", "/data/clickhouse/realtime.events_per_minute"),
         ("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f", "/trace/2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"),
         ("dead-letters", "/dead-letters"),
     ] {

@@ -4,29 +4,22 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::history::{Attempt, History, Run};
-use crate::batch::run::graph::{Kind, Task};
+use crate::batch::run::graph::Kind;
+use crate::console::logs::Wanted;
 use crate::console::pages::backfill;
-use crate::console::pages::batch::{cancel_one, known, request, retry_one, set_paused};
-use crate::console::pages::run::of;
+use crate::console::pages::batch::{self, cancel_one, known, request, retry_one, set_paused};
+use crate::console::pages::run::{of, task_named};
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 use crate::console::words;
 
-/// Runs that one call answers at most.
+/// Runs that one call answers where it does not say how many, and at most.
+const RUNS: u32 = 20;
 const RUNS_MAX: u32 = 1_000;
 
-#[derive(Deserialize, schemars::JsonSchema)]
-pub struct Which {
-    /// Runs of this pipeline alone.
-    pipeline: Option<String>,
-    /// How many of the newest; 20 without it.
-    limit: Option<u32>,
-}
-
-pub async fn runs(which: web::Query<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let Which { pipeline, limit } = which.into_inner();
-    let limit = limit.unwrap_or(20).min(RUNS_MAX);
-    let work = move |history: History| async move { Ok(history.runs(pipeline.as_deref(), limit).await?) };
+pub async fn runs(asked: web::Query<batch::Asked>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    let (filter, limit) = (asked.filter()?, asked.limit.unwrap_or(RUNS).min(RUNS_MAX));
+    let work = move |history: History| async move { Ok(history.runs_that(&filter, limit).await?) };
     let runs: Vec<Run> = shared.desk.history(work).await?;
     Ok(HttpResponse::Ok().json(runs))
 }
@@ -51,8 +44,13 @@ pub async fn run(id: web::Path<String>, shared: web::Data<Shared>) -> Result<Htt
 pub struct Lines {
     /// Lines of this task alone.
     task: Option<String>,
+    /// Lines of this attempt at a task alone.
+    attempt: Option<i64>,
     /// Lines after this number, to follow a log.
     after: Option<i64>,
+    /// Only lines that contain this, in capitals or small letters.
+    #[serde(default)]
+    contains: String,
     /// How many at most, the oldest of them; 10,000 without it, which is the most.
     limit: Option<u32>,
 }
@@ -65,15 +63,20 @@ pub async fn log(
     which: web::Query<Lines>,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let task: Option<Task> = which
-        .task
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(|e: crate::batch::run::graph::NoTask| Problem::refused(e.to_string()))?;
-    let (after, limit) = (which.after.unwrap_or(0), which.limit.unwrap_or(LINES_MAX).min(LINES_MAX));
+    let task = task_named(which.task.as_deref().unwrap_or_default())?;
+    let wanted = Wanted::new(task, which.attempt, &which.contains);
+    let (mut after, limit) = (which.after.unwrap_or(0), which.limit.unwrap_or(LINES_MAX).min(LINES_MAX) as usize);
     let read = move |history: History, run: Run| async move {
-        Ok(history.lines_at_most(&run.run_id, task, after, limit).await?)
+        let mut found = Vec::new();
+        loop {
+            let lines = history.lines_at_most(&run.run_id, wanted.task(), after, LINES_MAX).await?;
+            let is_last = lines.len() < LINES_MAX as usize;
+            after = lines.last().map_or(after, |line| line.line);
+            found.extend(lines.into_iter().filter(|line| wanted.fits(line)).take(limit - found.len()));
+            if is_last || found.len() == limit {
+                return Ok(found);
+            }
+        }
     };
     let lines = of(&shared, &id, read).await?;
     Ok(HttpResponse::Ok().json(lines))

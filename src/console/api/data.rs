@@ -21,6 +21,14 @@ pub async fn table(name: web::Path<String>, shared: web::Data<Shared>) -> Result
     Ok(HttpResponse::Ok().json(table.ok_or_else(missing)?))
 }
 
+pub async fn all_served(shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(data::all_served(&shared).await?))
+}
+
+pub async fn served(name: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(data::one_served(&shared, &name).await?))
+}
+
 /// A statement that reads.
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]

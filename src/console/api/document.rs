@@ -9,7 +9,8 @@ use super::{admin, batch, data, status};
 use crate::console::access::{Role, needed};
 use crate::console::audit::Entry;
 use crate::console::completion::Words;
-use crate::console::meter::Point;
+use crate::console::meter::{Over, Point};
+use crate::console::pages::batch::Asked as Runs;
 use crate::console::pages::bulk::Many;
 use crate::console::pages::choices::{Decision, Done, Looked, Which};
 use crate::console::pages::configuration::Shown;
@@ -20,6 +21,7 @@ use crate::console::pages::users::{NewToken, NewUser};
 use crate::console::pages::{backfill, letters, sql};
 use crate::console::problem::Failure;
 use crate::console::query::{self, Answer};
+use crate::console::served::{Served, WholeServed};
 use crate::holds::Hold;
 use crate::letters::redrive::Sent;
 use crate::letters::redrive::bulk::Redriven;
@@ -109,6 +111,17 @@ pub const CALLS: &[Call] = &[
     Call::new("get", "/api/v1/hour", "State", "The last hour of a pipeline, a point every five seconds, oldest first")
         .query(of::<status::Of>)
         .answers(200, list::<Point>),
+    Call::new("get", "/api/v1/rates", "State", "Rates, lag and memory of a pipeline over a range of time")
+        .query(of::<status::OverTime>)
+        .answers(200, of::<Over>),
+    Call::new(
+        "get",
+        "/api/v1/lag",
+        "State",
+        "How far views and layers lay behind, over days, as ClickHouse has kept it",
+    )
+    .query(of::<status::OverTime>)
+    .answers(200, list::<status::Lag>),
     Call::new("get", "/api/v1/session", "State", "Who asks, and the token that changes bring along")
         .answers(200, of::<status::Session>),
     Call::new("get", "/api/v1/stream/choices", "Stream", "What resolves a stop: each choice with what it would do now")
@@ -127,8 +140,8 @@ pub const CALLS: &[Call] = &[
     Call::new("post", "/api/v1/stream/resume", "Stream", "Read on; answers what was paused")
         .body(of::<Resume>)
         .answers(200, list::<Hold>),
-    Call::new("get", "/api/v1/runs", "Batch", "The newest runs, newest first")
-        .query(of::<batch::Which>)
+    Call::new("get", "/api/v1/runs", "Batch", "The newest runs that fit, newest first")
+        .query(of::<Runs>)
         .answers(200, objects),
     Call::new("post", "/api/v1/runs", "Batch", "Start a run")
         .body(of::<batch::NewRun>)
@@ -154,6 +167,10 @@ pub const CALLS: &[Call] = &[
     Call::new("get", "/api/v1/tables", "Data", "The Delta tables and what they hold").answers(200, objects),
     Call::new("get", "/api/v1/tables/{table}", "Data", "A table with its columns and newest versions")
         .answers(200, object),
+    Call::new("get", "/api/v1/clickhouse/tables", "Data", "The tables and views in ClickHouse and what they hold")
+        .answers(200, list::<Served>),
+    Call::new("get", "/api/v1/clickhouse/tables/{table}", "Data", "A table or view of ClickHouse with its columns")
+        .answers(200, of::<WholeServed>),
     Call::new("post", "/api/v1/sql", "Data", "Run one statement that reads")
         .body(of::<data::Statement>)
         .answers(200, of::<Answer>),
@@ -317,6 +334,6 @@ mod tests {
             new["requestBody"]["content"]["application/json"]["schema"]["properties"]["pipeline"]["type"],
             "string"
         );
-        assert_eq!(document["paths"]["/api/v1/runs/{id}/log"]["get"]["parameters"].as_array().unwrap().len(), 4);
+        assert_eq!(document["paths"]["/api/v1/runs/{id}/log"]["get"]["parameters"].as_array().unwrap().len(), 6);
     }
 }

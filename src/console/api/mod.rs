@@ -20,6 +20,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/api/v1/status", web::get().to(status::status))
         .route("/api/v1/hour", web::get().to(status::hour))
+        .route("/api/v1/rates", web::get().to(status::rates))
+        .route("/api/v1/lag", web::get().to(status::lag))
         .route("/api/v1/session", web::get().to(status::session))
         .route("/api/v1/openapi.json", web::get().to(document::serve))
         .route("/api/v1/stream/choices", web::get().to(stream::choices))
@@ -30,6 +32,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/stream/resume", web::post().to(stream::resume))
         .route("/api/v1/tables", web::get().to(data::tables))
         .route("/api/v1/tables/{table}", web::get().to(data::table))
+        .route("/api/v1/clickhouse/tables", web::get().to(data::all_served))
+        .route("/api/v1/clickhouse/tables/{table}", web::get().to(data::served))
         .route("/api/v1/sql", web::post().to(data::sql))
         .route("/api/v1/sql/running", web::get().to(data::sql_running))
         .route("/api/v1/sql/cancel", web::post().to(data::sql_cancel))

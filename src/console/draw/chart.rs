@@ -7,8 +7,10 @@ use super::frame::Frame;
 use super::top_of_scale;
 
 const AREA: Frame = Frame { width: 340.0, height: 140.0, left: 56.0, right: 10.0, top: 12.0, bottom: 22.0 };
-/// Points that lie further apart are not joined: nothing is known of the time between.
-const GAP_SECONDS: i64 = 30;
+/// Points that lie this many steps apart are not joined: nothing is known of the time between.
+const GAP_STEPS: i64 = 6;
+/// Points that a line is drawn through; where there are more, neighbours are one, the greatest of them.
+const DRAWN_MAX: usize = 360;
 
 /// What a chart shows.
 pub struct Chart<'a> {
@@ -17,6 +19,8 @@ pub struct Chart<'a> {
     pub shown: fn(f64) -> String,
     pub from: DateTime<Utc>,
     pub to: DateTime<Utc>,
+    /// How far apart points are.
+    pub step_seconds: i64,
     /// Oldest first.
     pub points: Vec<(DateTime<Utc>, f64)>,
 }
@@ -31,6 +35,7 @@ impl Chart<'_> {
             None => "no value yet".to_owned(),
         };
         let y = |value: f64| AREA.y(value / top);
+        let drawn = self.drawn();
         html! {
             figure.chart {
                 figcaption { span.title { (self.title) } span.now { (newest.map(self.shown).unwrap_or_else(|| "–".into())) } }
@@ -42,7 +47,7 @@ impl Chart<'_> {
                     @for (x, label) in self.ticks() {
                         text.tick x=(x) y=(AREA.height - 6.0) text-anchor="middle" { (label) }
                     }
-                    @for run in self.runs() {
+                    @for run in self.runs(&drawn) {
                         @let line = run.iter().map(|(at, value)| format!("{:.1},{:.1}", self.x(*at), y(*value))).collect::<Vec<_>>().join(" ");
                         @if let (Some(first), Some(last)) = (run.first(), run.last()) {
                             polygon.area points={ (format!("{:.1}", self.x(first.0))) "," (y(0.0)) " " (line) " " (format!("{:.1}", self.x(last.0))) "," (y(0.0)) } {}
@@ -62,21 +67,42 @@ impl Chart<'_> {
         AREA.x((at - self.from).num_milliseconds() as f64 / whole)
     }
 
-    /// Every quarter of an hour of the range's own clock.
+    /// Round moments of the range's own clock, few enough to be read.
     fn ticks(&self) -> Vec<(f64, String)> {
-        let step = 900;
+        let (step, format) = match (self.to - self.from).num_minutes() {
+            0..=20 => (300, "%H:%M"),
+            21..=90 => (900, "%H:%M"),
+            91..=720 => (7_200, "%H:%M"),
+            721..=2_880 => (21_600, "%H:%M"),
+            _ => (172_800, "%m-%d"),
+        };
         let first = (self.from.timestamp() / step + 1) * step;
         (first..=self.to.timestamp())
             .step_by(step as usize)
             .filter_map(|second| DateTime::from_timestamp(second, 0))
-            .map(|at| (self.x(at), at.format("%H:%M").to_string()))
+            .map(|at| (self.x(at), at.format(format).to_string()))
             .filter(|(x, _)| *x > AREA.left + 14.0 && *x < AREA.end() - 14.0)
             .collect()
     }
 
+    /// How many points are drawn as one.
+    fn joined(&self) -> usize {
+        self.points.len().div_ceil(DRAWN_MAX).max(1)
+    }
+
+    /// The points that are drawn.
+    fn drawn(&self) -> Vec<(DateTime<Utc>, f64)> {
+        let greatest = |of: &[(DateTime<Utc>, f64)]| {
+            let value = of.iter().map(|point| point.1).reduce(f64::max)?;
+            Some((of.last()?.0, value))
+        };
+        self.points.chunks(self.joined()).filter_map(greatest).collect()
+    }
+
     /// Points that belong together.
-    fn runs(&self) -> Vec<&[(DateTime<Utc>, f64)]> {
-        self.points.chunk_by(|a, b| (b.0 - a.0).num_seconds() <= GAP_SECONDS).filter(|run| run.len() > 1).collect()
+    fn runs<'a>(&self, drawn: &'a [(DateTime<Utc>, f64)]) -> Vec<&'a [(DateTime<Utc>, f64)]> {
+        let gap = self.step_seconds * GAP_STEPS * self.joined() as i64;
+        drawn.chunk_by(|a, b| (b.0 - a.0).num_seconds() <= gap).filter(|run| run.len() > 1).collect()
     }
 }
 
@@ -90,10 +116,26 @@ mod tests {
     fn what_is_unknown_is_not_drawn() {
         let at = |s| DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::seconds(s);
         let points = vec![(at(0), 1.0), (at(5), 2.0), (at(500), 3.0), (at(505), 4.0), (at(900), 1.0)];
-        let chart = Chart { title: "t", shown: |v| v.to_string(), from: at(0), to: at(3_600), points };
-        assert_eq!(chart.runs().iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 2]);
+        let chart = Chart { title: "t", shown: |v| v.to_string(), from: at(0), to: at(3_600), step_seconds: 5, points };
+        assert_eq!(chart.runs(&chart.drawn()).iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 2]);
         let text = chart.draw().into_string();
         assert_eq!(text.matches("<polyline").count(), 2);
         assert!(!text.contains("style="));
+    }
+
+    #[test]
+    fn a_day_is_drawn_with_few_points_that_keep_its_peaks_and_gaps() {
+        let at = |minute: i64| DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::minutes(minute);
+        // A peak of one minute, and half an hour without a point.
+        let value = |minute| if minute == 777 { 50.0 } else { 1.0 };
+        let points = (0..1_440).filter(|m| !(900..930).contains(m)).map(|m| (at(m), value(m))).collect();
+        let chart =
+            Chart { title: "t", shown: |v| v.to_string(), from: at(0), to: at(1_440), step_seconds: 60, points };
+        let drawn = chart.drawn();
+        assert!(drawn.len() <= DRAWN_MAX, "{}", drawn.len());
+        assert_eq!(drawn.iter().filter(|point| point.1 == 50.0).count(), 1);
+        assert_eq!(chart.runs(&drawn).len(), 2);
+        let labels: Vec<String> = chart.ticks().into_iter().map(|(_, label)| label).collect();
+        assert!((2..=4).contains(&labels.len()), "{labels:?}");
     }
 }

@@ -7,8 +7,9 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::letters::{choice, moment};
 use super::{Said, run_id};
-use crate::batch::history::{Attempt, AttemptState, History, Run, RunState};
+use crate::batch::history::{Attempt, AttemptState, Cause, Filter, History, Run, RunState};
 use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
@@ -24,6 +25,101 @@ const GRIDS: [(Kind, &str, &str); 3] = [
     (Kind::Backfill, "Backfills", ""),
     (Kind::Upkeep, "Upkeep of the tables", ""),
 ];
+
+/// Which runs are asked for, as an address or a form has it.
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
+pub struct Asked {
+    /// Runs of this pipeline alone.
+    #[serde(default)]
+    pub pipeline: String,
+    /// `waiting`, `running`, `succeeded`, `skipped`, `failed` or `cancelled`; all without it.
+    #[serde(default)]
+    pub state: String,
+    /// What started them: `schedule` or `manual`; both without it.
+    #[serde(default)]
+    pub cause: String,
+    /// `lakehouse_batch_pipeline`, `lakehouse_backfill` or `lakehouse_upkeep`; all without it.
+    #[serde(default)]
+    pub graph: String,
+    /// Runs of slots of this date or moment (RFC 3339) or later; a run by hand counts as of when it was asked for.
+    #[serde(default)]
+    pub from: String,
+    /// Runs of slots before this date or moment.
+    #[serde(default)]
+    pub to: String,
+    /// How many of the newest an answer has at most; 20 without it.
+    pub limit: Option<u32>,
+}
+
+/// What a name stands for among some; an empty one for none of them.
+fn named<T>(what: &str, name: &str, read: impl Fn(&str) -> Option<T>, names: &[&str]) -> Result<Option<T>, Problem> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let wrong =
+        || Problem::refused(format!("`{}` is no {what}; there is {}", words::begin(name, 40), names.join(", ")));
+    read(name).map(Some).ok_or_else(wrong)
+}
+
+fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<&'static str> {
+    all.iter().map(|one| name(*one)).collect()
+}
+
+impl Asked {
+    /// What is looked for.
+    pub fn filter(&self) -> Result<Filter, Problem> {
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Ok(Filter {
+            pipeline: given(&self.pipeline),
+            state: named("state of a run", &self.state, RunState::read, &names(RunState::ALL, RunState::as_str))?,
+            cause: named("cause of a run", &self.cause, Cause::read, &names(Cause::ALL, Cause::as_str))?,
+            kind: named("graph", &self.graph, Kind::read, &GRIDS.map(|(kind, ..)| kind.as_str()))?,
+            from: given(&self.from).map(|text| moment(&text)).transpose()?,
+            before: given(&self.to).map(|text| moment(&text)).transpose()?,
+        })
+    }
+
+    /// The page's address with this filter, below a path.
+    fn address(&self, path: &str) -> String {
+        let fields = [
+            ("pipeline", &self.pipeline),
+            ("state", &self.state),
+            ("cause", &self.cause),
+            ("graph", &self.graph),
+            ("from", &self.from),
+            ("to", &self.to),
+        ];
+        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        let query: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish();
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+
+    fn form(&self, shared: &Shared) -> Markup {
+        let pipelines = shared.pipeline_names();
+        let of = |names: &[&'static str]| -> Vec<(&'static str, &'static str)> {
+            [("", "all")].into_iter().chain(names.iter().map(|name| (*name, *name))).collect()
+        };
+        let graphs: Vec<(&str, &str)> =
+            [("", "all")].into_iter().chain(GRIDS.map(|(kind, title, _)| (kind.as_str(), title))).collect();
+        html! {
+            form.filter method="get" {
+                @if pipelines.len() > 1 {
+                    label for="pipeline" { "Pipeline" }
+                    select #pipeline name="pipeline" {
+                        option value="" { "all" }
+                        @for name in &pipelines { option value=(name) selected[*name == self.pipeline] { (name) } }
+                    }
+                }
+                (choice("state", "State", &self.state, &of(&names(RunState::ALL, RunState::as_str))))
+                (choice("cause", "Started by", &self.cause, &of(&names(Cause::ALL, Cause::as_str))))
+                (choice("graph", "Kind", &self.graph, &graphs))
+                span.field { label for="from" { "Slots from" } input #from name="from" type="date" value=(self.from); }
+                span.field { label for="to" { "Before" } input #to name="to" type="date" value=(self.to); }
+                button type="submit" { "Filter" }
+            }
+        }
+    }
+}
 
 /// A task in the head of a grid; skipping is told by the run's state.
 fn short(task: Task) -> &'static str {
@@ -49,8 +145,13 @@ const SAID: [(&str, &str); 4] = [
     ("retried", "The chosen runs go on, each at the task that failed."),
 ];
 
-pub async fn page(view: View, said: web::Query<Said>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let parts = parts(&shared).await?;
+pub async fn page(
+    view: View,
+    said: web::Query<Said>,
+    asked: web::Query<Asked>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    let parts = parts(&shared, &asked.filter()?).await?;
     let said = said.among(&SAID);
     let body = html! {
         h1 { "Batch" }
@@ -71,10 +172,13 @@ pub async fn page(view: View, said: web::Query<Said>, shared: web::Data<Shared>)
             }
         }
         p { a href="/batch/backfill" { "Backfill" } span.note { " makes dates again from Bronze; its plan comes first" } }
-        @for (id, content) in &parts { (part(id, content)) }
+        @for (id, content) in &parts {
+            @if *id == "runs" { (asked.form(&shared)) }
+            (part(id, content))
+        }
         @if view.operator() { (many(&view)) }
     };
-    Ok(view.page("Batch", Some("/live/batch"), body))
+    Ok(view.page("Batch", Some(&asked.address("/live/batch")), body))
 }
 
 /// Several runs at once, by their ids: the grid is live, so that no boxes are lost under the pointer.
@@ -99,15 +203,15 @@ fn many(view: &View) -> Markup {
     }
 }
 
-/// Runs, newest first, each with its attempts.
-pub async fn newest(shared: &Shared) -> anyhow::Result<Vec<(Run, Vec<Attempt>)>> {
+/// Runs that fit, newest first, each with its attempts.
+async fn newest(shared: &Shared, filter: &Filter) -> anyhow::Result<Vec<(Run, Vec<Attempt>)>> {
+    let filter = filter.clone();
     shared
         .desk
         .history(|history| async move {
-            let runs = history.runs(None, RUNS).await?;
-            let Some(oldest) = runs.last() else { return Ok(Vec::new()) };
+            let runs = history.runs_that(&filter, RUNS).await?;
             let mut attempts: HashMap<String, Vec<Attempt>> = HashMap::new();
-            for (run, attempt) in history.attempts_since(&oldest.run_id).await? {
+            for (run, attempt) in history.attempts_of(&runs).await? {
                 attempts.entry(run).or_default().push(attempt);
             }
             let with_attempts = |run: Run| {
@@ -119,9 +223,9 @@ pub async fn newest(shared: &Shared) -> anyhow::Result<Vec<(Run, Vec<Attempt>)>>
         .await
 }
 
-pub async fn parts(shared: &Shared) -> anyhow::Result<Parts> {
-    let runs = newest(shared).await?;
-    Ok(vec![("schedules", schedules(shared)), ("runs", grids(&runs, Utc::now()))])
+pub async fn parts(shared: &Shared, filter: &Filter) -> anyhow::Result<Parts> {
+    let runs = newest(shared, filter).await?;
+    Ok(vec![("schedules", schedules(shared)), ("runs", grids(&runs, filter, Utc::now()))])
 }
 
 fn schedules(shared: &Shared) -> Markup {
@@ -184,11 +288,15 @@ pub fn attempt_state(state: AttemptState) -> (State, &'static str) {
 }
 
 /// The runs, a grid for each graph: their tasks are others.
-fn grids(runs: &[(Run, Vec<Attempt>)], now: DateTime<Utc>) -> Markup {
+fn grids(runs: &[(Run, Vec<Attempt>)], filter: &Filter, now: DateTime<Utc>) -> Markup {
+    if !filter.is_any() && runs.is_empty() {
+        return empty("No run fits this filter", html! { a href="/batch" { "Show all" } });
+    }
     html! {
+        @if !filter.is_any() { p.note { "The newest " (words::plural(runs.len() as i64, "run", "runs")) " that fit. " a href="/batch" { "Show all" } } }
         @for (kind, title, none) in GRIDS {
             @let of_kind: Vec<_> = runs.iter().filter(|(run, _)| Kind::read(&run.graph).unwrap_or_default() == kind).collect();
-            @if !of_kind.is_empty() || !none.is_empty() { (grid(kind, title, none, &of_kind, now)) }
+            @if !of_kind.is_empty() || (!none.is_empty() && filter.is_any()) { (grid(kind, title, none, &of_kind, now)) }
         }
         @if !runs.is_empty() {
             p.note { "Each cell is a task's last attempt; a number is how often it was tried. "

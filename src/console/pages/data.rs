@@ -1,15 +1,17 @@
-//! The Delta tables: what they hold, their columns, their newest versions, a sample of their rows.
+//! The Delta tables: what they hold, their columns, their newest versions, a sample of their rows. And what ClickHouse
+//! serves of them.
 
 use actix_web::{HttpResponse, web};
-use maud::html;
+use maud::{Markup, html};
 use serde::Serialize;
 
 use super::sql::{address, rows};
 use crate::batch::upkeep::{Commit, TableSummary};
 use crate::console::problem::Problem;
-use crate::console::query::On;
+use crate::console::query::{Answer, On};
+use crate::console::served::{self, Served, WholeServed};
 use crate::console::shared::Shared;
-use crate::console::view::{self, View, empty, figure, n, th};
+use crate::console::view::{self, View, empty, figure, in_path, n, th};
 use crate::console::words::{self, count};
 
 /// Versions that a table's page shows.
@@ -51,9 +53,22 @@ pub async fn table(shared: &Shared, table: &str) -> anyhow::Result<Option<WholeT
     Ok(Some(WholeTable { table: Table { table, summary: known.summary }, columns, commits }))
 }
 
+/// What ClickHouse serves.
+pub async fn all_served(shared: &Shared) -> anyhow::Result<Vec<Served>> {
+    let server = shared.server.clone();
+    shared.desk.run(async move { served::all(&server).await }).await
+}
+
+/// A table or view of ClickHouse.
+pub async fn one_served(shared: &Shared, name: &str) -> Result<WholeServed, Problem> {
+    let (server, name) = (shared.server.clone(), name.to_owned());
+    let found = shared.desk.run(async move { served::one(&server, &name).await }).await?;
+    found.ok_or_else(|| Problem::missing("there is no such table or view in ClickHouse; the data page lists all"))
+}
+
 pub async fn page(view: View, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let tables = tables(&shared).await?;
-    let body = html! {
+    let first = html! {
         h1 { "Data" }
         p.lead { "The Delta tables of the lakehouse. Any Delta reader can open them, here by name in the " a href="/sql" { "SQL editor" } "." }
         @if tables.is_empty() {
@@ -72,7 +87,72 @@ pub async fn page(view: View, shared: web::Data<Shared>) -> Result<HttpResponse,
             p.note { "Many small files make reading slow; " code { "boathouse tables optimize TABLE" } " merges them." }
         }
     };
-    Ok(view.page("Data", None, body))
+    // Behind the rest, which does not wait for ClickHouse.
+    let rest = async move { Ok(served_list(&all_served(&shared).await?)) };
+    Ok(view.page_in_two("Data", None, first, rest))
+}
+
+fn served_list(all: &[Served]) -> Markup {
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "–".into());
+    html! {
+        section aria-labelledby="served-title" {
+            div.heading { h2 #served-title { "In ClickHouse" } p.note { "what dashboards and BI tools read; views show what is in force" } }
+            @if all.is_empty() {
+                (empty("No table yet", html! { "The databases realtime and gold appear with the first window and the first " a href="/batch" { "batch run" } "." }))
+            } @else {
+                (view::table("Tables and views of ClickHouse", &[th("Table"), th("Engine"), n("Rows"), n("Size")], html! {
+                    @for Served { table, engine, rows, bytes } in all {
+                        tr {
+                            th scope="row" { a href={ "/data/clickhouse/" (in_path(table)) } { (table) } }
+                            td { (engine) }
+                            td.n { (or_none(rows.map(|rows| count(rows as i128)))) } td.n { (or_none(bytes.map(words::bytes))) }
+                        }
+                    }
+                }))
+            }
+        }
+    }
+}
+
+pub async fn one_of_clickhouse(
+    view: View,
+    name: web::Path<String>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    let WholeServed { served, columns } = one_served(&shared, &name).await?;
+    let quoted = served.table.split('.').map(|part| format!("`{part}`")).collect::<Vec<_>>().join(".");
+    let sql = format!("select * from {quoted} limit {SAMPLE}");
+    let sample = shared.ask(&view.caller.name, On::Clickhouse, &sql, SAMPLE).await;
+    let body = html! {
+        p.crumbs { a href="/data" { "Data" } " / ClickHouse" }
+        h1 { (served.table) }
+        dl.figures {
+            (figure("Engine", &served.engine, "", None))
+            @if let Some(rows) = served.rows { (figure("Rows", &count(rows as i128), "", Some("before equal keys are merged"))) }
+            @if let Some(bytes) = served.bytes { (figure("Size", &words::bytes(bytes), "", None)) }
+        }
+        section aria-labelledby="columns-title" {
+            h2 #columns-title { "Columns" }
+            (view::table("Columns and their types", &["Column", "Type", "What it is"].map(th), html! {
+                @for column in &columns { tr { th scope="row" { (column.name) } td { code { (column.r#type) } } td.wrap { (column.comment) } } }
+            }))
+        }
+        (sampled(&sample, On::Clickhouse, &sql))
+    };
+    Ok(view.page(&served.table, None, body))
+}
+
+/// The sample of a table, and the way on.
+fn sampled(sample: &anyhow::Result<Answer>, on: On, sql: &str) -> Markup {
+    html! {
+        @match sample {
+            Ok(answer) => {
+                (rows(answer))
+                p { a href=(address(on, sql)) { "Go on in the SQL editor" } }
+            }
+            Err(error) => { p.said role="alert" { (format!("{error:#}")) } }
+        }
+    }
 }
 
 pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
@@ -95,13 +175,7 @@ pub async fn one(view: View, name: web::Path<String>, shared: web::Data<Shared>)
                 @for (name, kind) in &found.columns { tr { th scope="row" { (name) } td { code { (kind) } } } }
             }))
         }
-        @match &sample {
-            Ok(answer) => {
-                (rows(answer))
-                p { a href=(address(On::Delta, &sql)) { "Go on in the SQL editor" } }
-            }
-            Err(error) => { p.said role="alert" { (format!("{error:#}")) } }
-        }
+        (sampled(&sample, On::Delta, &sql))
         section aria-labelledby="versions-title" {
             h2 #versions-title { "Newest versions" }
             @let columns = [n("Version"), th("When"), th("Operation"), n("Files added"), n("Files removed"), n("Rows added")];

@@ -120,7 +120,8 @@ pub fn state(letter: &Letter) -> Markup {
     if letter.resolved_by.is_empty() { badge(view::State::Watch, "open") } else { badge(view::State::Good, "resolved") }
 }
 
-fn choice(name: &'static str, label: &'static str, chosen: &str, options: &[(&str, &str)]) -> Markup {
+/// A field of a filter that is one of some.
+pub fn choice(name: &'static str, label: &'static str, chosen: &str, options: &[(&str, &str)]) -> Markup {
     html! {
         label for=(name) { (label) }
         select #(name) name=(name) {

@@ -73,6 +73,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/batch/runs/{id}/retry", web::post().to(run::retry))
         .route("/data", web::get().to(data::page))
         .route("/data/{table}", web::get().to(data::one))
+        .route("/data/clickhouse/{table}", web::get().to(data::one_of_clickhouse))
         .route("/sql", web::get().to(sql::page))
         .route("/sql", web::post().to(sql::run))
         .route("/sql/cancel", web::post().to(sql::cancel))

@@ -1,7 +1,6 @@
 //! The overview: the flow, what is wrong now, the last hour.
 
 use actix_web::{HttpResponse, web};
-use chrono::TimeDelta;
 use maud::{Markup, html};
 
 use crate::console::days;
@@ -10,27 +9,34 @@ use crate::console::draw::flow;
 use crate::console::live::Parts;
 use crate::console::meter::Point;
 use crate::console::notices::{Level, Notice};
+use crate::console::problem::Problem;
+use crate::console::range::{self, Range};
 use crate::console::shared::{Look, Shared};
 use crate::console::view::{State, View, badge, figure, part};
 use crate::console::words;
 
-pub async fn page(view: View, shared: web::Data<Shared>) -> HttpResponse {
-    let parts = parts(&shared);
+pub async fn page(
+    view: View,
+    asked: web::Query<range::Asked>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    let range = asked.or(Range::Hour)?;
+    let parts = parts(&shared, range);
     let body = html! {
         h1.sr { "Overview" }
         @for (id, content) in &parts { (part(id, content)) }
     };
-    view.page("Overview", Some("/live/overview"), body)
+    Ok(view.page("Overview", Some(&format!("/live/overview?range={}", range.as_str())), body))
 }
 
-pub fn parts(shared: &Shared) -> Parts {
+pub fn parts(shared: &Shared, range: Range) -> Parts {
     let look = shared.look();
     vec![
         ("now", now(&look)),
         ("flows", flows(shared, &look)),
         ("figures", figures(&look)),
-        ("charts", charts(shared, &look)),
-        ("days", days::section(shared)),
+        ("charts", charts(shared, &look, range)),
+        ("days", days::section(shared, range, None)),
     ]
 }
 
@@ -90,17 +96,26 @@ fn figures(look: &Look) -> Markup {
     }
 }
 
-fn charts(shared: &Shared, look: &Look) -> Markup {
-    let (to, from) = (look.now, look.now - TimeDelta::hours(1));
+fn charts(shared: &Shared, look: &Look, range: Range) -> Markup {
+    let (to, from) = (look.now, look.now - range.span());
     html! {
-        @for name in shared.pipeline_names() {
-            @let points = shared.meter(|meter| meter.hour(&name).cloned().collect::<Vec<_>>());
+        @for (place, name) in shared.pipeline_names().iter().enumerate() {
+            @let over = shared.meter(|meter| meter.over(name, range, to));
             @let chart = |title, shown, value: fn(&Point) -> Option<f64>| {
-                let points = points.iter().filter_map(|p| Some((p.at, value(p)?))).collect();
-                Chart { title, shown, from, to, points }.draw()
+                let points = over.points.iter().filter_map(|p| Some((p.at, value(p)?))).collect();
+                Chart { title, shown, from, to, step_seconds: over.step_seconds, points }.draw()
             };
-            section aria-label={ "Last hour of " (name) } {
-                div.heading { h2 { "The last hour" } p.note { (name) ", UTC" } }
+            section aria-label={ "Last " (range.words()) " of " (name) } {
+                div.heading {
+                    h2 { "The last " (range.words()) } p.note { (name) ", UTC" }
+                    @if place == 0 { (range.links("/")) }
+                }
+                @if let Some(since) = over.known_since.filter(|since| *since > from) {
+                    p.note {
+                        "This instance counts since " (words::moment(since)) "; rates of before are nowhere kept. "
+                        @if range.span() > Range::Hour.span() { "How far the layers were behind is below, from ClickHouse." }
+                    }
+                }
                 div.charts {
                     (chart("Records", |v| format!("{}/s", words::rate(v)), |p| Some(p.records_per_second)))
                     (chart("Lag", |v| words::count(v as i64), |p| Some(p.lag_records as f64)))

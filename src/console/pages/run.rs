@@ -12,21 +12,51 @@ use super::run_id;
 use crate::batch::history::{Attempt, History, Line, Run, RunState};
 use crate::batch::run::graph::{Bronze, Kind, NoTask, Task};
 use crate::console::live::Parts;
-use crate::console::logs::LINES_MAX;
+use crate::console::logs::{LINES_MAX, Wanted, search};
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
 use crate::console::view::{State, View, badge, empty, go, n, part, table, th};
 use crate::console::words::{self, count};
 
-/// The newest log lines among which a filter looks.
-const FILTERED_MAX: u32 = 10_000;
+/// The newest lines that fit a filter.
+const FILTERED_MAX: usize = 2_000;
 
 #[derive(Deserialize)]
 pub struct Asked {
     #[serde(default)]
     task: String,
     #[serde(default)]
+    attempt: String,
+    #[serde(default)]
     find: String,
+}
+
+impl Asked {
+    /// Which lines are asked for; none where all are.
+    fn wanted(&self) -> Result<Option<Wanted>, Problem> {
+        let Self { task, attempt, find } = self;
+        if [task, attempt, find].iter().all(|text| text.is_empty()) {
+            return Ok(None);
+        }
+        Ok(Some(Wanted::new(task_named(task)?, attempt_numbered(attempt)?, find)))
+    }
+}
+
+/// A task by its name in an address; an empty one is none.
+pub fn task_named(name: &str) -> Result<Option<Task>, Problem> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    name.parse().map(Some).map_err(|e: NoTask| Problem::refused(e.to_string()))
+}
+
+/// An attempt by its number in an address; an empty one is none.
+pub fn attempt_numbered(number: &str) -> Result<Option<i64>, Problem> {
+    if number.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| Problem::refused(format!("`{}` is no number of an attempt", words::begin(number, 20)));
+    number.parse().map(Some).map_err(wrong)
 }
 
 /// A run with everything that is known of it.
@@ -34,6 +64,8 @@ struct Found {
     run: Run,
     attempts: Vec<Attempt>,
     lines: Arc<[Line]>,
+    /// Lines that fit the filter and are older than those.
+    left_out: usize,
 }
 
 /// What `read` finds of a run in the history.
@@ -58,18 +90,18 @@ where
     found.ok_or_else(missing)
 }
 
-async fn find(shared: &Shared, id: &str, filter: Option<Option<Task>>) -> Result<Found, Problem> {
+async fn find(shared: &Shared, id: &str, wanted: Option<Wanted>) -> Result<Found, Problem> {
     let logs = shared.logs.clone();
     of(shared, id, move |history, run| async move {
         let attempts = history.attempts(&run.run_id).await?;
-        let lines = match filter {
-            None => logs.newest(&history, &run.run_id).await?,
-            Some(task) => {
-                let after = history.last_line(&run.run_id).await? - i64::from(FILTERED_MAX);
-                history.lines_at_most(&run.run_id, task, after, FILTERED_MAX).await?.into()
+        let (lines, left_out) = match wanted {
+            None => (logs.newest(&history, &run.run_id).await?, 0),
+            Some(wanted) => {
+                let found = search(&history, &run.run_id, &wanted, FILTERED_MAX).await?;
+                (found.lines.into(), found.left_out)
             }
         };
-        Ok(Found { run, attempts, lines })
+        Ok(Found { run, attempts, lines, left_out })
     })
     .await
 }
@@ -80,10 +112,9 @@ pub async fn page(
     asked: web::Query<Asked>,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let filtered = !asked.task.is_empty() || !asked.find.is_empty();
-    let task =
-        (!asked.task.is_empty()).then(|| asked.task.parse().map_err(|e: NoTask| Problem::refused(e.to_string())));
-    let found = find(&shared, &id, filtered.then_some(task.transpose()?)).await?;
+    let wanted = asked.wanted()?;
+    let filtered = wanted.is_some();
+    let found = find(&shared, &id, wanted).await?;
     let (run, now) = (&found.run, Utc::now());
     let live = format!("/live/run/{}", run.run_id);
     let body = html! {
@@ -106,12 +137,20 @@ pub async fn page(
                     option value="" { "all" }
                     @for task in Task::ALL { option value=(task.as_str()) selected[task.as_str() == asked.task] { (task.as_str()) } }
                 }
+                label for="attempt" { "Attempt" }
+                input #attempt name="attempt" value=(asked.attempt) inputmode="numeric" size="3" autocomplete="off";
                 label for="find" { "Contains" }
                 input #find name="find" value=(asked.find) spellcheck="false";
                 button type="submit" { "Filter" }
                 @if filtered { a href={ "/batch/runs/" (run.run_id) } { "All lines, live" } }
             }
-            @if filtered { (log(&found.lines, &asked.find)) } @else { (part("log", &log(&found.lines, ""))) }
+            @if filtered {
+                p.note role="status" {
+                    (words::plural(found.lines.len() as i64, "line fits", "lines fit")) " in the whole log"
+                    @if found.left_out > 0 { ", and " (count(found.left_out as i64)) " older ones that are not shown" } "."
+                }
+                (log(&found.lines, true))
+            } @else { (part("log", &log(&found.lines, false))) }
         }
     };
     Ok(view.page(&format!("Run {}", run.run_id), Some(&live), body))
@@ -123,7 +162,7 @@ pub async fn parts(shared: &Shared, id: &str) -> anyhow::Result<Parts> {
     Ok(vec![
         ("head", head(&found.run, now)),
         ("tasks", tasks(&found.run, &found.attempts, now)),
-        ("log", log(&found.lines, "")),
+        ("log", log(&found.lines, false)),
     ])
 }
 
@@ -171,7 +210,11 @@ fn tasks(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
                     @for a in attempts {
                         @let (state, word) = attempt_state(a.state);
                         tr {
-                            th scope="row" { (a.task.as_str().replace('_', " ")) } td.n { (a.attempt) } td { (badge(state, word)) }
+                            th scope="row" { (a.task.as_str().replace('_', " ")) }
+                            td.n { a href={ "/batch/runs/" (run.run_id) "?task=" (a.task.as_str()) "&attempt=" (a.attempt) } {
+                                (a.attempt) span.sr { ": its log" }
+                            } }
+                            td { (badge(state, word)) }
                             td { (words::clock(a.started)) } td.n { (words::took(a.started, a.ended.unwrap_or(now))) }
                             td.n { (count(a.rows_in)) } td.n { (count(a.rows_out)) } td.n { (count(a.rows_refused)) }
                             td.wrap { @if let Some(error) = &a.error { span.error { (error) } } @else { (a.summary.as_deref().unwrap_or("")) } }
@@ -183,18 +226,16 @@ fn tasks(run: &Run, attempts: &[Attempt], now: DateTime<Utc>) -> Markup {
     }
 }
 
-fn log(lines: &[Line], contains: &str) -> Markup {
-    let wanted: Vec<&Line> =
-        lines.iter().filter(|line| contains.is_empty() || line.message.contains(contains)).collect();
+fn log(lines: &[Line], filtered: bool) -> Markup {
     html! {
-        @if wanted.is_empty() {
-            (empty("No line", html! { @if lines.is_empty() && contains.is_empty() { "Tasks write here while they work." } @else { "No line fits this filter." } }))
+        @if lines.is_empty() {
+            (empty("No line", html! { @if filtered { "No line fits this filter." } @else { "Tasks write here while they work." } }))
         } @else {
-            @if contains.is_empty() && lines.len() == LINES_MAX {
-                p.note { "The newest " (LINES_MAX) " lines. A filter looks further back; " code { "boathouse batch logs" } " has all." }
+            @if !filtered && lines.len() == LINES_MAX {
+                p.note { "The newest " (LINES_MAX) " lines. A filter looks through all; " code { "boathouse batch logs" } " has them." }
             }
             div.log tabindex="0" role="region" aria-label="Log lines" {
-                @for line in wanted {
+                @for line in lines {
                     div class={ "line " (line.severity.to_lowercase()) } {
                         span.at { (line.at.format("%H:%M:%S%.3f")) } span.of { (line.task) @if line.attempt > 1 { " (" (line.attempt) ")" } }
                         span.text { (line.message) }

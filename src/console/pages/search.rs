@@ -11,7 +11,7 @@ use super::trace::path as trace_of;
 use crate::console::problem::Problem;
 use crate::console::query::On;
 use crate::console::shared::Shared;
-use crate::console::view::{View, empty, encoded, go, page_below};
+use crate::console::view::{View, empty, encoded, go, in_path, page_below};
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -26,6 +26,8 @@ enum Kind {
     /// A record, as `topic/generation/partition/offset`; without the generation of the newest.
     Record,
     Table,
+    /// A view of ClickHouse.
+    Realtime,
     Date,
     EventId,
     Unknown,
@@ -41,6 +43,8 @@ fn kind(text: &str) -> Kind {
         Kind::Record
     } else if ["bronze", "silver", "gold"].contains(&layer) && !name.is_empty() {
         Kind::Table
+    } else if layer == "realtime" && !name.is_empty() {
+        Kind::Realtime
     } else if chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok() {
         Kind::Date
     } else if uuid::Uuid::try_parse(text).is_ok() {
@@ -61,6 +65,7 @@ pub async fn page(view: View, asked: web::Query<Asked>, shared: web::Data<Shared
         (Kind::Run, _) => go(&format!("/batch/runs/{text}")),
         (Kind::Record, _) => go(&record_at(text)),
         (Kind::Table, _) => go(&format!("/data/{}", encoded(text))),
+        (Kind::Realtime, _) => go(&format!("/data/clickhouse/{}", in_path(text))),
         (Kind::Date, Some(p)) => sql(format!(
             "select event_type, count(*) as events from silver.{} where cast(event_time as date) = date '{text}' group by 1 order by 2 desc",
             p.name
@@ -93,6 +98,7 @@ mod tests {
         assert_eq!(kind("user-events/0/2/1041"), Kind::Record);
         assert_eq!(kind("user-events/2/1041"), Kind::Record);
         assert_eq!(kind("silver.user_events"), Kind::Table);
+        assert_eq!(kind("realtime.events_per_minute"), Kind::Realtime);
         assert_eq!(kind("2026-02-06"), Kind::Date);
         assert_eq!(kind("2f1c6d8e-8d3f-4c8a-9b1e-0a5f2c3d4e5f"), Kind::EventId);
         for other in ["", "hello", "a/b", "2026-02-31", "' or 1=1 --", "x/1/2/-3"] {

@@ -11,6 +11,8 @@ use crate::config::Pipeline;
 use crate::console::days;
 use crate::console::live::Parts;
 use crate::console::notices::because;
+use crate::console::problem::Problem;
+use crate::console::range::{self, Range};
 use crate::console::shared::{Look, Shared};
 use crate::console::view::{State, View, badge, empty, n, part, table, th};
 use crate::console::words::{self, count};
@@ -21,7 +23,13 @@ const SAID: [(&str, &str); 2] = [
     ("resumed", "Resumed: it is read on where it stood."),
 ];
 
-pub async fn page(view: View, said: web::Query<Said>, shared: web::Data<Shared>) -> HttpResponse {
+pub async fn page(
+    view: View,
+    said: web::Query<Said>,
+    asked: web::Query<range::Asked>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    let range = asked.or(Range::Week)?;
     let said = said.among(&SAID);
     let body = html! {
         h1 { "Stream" }
@@ -29,18 +37,18 @@ pub async fn page(view: View, said: web::Query<Said>, shared: web::Data<Shared>)
         @if let Some(said) = said { p.said.good role="status" { (said) } }
         (choices::notice(&Status::of(&shared.board, shared.limits), &shared.pipeline_names()))
         (pauses::section(&view, &shared))
-        @for (id, content) in &parts(&shared) { (part(id, content)) }
+        @for (id, content) in &parts(&shared, range) { (part(id, content)) }
     };
-    view.page("Stream", Some("/live/stream"), body)
+    Ok(view.page("Stream", Some(&format!("/live/stream?range={}", range.as_str())), body))
 }
 
-pub fn parts(shared: &Shared) -> Parts {
+pub fn parts(shared: &Shared, range: Range) -> Parts {
     let look = &shared.look();
     vec![
         ("sinks", sinks(look)),
         ("partitions", partitions(look, &shared.pipelines)),
         ("verdicts", verdicts(look)),
-        ("days", days::section(shared)),
+        ("days", days::section(shared, range, Some("/stream"))),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::support::daemon::{PATIENCE, Site, produce};
 use crate::support::engine::Engine;
 
 /// Asks again until the answer is as wanted; the answer.
-async fn until(browser: &Browser, site: &Site, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(browser: &Browser, site: &Site, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let begin = Instant::now();
     loop {
         let (_, answer) = browser.api(Method::GET, path, None).await;
@@ -24,7 +24,7 @@ async fn until(browser: &Browser, site: &Site, path: &str, wanted: impl Fn(&Valu
     }
 }
 
-async fn succeeded(browser: &Browser, site: &Site, asked: &Value) -> String {
+pub async fn succeeded(browser: &Browser, site: &Site, asked: &Value) -> String {
     let run = asked["run_id"].as_str().unwrap_or_else(|| panic!("no run: {asked}")).to_owned();
     let over = |run: &Value| ["succeeded", "failed", "skipped"].contains(&run["state"].as_str().unwrap_or_default());
     let found = until(browser, site, &format!("/api/v1/runs/{run}"), over).await;
