@@ -72,7 +72,6 @@ pub struct Console {
     taps: Taps,
     local: Arc<Local>,
     thread: Option<JoinHandle<()>>,
-    desk: Option<tokio::runtime::Runtime>,
 }
 
 impl Console {
@@ -88,14 +87,14 @@ impl Console {
             tls::load(console.tls_certificate.as_deref(), console.tls_key.as_deref()).map_err(ConsoleError::Setup)?;
         let access =
             Access::open(&given.server.data_dir, console.session_idle, address).map_err(ConsoleError::Setup)?;
-        let runtime = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
+        let threads = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
         let (hub, taps, local) = (Hub::default(), Taps::default(), access.local());
         let tables = Tables::new(given.server.clone());
         let shared = Shared {
             audit: Audit::open(&Users::folder(&given.server.data_dir)),
             board: given.board,
             limits: given.limits,
-            desk: Desk::new(runtime.handle().clone(), given.server.clone()),
+            desk: Desk::new(threads.clone(), given.server.clone()),
             queries: Queries::new(given.server.clone(), tables.clone()),
             tables: tables.clone(),
             completion: Completion::default(),
@@ -114,7 +113,7 @@ impl Console {
             taps: taps.clone(),
         };
         // So that the first look is no slower than the others; who looks first is told of what does not work.
-        runtime.spawn(async move { drop(tables.all().await) });
+        threads.spawn(async move { drop(tables.all().await) });
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             priority::lower();
@@ -159,7 +158,7 @@ impl Console {
             .recv()
             .unwrap_or_else(|_| Err(std::io::Error::other("the console's thread died")))
             .map_err(|source| ConsoleError::Listen { listen, source })?;
-        Ok(Self { address, server, hub, taps, local, thread: Some(thread), desk: Some(runtime) })
+        Ok(Self { address, server, hub, taps, local, thread: Some(thread) })
     }
 
     /// The address it is bound to.
@@ -173,10 +172,6 @@ impl Console {
         self.taps.close();
         self.local.forget();
         self.server.stop(true).await;
-        if let Some(desk) = self.desk.take() {
-            // A query that somebody waits for is nobody's any more.
-            desk.shutdown_background();
-        }
         if let Some(thread) = self.thread.take()
             && tokio::task::spawn_blocking(move || thread.join()).await.is_err()
         {
@@ -221,13 +216,18 @@ async fn nowhere() -> Result<HttpResponse, Problem> {
     Err(Problem::missing("there is nothing at this address"))
 }
 
-fn desk_threads() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// They end with the process. Shutting them down would drop tasks while others wait for their answers, over which
+/// delta-rs panics; and a start that fails on the way must not wait for them.
+fn desk_threads() -> std::io::Result<tokio::runtime::Handle> {
+    let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(desk::THREADS)
         // Reading a table's log holds one that waits for others; they come as they are needed and go again.
         .max_blocking_threads(64)
         .thread_name("console-desk")
         .on_thread_start(priority::lower)
         .enable_all()
-        .build()
+        .build()?;
+    let handle = threads.handle().clone();
+    std::mem::forget(threads);
+    Ok(handle)
 }

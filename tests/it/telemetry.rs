@@ -8,6 +8,8 @@ use boathouse::telemetry::{
     names,
 };
 
+use crate::support::daemon::Site;
+
 fn source(partition: i32) -> Source {
     Source { pipeline: "user_events".into(), topic: "user-events".into(), generation: 0, partition }
 }
@@ -134,13 +136,18 @@ async fn status_is_json_that_reads_back() {
     listener.stop().await;
 }
 
-#[tokio::test]
-async fn a_port_in_use_is_an_error_that_names_the_key() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("bound").to_string();
-    let recorder = Recorder::global().expect("one recorder for this process");
-    let error = Listener::start(&address, Board::new(), recorder, Limits::default()).expect_err("taken").to_string();
-    assert!(error.contains(&address) && error.contains("metrics.listen"), "{error}");
+#[test]
+fn a_port_in_use_ends_the_daemon_with_an_error_that_names_the_key() {
+    let site = Site::new("127.0.0.1:1", "http://127.0.0.1:1", "no-topic");
+    for (port, key) in [(site.metrics_port, "metrics.listen"), (site.console_port, "console.listen")] {
+        let taken = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a free port");
+        let output = site.run(&["run"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains(key), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        drop(taken);
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -292,7 +293,16 @@ pub fn tail(path: &Path, lines: usize) -> String {
 
 /// A port of this machine that nobody listens on now.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below those that the system gives to outgoing connections: one of them could take the port before its server does.
+    const FIRST: u32 = 10_000;
+    const MANY: u32 = 20_000;
+    let start = std::process::id().wrapping_mul(7919);
+    (0..MANY)
+        .map(|_| start.wrapping_add(u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % MANY + FIRST)
+        .map(|port| u16::try_from(port).expect("below 30,000"))
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Runs the producer to its end; its summary.
