@@ -60,6 +60,17 @@ await step("see live data", () =>
     const figure = [...document.querySelectorAll("#figures .figure")].find((of) => of.querySelector("dt").textContent === "Records");
     return figure && Number(figure.querySelector(".value").textContent.replaceAll(",", "")) > 0;
   }));
+await step("look back over another range, live all the while", async () => {
+  await page.click(".ranges >> text=6h");
+  await page.waitForURL("**/?range=6h");
+  await page.waitForSelector("text=The last 6 hours");
+  await page.waitForSelector(".live-toggle[data-state=live]");
+  const before = await page.textContent("#figures");
+  await page.waitForFunction((before) => document.querySelector("#figures").textContent !== before, before);
+  if (!(await page.locator("text=The last 6 hours").count())) throw new Error("a live update has changed the range");
+  await page.reload();
+  await page.waitForSelector(".ranges a[aria-current] >> text=6h");
+});
 await step("trigger the batch and watch it succeed", async () => {
   await page.click("nav >> text=Batch");
   await page.click("text=Run user_events now");
@@ -72,6 +83,16 @@ await step("open a log", async () => {
   await page.selectOption("#task", "run_bronze_to_silver");
   await page.click("form.filter button");
   await page.waitForSelector(".log .line");
+});
+await step("find a run by what it is", async () => {
+  await page.goto(`${address}/batch`);
+  await page.selectOption("#state", "succeeded");
+  await page.selectOption("#cause", "manual");
+  await page.click("form.filter button");
+  await page.waitForSelector(`#runs >> a[href="${run}"]`);
+  await page.selectOption("#state", "failed");
+  await page.click("form.filter button");
+  await page.waitForSelector("text=No run fits this filter");
 });
 await step("complete, run and chart a query", async () => {
   await page.goto(`${address}/sql`);
@@ -173,16 +194,21 @@ const today = new Date().toISOString().slice(0, 10);
 const record = await page.goto(`${address}/dead-letters`).then(() => page.getAttribute("table th a", "href"));
 const pages = {
   overview: "/",
+  "overview-week": "/?range=7d",
   stream: "/stream",
   tap: "/stream/tap",
   "tap-once": "/stream/tap?last=1&where=event_type%3Dpurchase",
   choices: "/stream/choices?pipeline=user_events",
   batch: "/batch",
+  "batch-filtered": "/batch?state=succeeded&cause=manual",
+  "batch-none": "/batch?state=failed",
   run: run || "/batch",
   "run-log": `${run || "/batch"}?task=run_bronze_to_silver`,
+  "run-found": `${run || "/batch"}?find=ROWS`,
   backfill: `/batch/backfill?pipeline=user_events&from=${today}&to=${today}`,
   data: "/data",
   table: "/data/silver.user_events",
+  "table-clickhouse": "/data/clickhouse/realtime.events_per_minute",
   sql: "/sql",
   quality: "/quality",
   reconcile: "/reconcile",
