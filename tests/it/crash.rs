@@ -190,7 +190,8 @@ async fn a_broker_that_stops_and_comes_back_costs_nothing() {
     daemon.wait_until_served(&broker.end_offsets(&topic)).await;
     let report = site.assert_reconciled();
     daemon.stop().await;
-    site.assert_log_is_clean_but_for(&["librdkafka"]);
+    // Where the broker dies between taking a member back and telling it, it fences the member by its own name: a new round.
+    site.assert_log_is_clean_but_for(&["librdkafka", "same group.instance.id"]);
     say(&format!(
         "the broker ({:?}) killed and away for {lasted:.0?} under load: caught up {back:.1?} after it came back; {}",
         broker.kind(),
