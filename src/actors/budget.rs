@@ -21,16 +21,17 @@ pub struct Budget {
 impl Budget {
     /// Cuts the budget for an instance that may come to hold all `partitions` of a pipeline, one of `pipelines`.
     ///
-    /// A quarter for Kafka's queues, a quarter for batches in hand (three a partition, one of them being decoded into
-    /// columns), three eighths for the two Bronze files, an eighth for windows.
+    /// A quarter for Kafka's queues, an eighth for batches in hand (three a partition, one of them being decoded into
+    /// columns), a half for the two Bronze files, whose buffers take up to twice their encoded bytes, an eighth for
+    /// windows.
     pub fn divide(whole: usize, pipelines: usize, partitions: usize) -> Self {
         let share = whole / pipelines.max(1);
         let partitions = partitions.max(1);
         Self {
             whole,
             kafka_queue: (share / 4 / partitions).clamp(1 << 20, 16 << 20),
-            batch: BatchLimit { records: 10_000, bytes: (share / 4 / partitions / 4).clamp(64 << 10, 4 << 20) },
-            bronze_file: (share * 3 / 16).max(1 << 20),
+            batch: BatchLimit { records: 10_000, bytes: (share / 8 / partitions / 4).clamp(64 << 10, 4 << 20) },
+            bronze_file: (share / 8).max(1 << 20),
             windows: (share / 8 / partitions).max(256 << 10),
         }
     }
@@ -43,7 +44,7 @@ mod tests {
     #[test]
     fn shares_stay_within_the_whole() {
         let b = Budget::divide(128 << 20, 1, 3);
-        assert!((b.kafka_queue + b.batch.bytes * 4) * 3 + b.bronze_file * 2 + b.windows * 3 <= 128 << 20, "{b:?}");
+        assert!((b.kafka_queue + b.batch.bytes * 4) * 3 + b.bronze_file * 4 + b.windows * 3 <= 128 << 20, "{b:?}");
         let b = Budget::divide(128 << 20, 2, 24);
         assert!(b.kafka_queue >= 1 << 20 && b.batch.bytes >= 64 << 10 && b.windows >= 256 << 10, "{b:?}");
     }
