@@ -35,14 +35,26 @@ pub fn outcome(topic: &str, result: KafkaResult<()>) {
     use RDKafkaErrorCode as Code;
     let Err(error) = result else { return };
     match error.rdkafka_error_code() {
-        // The group changes, or the topic: both are told elsewhere.
+        // The group changes, or the topic, or the broker is away or just back: each is told elsewhere.
         Some(
             Code::IllegalGeneration
             | Code::RebalanceInProgress
             | Code::UnknownMemberId
             | Code::FencedInstanceId
-            | Code::UnknownTopicOrPartition,
-        ) => tracing::debug!(topic, %error, "group offsets are committed again once the group has settled"),
+            | Code::UnknownTopicOrPartition
+            | Code::Fatal
+            | Code::WaitingForCoordinator
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::NotCoordinator
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::NetworkException
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut,
+        ) => {
+            tracing::debug!(topic, %error, "group offsets are committed again once the broker and the group have settled")
+        }
         _ => {
             tracing::warn!(topic, %error, "group offsets, which are for monitoring alone, are not committed this time")
         }
