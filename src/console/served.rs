@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use crate::cli::clickhouse::Http;
 use crate::config::Server;
+use crate::serving::literal;
 
 /// The databases that Boathouse keeps. Numbers as texts: of 64 bits, some servers write them so in JSON anyway.
 const TABLES: &str = "SELECT concat(database, '.', name), engine, toString(total_rows), toString(total_bytes) \
      FROM system.tables WHERE database IN ('realtime', 'gold') ORDER BY database, name";
 const COLUMNS: &str = "SELECT name, type, comment FROM system.columns \
-     WHERE concat(database, '.', table) = '{table}' ORDER BY position";
+     WHERE concat(database, '.', table) = {table} ORDER BY position";
 
 /// A table or view of ClickHouse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -58,7 +59,7 @@ pub async fn all(server: &Server) -> anyhow::Result<Vec<Served>> {
 pub async fn one(server: &Server, name: &str) -> anyhow::Result<Option<WholeServed>> {
     // Only a name that the server itself has told goes back to it.
     let Some(served) = all(server).await?.into_iter().find(|served| served.table == name) else { return Ok(None) };
-    let sql = COLUMNS.replace("{table}", &served.table.replace('\\', "\\\\").replace('\'', "\\'"));
+    let sql = COLUMNS.replace("{table}", &literal(&served.table));
     let column = |row: Vec<Value>| {
         Some(Column { name: text(&row, 0)?, r#type: text(&row, 1)?, comment: text(&row, 2).unwrap_or_default() })
     };

@@ -113,7 +113,7 @@ fn table(name: &str) -> String {
 }
 
 /// A text as a literal of ClickHouse's SQL.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 

@@ -23,6 +23,7 @@ mod views;
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use flush::{PartitionFlush, flush};
+pub(crate) use gold::literal;
 pub use gold::{
     GoldReady, GoldRowError, GoldStanding, LayerFreshness, Publication, ServedColumn, ServedModel, ServedType,
     SilverMark, gold_row_binary,

@@ -245,11 +245,15 @@ async fn slots_go_on_without(mut site: Site, lose: impl AsyncFnOnce(&Site)) {
     ]);
 }
 
+/// What serves, and what keeps a history.
+async fn servers() -> (Engine, MariaDb) {
+    tokio::task::spawn_blocking(|| (Engine::start(), MariaDb::start())).await.expect("both start")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_is_lost_while_the_daemon_runs_is_begun_anew() {
     let kafka = broker().await;
-    let (engine, mariadb) =
-        tokio::task::spawn_blocking(|| (Engine::start(), MariaDb::start())).await.expect("both start");
+    let (engine, mariadb) = servers().await;
     let topic = kafka.new_topic("lost-history", 1).await;
     let site = Site::new(kafka.address(), &engine.url, &topic);
     let removed = async |site: &Site| {
@@ -302,8 +306,7 @@ async fn a_slot_that_does_not_succeed_in_time_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_daemons_on_one_mariadb_one_runs_each_slot() {
     let kafka = broker().await;
-    let (engine, mariadb) =
-        tokio::task::spawn_blocking(|| (Engine::start(), MariaDb::start())).await.expect("both start");
+    let (engine, mariadb) = servers().await;
     let topic = kafka.new_topic("slots", 1).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
     site.environment.push(("BOATHOUSE__HISTORY__URL".into(), mariadb.url.clone()));
