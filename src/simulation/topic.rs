@@ -3,13 +3,11 @@
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
 
-use crate::window::OTHER;
-use crate::window::tests::{Record, SECOND};
+use crate::window::tests::{Record, random_records};
 
 pub(super) const PARTITIONS: i32 = 2;
 
 pub(super) struct Log {
-    /// Offsets have gaps, as after transactions.
     pub records: Vec<Record>,
     /// Records below it are gone.
     pub start: i64,
@@ -18,25 +16,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Mostly in order, sometimes far out of it, sometimes in the future or no event at all.
     pub fn new(rng: &mut ChaCha8Rng) -> Self {
-        let (mut clock, mut offset) = (100i64, 0);
-        let kinds = [Some("a"), Some("b"), Some("c"), Some(OTHER), None];
-        let records: Vec<Record> = (0..rng.random_range(5..90))
-            .map(|_| {
-                clock += *[0, 0, 0, 1, 1, 2, 15].choose(rng).unwrap();
-                offset += *[1, 1, 1, 3].choose(rng).unwrap();
-                let ahead = if rng.random_bool(0.05) { *[10, 500].choose(rng).unwrap() } else { 0 };
-                let back = *[0, 1, 2, 4, 9, 12, 30].choose(rng).unwrap();
-                let texts = [*kinds.choose(rng).unwrap(), None, None, None, None];
-                Record {
-                    offset,
-                    time: (clock - back + ahead).max(0) * SECOND,
-                    kafka_ms: clock * 1000,
-                    texts: rng.random_bool(0.95).then_some(texts),
-                }
-            })
-            .collect();
+        let records = random_records(rng);
         let end = records[rng.random_range(0..records.len())].offset;
         Self { records, start: 0, end }
     }

@@ -17,18 +17,8 @@ fn schedule(site: &mut Site, key: &str, value: &str) {
     site.environment.push((format!("BOATHOUSE__PIPELINE__USER_EVENTS__SCHEDULE__{key}"), value.into()));
 }
 
-/// A command's standard output as JSON, and its exit code.
-fn json(site: &Site, arguments: &[&str]) -> (Option<i32>, Value) {
-    let output = site.run(&[&["--json"], arguments].concat());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let value = serde_json::from_str(&text).unwrap_or_else(|e| {
-        panic!("{arguments:?}: no JSON ({e}): {text}\n{}\n{}", String::from_utf8_lossy(&output.stderr), site.log())
-    });
-    (output.status.code(), value)
-}
-
 fn history(site: &Site) -> Vec<Value> {
-    json(site, &["batch", "history", "--limit", "1000"]).1.as_array().expect("a list").clone()
+    site.json(&["batch", "history", "--limit", "1000"]).1.as_array().expect("a list").clone()
 }
 
 /// Waits until the history satisfies a condition.
@@ -85,7 +75,7 @@ fn served_events(engine: &Engine) -> u64 {
 async fn a_run_by_hand_leads_to_gold_with_and_without_a_daemon() {
     let engine = Engine::start();
     let (site, mut daemon) = filled(&engine, "by-hand").await;
-    let (code, runs) = json(&site, &["batch", "run", "lakehouse_batch_dag", "--wait"]);
+    let (code, runs) = site.json(&["batch", "run", "lakehouse_batch_dag", "--wait"]);
     assert_eq!((code, &runs[0]["state"]), (Some(0), &Value::from("succeeded")), "{runs:#}");
     assert_eq!(tasks(&runs[0]), ALL_DONE);
     assert_eq!(served_events(&engine), EVENTS);
@@ -100,11 +90,11 @@ async fn a_run_by_hand_leads_to_gold_with_and_without_a_daemon() {
         assert!(metrics.lines().any(|l| l.starts_with(line)), "{line} is missing in\n{metrics}");
     }
     let run_id = runs[0]["run_id"].as_str().unwrap();
-    let (_, lines) = json(&site, &["batch", "logs", run_id]);
+    let (_, lines) = site.json(&["batch", "logs", run_id]);
     assert!(lines.as_array().is_some_and(|l| !l.is_empty()));
     // Without a daemon the command does the work; there is nothing new, and a run changes nothing.
     daemon.stop().await;
-    let (code, runs) = json(&site, &["batch", "run"]);
+    let (code, runs) = site.json(&["batch", "run"]);
     assert_eq!((code, tasks(&runs[0])), (Some(0), ALL_DONE.map(String::from).to_vec()), "{runs:#}");
     assert_eq!(served_events(&engine), EVENTS);
     assert_eq!(history(&site).len(), 2);
@@ -117,7 +107,7 @@ async fn a_run_that_is_killed_at_any_task_is_gone_on_with() {
     let (mut site, mut daemon) = filled(&engine, "killed-run").await;
     daemon.stop().await;
     let plain = site.environment.clone();
-    let (code, _) = json(&site, &["batch", "pause"]);
+    let (code, _) = site.json(&["batch", "pause"]);
     assert_eq!(code, Some(0));
     // Asked for while nothing runs; the daemons do it.
     let run_id = {
@@ -127,7 +117,7 @@ async fn a_run_that_is_killed_at_any_task_is_gone_on_with() {
         site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "batch.task_begun:2".into()));
         let mut daemon = site.start();
         daemon.wait("the daemon", |s| s["batches"][0]["paused"].is_string()).await;
-        let (_, asked) = json(&site, &["batch", "run"]);
+        let (_, asked) = site.json(&["batch", "run"]);
         assert_eq!(daemon.wait_exit("batch.task_begun", PATIENCE).await.code(), Some(86));
         asked[0]["run_id"].as_str().unwrap().to_owned()
     };
@@ -141,7 +131,7 @@ async fn a_run_that_is_killed_at_any_task_is_gone_on_with() {
     let mut daemon = site.start();
     let runs = wait(&site, "the run's end", |runs| runs.iter().all(|r| r["state"] == "succeeded")).await;
     assert_eq!(runs.len(), 1);
-    let (_, run) = json(&site, &["batch", "history", &run_id]);
+    let (_, run) = site.json(&["batch", "history", &run_id]);
     let tasks = tasks(&run);
     assert!(tasks.iter().filter(|t| t.ends_with("interrupted")).count() >= 3, "{tasks:?}");
     for done in ALL_DONE.map(|t| t.split_once('/').unwrap().0) {
@@ -162,18 +152,18 @@ async fn clickhouse_away_delays_a_run_which_may_be_cancelled_and_retried() {
     let mut daemon = site.start();
     engine.kill();
     daemon.wait("the daemon", |s| s["batches"].as_array().is_some_and(|b| !b.is_empty())).await;
-    let (_, asked) = json(&site, &["batch", "run"]);
+    let (_, asked) = site.json(&["batch", "run"]);
     let run_id = asked[0]["run_id"].as_str().unwrap().to_owned();
-    let of = |site: &Site| json(site, &["batch", "history", &run_id]).1;
+    let of = |site: &Site| site.json(&["batch", "history", &run_id]).1;
     let begin = Instant::now();
     while !tasks(&of(&site)).iter().any(|t| t == "gold_to_clickhouse/2 failed") {
         assert!(begin.elapsed() < RUN, "{:#}", of(&site));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    json(&site, &["batch", "cancel", &run_id]);
+    site.json(&["batch", "cancel", &run_id]);
     wait(&site, "the cancelled run", |runs| runs[0]["state"] == "cancelled").await;
     engine.restart();
-    let (code, retried) = json(&site, &["batch", "retry", &run_id, "--wait"]);
+    let (code, retried) = site.json(&["batch", "retry", &run_id, "--wait"]);
     assert_eq!(code, Some(0), "{retried:#}");
     let seen = tasks(&retried[0]);
     assert_eq!(seen.iter().filter(|t| t.starts_with("run_silver_to_gold")).count(), 1, "{seen:?}");
@@ -198,7 +188,7 @@ async fn a_schedule_pauses_and_goes_on() {
     let mut daemon = site.start();
     let over = |runs: &[Value], n: usize| runs.iter().filter(|r| r["state"] == "skipped").count() >= n;
     wait(&site, "some slots", |runs| over(runs, 2)).await;
-    let (_, paused) = json(&site, &["batch", "pause"]);
+    let (_, paused) = site.json(&["batch", "pause"]);
     assert_eq!(paused[0]["changed"], true);
     daemon.wait("the pause", |s| s["batches"][0]["paused"].is_string()).await;
     // A look that was under way may have claimed one more.
@@ -206,9 +196,9 @@ async fn a_schedule_pauses_and_goes_on() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(history(&site).len() <= before + 1, "slots go on in a pause");
     // By hand it runs nevertheless.
-    let (code, by_hand) = json(&site, &["batch", "run", "--wait"]);
+    let (code, by_hand) = site.json(&["batch", "run", "--wait"]);
     assert_eq!((code, &by_hand[0]["state"]), (Some(0), &Value::from("skipped")));
-    json(&site, &["batch", "resume"]);
+    site.json(&["batch", "resume"]);
     wait(&site, "slots after the pause", |runs| over(runs, before + 3)).await;
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);

@@ -25,15 +25,6 @@ async fn merge_all(lake: &Lake) -> u64 {
     merged.files_before
 }
 
-fn json(site: &Site, arguments: &[&str]) -> (Option<i32>, Value) {
-    let output = site.run(&[&["--json"], arguments].concat());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let value = serde_json::from_str(&text).unwrap_or_else(|e| {
-        panic!("{arguments:?}: no JSON ({e}): {text}\n{}\n{}", String::from_utf8_lossy(&output.stderr), site.log())
-    });
-    (output.status.code(), value)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn merging_beside_a_live_stream_that_is_killed_loses_and_repeats_nothing() {
     const EVENTS: &str = "30000";
@@ -89,13 +80,13 @@ async fn merging_beside_a_live_stream_that_is_killed_loses_and_repeats_nothing()
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
     daemon.wait("the windows to be counted again", |_| site.reconcile().0).await;
     // A run over merged files, one after more of it.
-    let (code, runs) = json(&site, &["batch", "run", "--wait"]);
+    let (code, runs) = site.json(&["batch", "run", "--wait"]);
     assert_eq!((code, &runs[0]["state"]), (Some(0), &Value::from("succeeded")), "{runs:#}");
     let silver = summary(&lake, Layer::Silver, "user_events").await.unwrap().unwrap().rows;
     produce(kafka.address(), &topic, &["--count", "500", "--max-rate", "--seed", "7"]);
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
     merge_all(&lake).await;
-    let (code, runs) = json(&site, &["batch", "run", "--wait"]);
+    let (code, runs) = site.json(&["batch", "run", "--wait"]);
     assert_eq!((code, &runs[0]["state"]), (Some(0), &Value::from("succeeded")), "{runs:#}");
     let after = summary(&lake, Layer::Silver, "user_events").await.unwrap().unwrap().rows;
     assert_eq!(after - silver, 500);
@@ -116,7 +107,7 @@ async fn upkeep_is_a_run_of_the_daemon_and_its_figures_are_metrics() {
     }
     let mut daemon = site.start();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
-    let (code, runs) = json(&site, &["batch", "run", "--wait"]);
+    let (code, runs) = site.json(&["batch", "run", "--wait"]);
     assert_eq!((code, &runs[0]["state"]), (Some(0), &Value::from("succeeded")), "{runs:#}");
     daemon.wait("an upkeep by its slot", |s| s["batches"][0]["upkeep"]["last"]["outcome"] == "succeeded").await;
     daemon
@@ -125,7 +116,7 @@ async fn upkeep_is_a_run_of_the_daemon_and_its_figures_are_metrics() {
             tables.iter().any(|t| t["table"] == "silver.user_events" && t["rows"] == 500)
         })
         .await;
-    let (code, runs) = json(&site, &["tables", "upkeep", "--wait"]);
+    let (code, runs) = site.json(&["tables", "upkeep", "--wait"]);
     assert_eq!((code, &runs[0]["graph"]), (Some(0), &Value::from("lakehouse_upkeep")), "{runs:#}");
     let tasks: Vec<&str> = runs[0]["tasks"].as_array().unwrap().iter().filter_map(|t| t["task"].as_str()).collect();
     assert_eq!(tasks, ["apply_retention", "compact_tables", "clean_logs", "vacuum_tables"]);
@@ -147,7 +138,7 @@ async fn upkeep_is_a_run_of_the_daemon_and_its_figures_are_metrics() {
         assert!(metrics.lines().any(|l| l.starts_with(line)), "{line} is missing in\n{metrics}");
     }
     // A slot comes every second and none is asked for while the one before it waits or is under way.
-    let (_, runs) = json(&site, &["batch", "history", "--limit", "200"]);
+    let (_, runs) = site.json(&["batch", "history", "--limit", "200"]);
     let span = |run: &Value| {
         let at = |name: &str| run[name].as_str().and_then(|at| at.parse::<chrono::DateTime<chrono::Utc>>().ok());
         (at("requested").unwrap(), at("ended"))

@@ -6,10 +6,13 @@ pub(crate) mod properties;
 
 use std::sync::Arc;
 
+use rand::prelude::*;
+use rand_chacha::ChaCha8Rng;
+
 use crate::config::Pipeline;
 use crate::event::{Batch, Codes, Columns, RawBatch};
 use crate::kafka::Source;
-use crate::window::{EventClock, OkRows, Verdict};
+use crate::window::{EventClock, OTHER, OkRows, Verdict};
 
 /// Fields that aggregates of these tests group and filter by; they follow the event id and the event time.
 const TEXTS: [&str; 5] = ["kind", "page", "source", "country", "device"];
@@ -41,6 +44,28 @@ pub(crate) struct Record {
     pub(crate) time: i64,
     pub(crate) kafka_ms: i64,
     pub(crate) texts: Option<[Option<&'static str>; 5]>,
+}
+
+/// The records of a partition: mostly in order, sometimes far out of it, sometimes in the future or no event at all.
+/// Their offsets have gaps, as after transactions.
+pub(crate) fn random_records(rng: &mut ChaCha8Rng) -> Vec<Record> {
+    let (mut clock, mut offset) = (100i64, 0);
+    let kinds = [Some("a"), Some("b"), Some("c"), Some(OTHER), None];
+    (0..rng.random_range(5..90))
+        .map(|_| {
+            clock += *[0, 0, 0, 1, 1, 2, 15].choose(rng).unwrap();
+            offset += *[1, 1, 1, 3].choose(rng).unwrap();
+            let ahead = if rng.random_bool(0.05) { *[10, 500].choose(rng).unwrap() } else { 0 };
+            let back = *[0, 1, 2, 4, 9, 12, 30].choose(rng).unwrap();
+            let texts = [*kinds.choose(rng).unwrap(), None, None, None, None];
+            Record {
+                offset,
+                time: (clock - back + ahead).max(0) * SECOND,
+                kafka_ms: clock * 1000,
+                texts: rng.random_bool(0.95).then_some(texts),
+            }
+        })
+        .collect()
 }
 
 /// What becomes of a record, said plainly.

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::stores::{Bronze, ClickHouse, Commit, Epoch, Key};
 use super::*;
-use crate::window::{AggregatePlan, Claim, FlushCells, Loaded, LoadedCell, OTHER, Rebuild, Standing, Way, WindowState};
+use crate::window::{AggregatePlan, Claim, FlushCells, Loaded, LoadedCell, Rebuild, Standing, Way, WindowState};
 
 /// A rule of the protocol, to be taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,26 +100,6 @@ struct World {
     untrue: Vec<String>,
 }
 
-fn random_log(rng: &mut ChaCha8Rng) -> Vec<Record> {
-    let (mut clock, mut offset) = (100i64, 0);
-    let kinds = [Some("a"), Some("b"), Some("c"), Some(OTHER), None];
-    (0..rng.random_range(5..90))
-        .map(|_| {
-            clock += *[0, 0, 0, 1, 1, 2, 15].choose(rng).unwrap();
-            offset += *[1, 1, 1, 3].choose(rng).unwrap();
-            let ahead = if rng.random_bool(0.05) { *[10, 500].choose(rng).unwrap() } else { 0 };
-            let back = *[0, 1, 2, 4, 9, 12, 30].choose(rng).unwrap();
-            let texts = [*kinds.choose(rng).unwrap(), None, None, None, None];
-            Record {
-                offset,
-                time: (clock - back + ahead).max(0) * SECOND,
-                kafka_ms: clock * 1000,
-                texts: rng.random_bool(0.95).then_some(texts),
-            }
-        })
-        .collect()
-}
-
 impl World {
     fn new(seed: u64, broken: Option<Rule>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -127,7 +107,7 @@ impl World {
             let time = "[time]\nwindow = \"10s\"\nbound = \"3s\"\nfuture_guard = \"20s\"\n";
             pipeline(&format!("{time}allowed_lateness = \"{lateness}s\"\n{AGGREGATES}"))
         };
-        let logs = [random_log(&mut rng), random_log(&mut rng)];
+        let logs = [random_records(&mut rng), random_records(&mut rng)];
         Self {
             rng,
             broken,

@@ -136,6 +136,16 @@ impl Site {
         self.command(arguments).output().expect("the program runs")
     }
 
+    /// A command's exit code, and its standard output as JSON.
+    pub fn json(&self, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+        let output = self.run(&[&["--json"], arguments].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let value = serde_json::from_str(&text).unwrap_or_else(|e| {
+            panic!("{arguments:?}: no JSON ({e}): {text}\n{}\n{}", String::from_utf8_lossy(&output.stderr), self.log())
+        });
+        (output.status.code(), value)
+    }
+
     /// Starts the daemon; its log is added to the site's.
     pub fn start(&self) -> Daemon {
         self.start_at(Stdio::null(), Stdio::null())
