@@ -35,7 +35,11 @@ const TOPICS_MAX: usize = 200;
 pub enum Topic {
     Overview(Range),
     Stream(Range),
-    Batch(Filter),
+    Batch {
+        filter: Filter,
+        /// Whether who looks may do something to a run.
+        ticks: bool,
+    },
     Actors,
     Reconcile,
     Backfill,
@@ -49,15 +53,18 @@ pub enum Topic {
 
 impl Topic {
     /// The live parts of a page, which has the same query in its address.
-    fn parse(page: &str, query: &str, user: &str) -> Result<Self, Problem> {
+    fn parse(page: &str, query: &str, view: &View) -> Result<Self, Problem> {
         let range = |default| asked::<range::Asked>(query)?.or(default);
         if let Some(asked) = page.strip_prefix("trace/") {
-            return Ok(Topic::Trace { user: user.to_owned(), asked: asked.to_owned() });
+            return Ok(Topic::Trace { user: view.caller.name.clone(), asked: asked.to_owned() });
         }
         Ok(match page {
             "overview" => Topic::Overview(range(Range::Hour)?),
             "stream" => Topic::Stream(range(Range::Week)?),
-            "batch" => Topic::Batch(asked::<pages::batch::Asked>(query)?.filter()?),
+            "batch" => {
+                let filter = asked::<pages::batch::Asked>(query)?.filter()?;
+                Topic::Batch { filter, ticks: view.operator() }
+            }
             "actors" => Topic::Actors,
             "reconcile" => Topic::Reconcile,
             "backfill" => Topic::Backfill,
@@ -72,7 +79,7 @@ impl Topic {
         Ok(match self {
             Topic::Overview(range) => pages::overview::parts(shared, *range),
             Topic::Stream(range) => pages::stream::parts(shared, *range),
-            Topic::Batch(filter) => pages::batch::parts(shared, filter).await?,
+            Topic::Batch { filter, ticks } => pages::batch::parts(shared, filter, *ticks).await?,
             Topic::Actors => pages::actors::parts(&shared.look()),
             Topic::Reconcile => pages::reconcile::parts(&shared.reconcile.standing()),
             Topic::Backfill => pages::backfill::parts(shared).await?,
@@ -185,7 +192,7 @@ pub async fn live(
     view: View,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let topic = Topic::parse(&page, request.query_string(), &view.caller.name)?;
+    let topic = Topic::parse(&page, request.query_string(), &view)?;
     let (receiver, reader) = shared.hub.join(topic).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open; close some, or reload by hand")
     })?;

@@ -18,6 +18,7 @@ use super::desk::{self, Desk};
 use super::gate::{self, BODY_BYTES_MAX};
 use super::live::Hub;
 use super::logs::Logs;
+use super::pages::ticked::Outcomes;
 use super::problem::Problem;
 use super::query::Queries;
 use super::shared::Shared;
@@ -101,6 +102,7 @@ impl Console {
             logs: Logs::default(),
             days: Days::default(),
             traces: Traces::default(),
+            outcomes: Outcomes::default(),
             reconcile: given.reconcile,
             server: given.server,
             pipelines: given.pipelines.into(),

@@ -13,6 +13,7 @@ use super::live::Hub;
 use super::logs::Logs;
 use super::meter::{Meter, Point};
 use super::notices::{Notice, notices};
+use super::pages::ticked::Outcomes;
 use super::query::{Answer, On, Queries};
 use super::tables::Tables;
 use super::tap::Taps;
@@ -47,6 +48,7 @@ pub struct Shared {
     pub logs: Logs,
     pub days: Days,
     pub traces: Traces,
+    pub outcomes: Outcomes,
     pub reconcile: Job,
 }
 

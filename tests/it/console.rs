@@ -6,6 +6,7 @@ mod pages;
 mod password;
 mod reconcile;
 mod tap;
+mod ticks;
 mod views;
 
 use std::os::unix::fs::PermissionsExt;

@@ -94,6 +94,35 @@ await step("find a run by what it is", async () => {
   await page.click("form.filter button");
   await page.waitForSelector("text=No run fits this filter");
 });
+await step("tick runs, whose ticks stay with them while others come, and be told of each", async () => {
+  await page.goto(`${address}/batch?cause=manual`);
+  await page.waitForSelector(".live-toggle[data-state=live]");
+  const id = run.split("/").pop();
+  const box = page.locator(`#runs input[value="${id}"]`);
+  // With the keyboard alone; the focus stays, too.
+  await box.focus();
+  await page.keyboard.press("Space");
+  await page.waitForSelector(".ticked >> text=1 ticked");
+  const fresh = await page.evaluate(async () => {
+    const headers = { "content-type": "application/json", "x-csrf-token": document.body.dataset.csrf };
+    const body = JSON.stringify({ pipeline: "user_events" });
+    return (await (await fetch("/api/v1/runs", { method: "POST", headers, body })).json()).run_id;
+  });
+  await page.waitForSelector(`#runs tr:first-child input[value="${fresh}"]`);
+  await page.waitForSelector(`#runs tr:first-child .badge.good`);
+  const ticked = await page.$$eval("#runs input:checked", (boxes) => boxes.map((box) => box.value));
+  if (ticked.join() !== id) throw new Error(`ticked are ${ticked}, not ${id}`);
+  if ((await page.evaluate(() => document.activeElement.value)) !== id) throw new Error("the focus has gone elsewhere");
+  await page.screenshot({ path: join(folder, "batch-ticked.png"), fullPage: true });
+  await page.click("text=All that are shown");
+  const boxes = await page.locator("#runs .pick input").count();
+  await page.waitForSelector(`.ticked >> text=${boxes} ticked`);
+  await page.click("text=Retry the ticked runs");
+  await page.waitForURL("**/batch?cause=manual&did=*");
+  await page.waitForSelector(`text=0 runs retried, ${boxes} runs refused.`);
+  await page.waitForSelector(`td.wrap >> text=${id} is succeeded`);
+  await page.screenshot({ path: join(folder, "batch-told.png"), fullPage: true });
+});
 await step("complete, run and chart a query", async () => {
   await page.goto(`${address}/sql`);
   await page.check("input[value=clickhouse]");
@@ -278,6 +307,13 @@ await step("the same without JavaScript", async () => {
     const answer = await page.goto(`${address}${path}`);
     if (answer.status() !== 200) throw new Error(`${path}: ${answer.status()}`);
   }
+  await page.goto(`${address}/batch?state=succeeded`);
+  if (await page.locator(".live-toggle, .ticks-all").filter({ visible: true }).count()) throw new Error("what needs a script is shown without one");
+  const box = page.locator("#runs .pick input").first();
+  await box.check();
+  await page.click("text=Cancel the ticked runs");
+  await page.waitForURL("**/batch?state=succeeded&did=*");
+  await page.waitForSelector("text=0 runs cancelled, 1 run refused.");
   await page.goto(`${address}/sql`);
   await page.fill("#sql", "select event_type, count(*) as events from silver.user_events group by 1 order by 2 desc");
   await page.click(".editor button.primary");

@@ -24,14 +24,32 @@
     morphChildren(now, next);
   }
 
+  const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE && node.getAttribute("data-key")) || null;
+
+  // A child with a key stays that of its key when others come before it or go: what is ticked in a row is of its run.
   function morphChildren(now, next) {
-    const wanted = [...next.childNodes];
-    const there = [...now.childNodes];
-    wanted.forEach((child, i) => {
-      if (i < there.length) morph(there[i], child);
-      else now.append(child.cloneNode(true));
-    });
-    there.slice(wanted.length).forEach((child) => child.remove());
+    const own = new Map([...now.childNodes].filter(keyOf).map((child) => [keyOf(child), child]));
+    const wanted = new Set([...next.childNodes].map(keyOf));
+    // What is gone goes first, so that what stays need not be moved, which would take the focus from it.
+    own.forEach((child, key) => { if (!wanted.has(key)) child.remove(); });
+    let place = now.firstChild;
+    for (const child of next.childNodes) {
+      const kept = keyOf(child) ? own.get(keyOf(child)) : place && !keyOf(place) ? place : null;
+      if (!kept) {
+        now.insertBefore(child.cloneNode(true), place);
+      } else if (kept === place) {
+        place = place.nextSibling;
+        morph(kept, child);
+      } else {
+        now.insertBefore(kept, place);
+        morph(kept, child);
+      }
+    }
+    while (place) {
+      const rest = place;
+      place = place.nextSibling;
+      rest.remove();
+    }
   }
 
   const parser = new DOMParser();
@@ -45,6 +63,7 @@
     morphChildren(part, parser.parseFromString(html, "text/html").body);
     const longer = part.querySelector(".log");
     if (longer && atEnd !== false) longer.scrollTop = longer.scrollHeight;
+    document.dispatchEvent(new Event("parts"));
   }
 
   // --- the connection ----------------------------------------------------------------------------------------
@@ -117,6 +136,26 @@
       box.select();
     }
   });
+
+  // --- tick boxes: all that are shown at once, and how many are ticked --------------------------------------------
+
+  for (const ticks of document.querySelectorAll("[data-ticks]")) {
+    const all = ticks.querySelector(".ticks-all input");
+    const boxes = () => [...ticks.querySelectorAll(".pick input")];
+    const count = () => {
+      const ticked = boxes().filter((box) => box.checked).length;
+      all.checked = ticked > 0 && ticked === boxes().length;
+      all.indeterminate = ticked > 0 && !all.checked;
+      const words = ticked ? `${ticked} ticked` : "";
+      const said = ticks.querySelector(".ticked");
+      if (said.textContent !== words) said.textContent = words;
+    };
+    all.parentElement.hidden = false;
+    all.addEventListener("change", () => boxes().forEach((box) => { box.checked = all.checked; }));
+    ticks.addEventListener("change", count);
+    document.addEventListener("parts", count);
+    count();
+  }
 
   // --- a form that asks first, and one that cannot be sent twice -----------------------------------------------
 

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::letters::{choice, moment};
-use super::{Said, run_id};
+use super::{Said, run_id, ticked};
 use crate::batch::history::{Attempt, AttemptState, Cause, Filter, History, Run, RunState};
 use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
@@ -79,8 +79,12 @@ impl Asked {
         })
     }
 
-    /// The page's address with this filter, below a path.
-    fn address(&self, path: &str) -> String {
+    /// The filter as an address has it.
+    pub fn query(&self) -> String {
+        self.query_and(&[])
+    }
+
+    fn query_and(&self, more: &[(&str, &str)]) -> String {
         let fields = [
             ("pipeline", &self.pipeline),
             ("state", &self.state),
@@ -89,9 +93,18 @@ impl Asked {
             ("from", &self.from),
             ("to", &self.to),
         ];
-        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
-        let query: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish();
-        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+        let given =
+            fields.into_iter().map(|(name, value)| (name, value.as_str())).filter(|(_, value)| !value.is_empty());
+        let all = given.chain(more.iter().copied());
+        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish()
+    }
+
+    /// The address of the page with the filter that a form came with. Whatever that holds, it leads to this page: only
+    /// what is understood is written anew.
+    pub fn again(sent: &str, more: &[(&str, &str)]) -> String {
+        let asked = web::Query::<Self>::from_query(sent).map(web::Query::into_inner).ok();
+        let asked = asked.filter(|asked| asked.filter().is_ok()).unwrap_or_default();
+        below("/batch", &asked.query_and(more))
     }
 
     fn form(&self, shared: &Shared) -> Markup {
@@ -121,6 +134,11 @@ impl Asked {
     }
 }
 
+/// A path with a query, where there is one.
+fn below(path: &str, query: &str) -> String {
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
 /// A task in the head of a grid; skipping is told by the run's state.
 fn short(task: Task) -> &'static str {
     match task {
@@ -138,25 +156,25 @@ fn short(task: Task) -> &'static str {
     }
 }
 
-const SAID: [(&str, &str); 4] = [
+const SAID: [(&str, &str); 2] = [
     ("paused", "Paused: no slot starts a run until you resume. By hand the batch runs either way."),
     ("resumed", "Resumed: slots that passed are caught up as schedule.catch_up says."),
-    ("cancelled", "Asked the chosen runs to stop: each stops at its next step."),
-    ("retried", "The chosen runs go on, each at the task that failed."),
 ];
 
 pub async fn page(
     view: View,
     said: web::Query<Said>,
+    did: web::Query<ticked::Did>,
     asked: web::Query<Asked>,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
-    let parts = parts(&shared, &asked.filter()?).await?;
+    let parts = parts(&shared, &asked.filter()?, view.operator()).await?;
     let said = said.among(&SAID);
     let body = html! {
         h1 { "Batch" }
         p.lead { "Bronze to silver to gold, and gold in ClickHouse. What is recomputed is read from the tables' own logs." }
         @if let Some(said) = said { p.said.good role="status" { (said) } }
+        (did.show(&view, &shared))
         @if view.operator() {
             div.actions {
                 @for name in shared.pipeline_names() {
@@ -173,34 +191,13 @@ pub async fn page(
         }
         p { a href="/batch/backfill" { "Backfill" } span.note { " makes dates again from Bronze; its plan comes first" } }
         @for (id, content) in &parts {
-            @if *id == "runs" { (asked.form(&shared)) }
-            (part(id, content))
-        }
-        @if view.operator() { (many(&view)) }
-    };
-    Ok(view.page("Batch", Some(&asked.address("/live/batch")), body))
-}
-
-/// Several runs at once, by their ids: the grid is live, so that no boxes are lost under the pointer.
-fn many(view: &View) -> Markup {
-    let fields = |id: &str, verb: &str| {
-        html! {
-            div.stack {
-                label for=(id) { "Runs, separated by spaces or lines" }
-                textarea #(id) name="runs" rows="2" spellcheck="false" required {}
-                button type="submit" { (verb) }
-            }
+            @if *id == "runs" {
+                (asked.form(&shared))
+                @if view.operator() { (ticked::form(&view, &asked, part(id, content))) } @else { (part(id, content)) }
+            } @else { (part(id, content)) }
         }
     };
-    html! {
-        details.more {
-            summary { "Cancel or retry several runs" }
-            div.two {
-                (view.form("/batch/cancel", fields("cancel-runs", "Cancel them")))
-                (view.form("/batch/retry", fields("retry-runs", "Retry them")))
-            }
-        }
-    }
+    Ok(view.page("Batch", Some(&below("/live/batch", &asked.query())), body))
 }
 
 /// Runs that fit, newest first, each with its attempts.
@@ -223,9 +220,10 @@ async fn newest(shared: &Shared, filter: &Filter) -> anyhow::Result<Vec<(Run, Ve
         .await
 }
 
-pub async fn parts(shared: &Shared, filter: &Filter) -> anyhow::Result<Parts> {
+/// The parts that change; `ticks` are for those who may do something to a run.
+pub async fn parts(shared: &Shared, filter: &Filter, ticks: bool) -> anyhow::Result<Parts> {
     let runs = newest(shared, filter).await?;
-    Ok(vec![("schedules", schedules(shared)), ("runs", grids(&runs, filter, Utc::now()))])
+    Ok(vec![("schedules", schedules(shared)), ("runs", grids(&runs, filter, ticks, Utc::now()))])
 }
 
 fn schedules(shared: &Shared) -> Markup {
@@ -288,7 +286,7 @@ pub fn attempt_state(state: AttemptState) -> (State, &'static str) {
 }
 
 /// The runs, a grid for each graph: their tasks are others.
-fn grids(runs: &[(Run, Vec<Attempt>)], filter: &Filter, now: DateTime<Utc>) -> Markup {
+fn grids(runs: &[(Run, Vec<Attempt>)], filter: &Filter, ticks: bool, now: DateTime<Utc>) -> Markup {
     if !filter.is_any() && runs.is_empty() {
         return empty("No run fits this filter", html! { a href="/batch" { "Show all" } });
     }
@@ -296,7 +294,7 @@ fn grids(runs: &[(Run, Vec<Attempt>)], filter: &Filter, now: DateTime<Utc>) -> M
         @if !filter.is_any() { p.note { "The newest " (words::plural(runs.len() as i64, "run", "runs")) " that fit. " a href="/batch" { "Show all" } } }
         @for (kind, title, none) in GRIDS {
             @let of_kind: Vec<_> = runs.iter().filter(|(run, _)| Kind::read(&run.graph).unwrap_or_default() == kind).collect();
-            @if !of_kind.is_empty() || (!none.is_empty() && filter.is_any()) { (grid(kind, title, none, &of_kind, now)) }
+            @if !of_kind.is_empty() || (!none.is_empty() && filter.is_any()) { (grid(kind, title, none, &of_kind, ticks, now)) }
         }
         @if !runs.is_empty() {
             p.note { "Each cell is a task's last attempt; a number is how often it was tried. "
@@ -305,26 +303,32 @@ fn grids(runs: &[(Run, Vec<Attempt>)], filter: &Filter, now: DateTime<Utc>) -> M
     }
 }
 
-fn grid(kind: Kind, title: &str, none: &str, runs: &[&(Run, Vec<Attempt>)], now: DateTime<Utc>) -> Markup {
+fn grid(kind: Kind, title: &str, none: &str, runs: &[&(Run, Vec<Attempt>)], ticks: bool, now: DateTime<Utc>) -> Markup {
     let tasks = kind.path(Bronze::Filled);
-    let mut columns = vec![th("Run"), th("State"), th("Started (UTC)"), n("Took")];
+    let mut columns = Vec::new();
+    if ticks {
+        columns.push(html! { th scope="col" { span.sr { "Tick" } } });
+    }
+    columns.extend([th("Run"), th("State"), th("Started (UTC)"), n("Took")]);
     columns.extend(tasks.iter().map(|task| html! { th.cell scope="col" { (short(*task)) } }));
     let id = format!("{}-title", kind.as_str());
     html! {
-        section aria-labelledby=(id) {
+        section aria-labelledby=(id) data-key=(kind.as_str()) {
             h2 id=(id) { (title) }
             @if runs.is_empty() {
                 (empty("No run yet", html! { (none) }))
             } @else {
-                (view::grid(&format!("{title}, task by task"), &columns, html! { @for (run, attempts) in runs { (row(run, attempts, tasks, now)) } }))
+                (view::grid(&format!("{title}, task by task"), &columns, html! { @for (run, attempts) in runs { (row(run, attempts, tasks, ticks, now)) } }))
             }
         }
     }
 }
 
-fn row(run: &Run, attempts: &[Attempt], tasks: &[Task], now: DateTime<Utc>) -> Markup {
+/// A run's row, which stays the run's own while others come and go.
+fn row(run: &Run, attempts: &[Attempt], tasks: &[Task], ticks: bool, now: DateTime<Utc>) -> Markup {
     html! {
-        tr {
+        tr data-key=(run.run_id) {
+            @if ticks { td { (ticked::tick(&run.run_id)) } }
             th scope="row" {
                 a href={ "/batch/runs/" (run.run_id) } { (run.run_id) }
                 span.note { " " (run.pipeline) ", " @match run.slot { Some(slot) => { "slot " (slot.format("%H:%M")) } None => { "by hand" } } }
@@ -395,33 +399,6 @@ pub async fn set_paused(shared: &Shared, pipeline: &str, pause: bool) -> Result<
     let changed = shared.desk.history(move |history| async move { Ok(history.pause(&asked, pause).await?) }).await?;
     shared.board.batch(&name, |batch| batch.paused = if pause { batch.paused.or(Some(Utc::now())) } else { None });
     Ok(changed)
-}
-
-#[derive(Deserialize)]
-pub struct Runs {
-    runs: String,
-}
-
-pub async fn cancel_many(form: web::Form<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    each(&shared, &form.runs, false).await?;
-    Ok(go("/batch?said=cancelled"))
-}
-
-pub async fn retry_many(form: web::Form<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    each(&shared, &form.runs, true).await?;
-    Ok(go("/batch?said=retried"))
-}
-
-/// Does it to each run; tells of those that it could not be done to.
-async fn each(shared: &Shared, runs: &str, retry: bool) -> Result<(), Problem> {
-    let mut refused = Vec::new();
-    for run in runs.split([' ', ',', '\n', '\r', '\t']).filter(|run| !run.is_empty()).take(200) {
-        let done = if retry { retry_one(shared, run).await } else { cancel_one(shared, run).await };
-        if let Err(problem) = done {
-            refused.push(problem.text);
-        }
-    }
-    if refused.is_empty() { Ok(()) } else { Err(Problem::refused(refused.join("; ") + "; the others were done")) }
 }
 
 async fn find(shared: &Shared, id: &str) -> Result<Run, Problem> {

@@ -21,6 +21,7 @@ mod search;
 pub mod sql;
 pub mod stream;
 pub mod tap;
+pub mod ticked;
 pub mod trace;
 pub mod users;
 
@@ -64,8 +65,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/batch/run", web::post().to(batch::trigger))
         .route("/batch/pause", web::post().to(batch::pause))
         .route("/batch/resume", web::post().to(batch::resume))
-        .route("/batch/cancel", web::post().to(batch::cancel_many))
-        .route("/batch/retry", web::post().to(batch::retry_many))
+        .route("/batch/cancel", web::post().to(ticked::cancel))
+        .route("/batch/retry", web::post().to(ticked::retry))
         .route("/batch/backfill", web::get().to(backfill::page))
         .route("/batch/backfill", web::post().to(backfill::start))
         .route("/batch/runs/{id}", web::get().to(run::page))
