@@ -1,5 +1,6 @@
 //! What all pages have in common: the frame, the navigation, small parts.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::panic::AssertUnwindSafe;
@@ -17,6 +18,13 @@ use super::problem::Problem;
 
 /// The cookie that keeps the theme.
 pub const THEME: &str = "boathouse_theme";
+
+/// The field in which a form brings along the query of the page that it is on.
+pub const SHOWN: &str = "view";
+/// Fields of a query that tell what was just done: the next action tells another thing.
+const TOLD: [&str; 2] = ["said", "did"];
+/// A longer query is none of ours.
+const SHOWN_BYTES_MAX: usize = 2_000;
 
 /// A cookie's value.
 pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -222,6 +230,12 @@ impl View {
         }
     }
 
+    /// What a form brings along so that its page is shown again as it was, over the same range and with the same filter.
+    pub fn shown(&self) -> Markup {
+        let query = self.here.split_once('?').map_or("", |(_, query)| query);
+        html! { input type="hidden" name=(SHOWN) value=(query); }
+    }
+
     /// The page of something that goes on: who has no script for its live parts asks again by itself.
     pub fn asks_again(mut self, seconds: u32) -> Self {
         self.again = Some(seconds);
@@ -411,6 +425,22 @@ pub fn own_path(sent: &str) -> &str {
     if inside && !sent.chars().any(char::is_control) { sent } else { "/" }
 }
 
+/// A path with a query, where there is any.
+pub fn below<'a>(path: &str, query: impl Iterator<Item = (&'a str, impl AsRef<str>)>) -> String {
+    let query: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+/// A page as it was shown, which a form has sent in the field [`SHOWN`], and what it is to tell. Whatever was sent, this
+/// leads to that page: fields are read and written anew.
+pub fn again(page: &str, sent: &str, told: &[(&str, &str)]) -> String {
+    let sent = if sent.len() <= SHOWN_BYTES_MAX { sent } else { "" };
+    let kept = url::form_urlencoded::parse(sent.as_bytes()).filter(|(name, _)| !TOLD.contains(&&**name));
+    let told = told.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    let all: Vec<(Cow<str>, Cow<str>)> = kept.chain(told).collect();
+    below(page, all.iter().map(|(name, value)| (&**name, value)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,6 +450,34 @@ mod tests {
         assert_eq!(own_path("/batch?x=1"), "/batch?x=1");
         for bad in ["", "http://evil", "//evil", "/\\evil", "javascript:alert(1)", "/a\r\nset-cookie: x"] {
             assert_eq!(own_path(bad), "/", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_shown_again_as_it_was_and_no_other() {
+        let told = [("said", "paused")];
+        assert_eq!(again("/batch", "", &[]), "/batch");
+        assert_eq!(again("/batch", "", &told), "/batch?said=paused");
+        assert_eq!(
+            again("/batch", "state=failed&from=2026-02-01&said=resumed&did=x", &told),
+            "/batch?state=failed&from=2026-02-01&said=paused"
+        );
+        assert_eq!(again("/stream", "range=24h", &told), "/stream?range=24h&said=paused");
+        let long = format!("state={}", "x".repeat(SHOWN_BYTES_MAX));
+        assert_eq!(again("/batch", &long, &told), "/batch?said=paused");
+        for bad in [
+            "//evil",
+            "https://evil/?x=1",
+            "/../..//evil",
+            "@evil",
+            "#//evil",
+            "a\r\nset-cookie: b=c",
+            "%0d%0ax",
+            "ß=&&=;",
+        ] {
+            let to = again("/batch", bad, &told);
+            assert!(to.starts_with("/batch?") && to.ends_with("&said=paused"), "{bad}: {to}");
+            assert!(to.bytes().all(|byte| byte.is_ascii_graphic()) && !to[6..].contains('#'), "{bad}: {to}");
         }
     }
 

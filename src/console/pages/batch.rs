@@ -14,7 +14,7 @@ use crate::batch::run::graph::{Bronze, Kind, Task};
 use crate::console::live::Parts;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{self, State, View, badge, empty, go, n, part, table, th};
+use crate::console::view::{self, State, View, again, badge, below, empty, go, n, part, table, th};
 use crate::console::words;
 
 /// Runs that are shown, of all graphs together.
@@ -79,12 +79,8 @@ impl Asked {
         })
     }
 
-    /// The filter as an address has it.
-    pub fn query(&self) -> String {
-        self.query_and(&[])
-    }
-
-    fn query_and(&self, more: &[(&str, &str)]) -> String {
+    /// The page's address with this filter, below a path.
+    fn address(&self, path: &str) -> String {
         let fields = [
             ("pipeline", &self.pipeline),
             ("state", &self.state),
@@ -93,18 +89,7 @@ impl Asked {
             ("from", &self.from),
             ("to", &self.to),
         ];
-        let given =
-            fields.into_iter().map(|(name, value)| (name, value.as_str())).filter(|(_, value)| !value.is_empty());
-        let all = given.chain(more.iter().copied());
-        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish()
-    }
-
-    /// The address of the page with the filter that a form came with. Whatever that holds, it leads to this page: only
-    /// what is understood is written anew.
-    pub fn again(sent: &str, more: &[(&str, &str)]) -> String {
-        let asked = web::Query::<Self>::from_query(sent).map(web::Query::into_inner).ok();
-        let asked = asked.filter(|asked| asked.filter().is_ok()).unwrap_or_default();
-        below("/batch", &asked.query_and(more))
+        below(path, fields.into_iter().filter(|(_, value)| !value.is_empty()))
     }
 
     fn form(&self, shared: &Shared) -> Markup {
@@ -132,11 +117,6 @@ impl Asked {
             }
         }
     }
-}
-
-/// A path with a query, where there is one.
-fn below(path: &str, query: &str) -> String {
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
 /// A task in the head of a grid; skipping is told by the run's state.
@@ -182,9 +162,9 @@ pub async fn page(
                     (view.form("/batch/run", html! { (pipeline) button.primary type="submit" { "Run " (name) " now" } }))
                     @let paused = shared.board.batches().iter().any(|(n, state)| *n == name && state.paused.is_some());
                     @if paused {
-                        (view.form("/batch/resume", html! { (pipeline) button type="submit" { "Resume the schedule" } }))
+                        (view.form("/batch/resume", html! { (pipeline) (view.shown()) button type="submit" { "Resume the schedule" } }))
                     } @else {
-                        (view.form("/batch/pause", html! { (pipeline) button type="submit" { "Pause the schedule" } }))
+                        (view.form("/batch/pause", html! { (pipeline) (view.shown()) button type="submit" { "Pause the schedule" } }))
                     }
                 }
             }
@@ -193,11 +173,11 @@ pub async fn page(
         @for (id, content) in &parts {
             @if *id == "runs" {
                 (asked.form(&shared))
-                @if view.operator() { (ticked::form(&view, &asked, part(id, content))) } @else { (part(id, content)) }
+                @if view.operator() { (ticked::form(&view, part(id, content))) } @else { (part(id, content)) }
             } @else { (part(id, content)) }
         }
     };
-    Ok(view.page("Batch", Some(&below("/live/batch", &asked.query())), body))
+    Ok(view.page("Batch", Some(&asked.address("/live/batch")), body))
 }
 
 /// Runs that fit, newest first, each with its attempts.
@@ -360,6 +340,8 @@ fn row(run: &Run, attempts: &[Attempt], tasks: &[Task], ticks: bool, now: DateTi
 #[derive(Deserialize)]
 pub struct Which {
     pipeline: String,
+    #[serde(default)]
+    view: String,
 }
 
 pub async fn trigger(form: web::Form<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
@@ -384,12 +366,12 @@ pub fn known(shared: &Shared, pipeline: &str) -> Result<String, Problem> {
 
 pub async fn pause(form: web::Form<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     set_paused(&shared, &form.pipeline, true).await?;
-    Ok(go("/batch?said=paused"))
+    Ok(go(&again("/batch", &form.view, &[("said", "paused")])))
 }
 
 pub async fn resume(form: web::Form<Which>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     set_paused(&shared, &form.pipeline, false).await?;
-    Ok(go("/batch?said=resumed"))
+    Ok(go(&again("/batch", &form.view, &[("said", "resumed")])))
 }
 
 /// Pauses a schedule or lets it go on, and tells the board at once, so that the next page shows it.

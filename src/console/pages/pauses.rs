@@ -11,7 +11,7 @@ use super::batch::known;
 use crate::console::notices::because;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{View, go, table, th};
+use crate::console::view::{View, again, go, table, th};
 use crate::console::words;
 use crate::holds::Hold;
 use crate::telemetry::Status;
@@ -102,6 +102,7 @@ pub fn section(view: &View, shared: &Shared) -> Markup {
             details.more {
                 summary { "Pause reading" }
                 (view.form("/stream/pause", html! {
+                    (view.shown())
                     div.stack {
                         label for="pause-what" { "What" }
                         select #pause-what name="what" {
@@ -136,6 +137,7 @@ fn resume_form(view: &View, hold: &Hold) -> Markup {
     view.form(
         "/stream/resume",
         html! {
+            (view.shown())
             input type="hidden" name="what" value=(what);
             button type="submit" { "Resume" span.sr { " " (hold.what()) (because(&hold.reason)) } }
         },
@@ -150,6 +152,8 @@ pub struct Form {
     for_time: String,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    view: String,
 }
 
 impl Form {
@@ -166,13 +170,13 @@ impl Form {
 
 pub async fn pause_form(view: View, form: web::Form<Form>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let (pipeline, partition) = form.chosen()?;
-    let Form { for_time, reason, .. } = form.into_inner();
+    let Form { for_time, reason, view: shown, .. } = form.into_inner();
     pause(&shared, &view.caller.name, Pause { pipeline, partition, for_time: Some(for_time), reason }).await?;
-    Ok(go("/stream?said=paused"))
+    Ok(go(&again("/stream", &shown, &[("said", "paused")])))
 }
 
 pub async fn resume_form_sent(form: web::Form<Form>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let (pipeline, partition) = form.chosen()?;
     resume(&shared, Resume { pipeline, partition }).await?;
-    Ok(go("/stream?said=resumed"))
+    Ok(go(&again("/stream", &form.view, &[("said", "resumed")])))
 }

@@ -15,7 +15,7 @@ use crate::console::live::Parts;
 use crate::console::logs::{LINES_MAX, Wanted, search};
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, empty, go, n, part, table, th};
+use crate::console::view::{State, View, again, badge, empty, go, n, part, table, th};
 use crate::console::words::{self, count};
 
 /// The newest lines that fit a filter.
@@ -122,8 +122,8 @@ pub async fn page(
         h1 { "Run " (run.run_id) }
         @if view.operator() {
             div.actions {
-                (view.form(&format!("/batch/runs/{}/cancel", run.run_id), html! { button type="submit" { "Cancel" } }))
-                (view.form(&format!("/batch/runs/{}/retry", run.run_id), html! { button type="submit" { "Retry" } }))
+                (view.form(&format!("/batch/runs/{}/cancel", run.run_id), html! { (view.shown()) button type="submit" { "Cancel" } }))
+                (view.form(&format!("/batch/runs/{}/retry", run.run_id), html! { (view.shown()) button type="submit" { "Retry" } }))
                 p.note { "Cancel stops it at its next step. Retry goes on at the task that failed." }
             }
         }
@@ -246,12 +246,27 @@ fn log(lines: &[Line], filtered: bool) -> Markup {
     }
 }
 
-pub async fn cancel(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    cancel_one(&shared, &id).await?;
-    Ok(go(&format!("/batch/runs/{id}")))
+/// What the forms of a run's page bring along.
+#[derive(Deserialize)]
+pub struct Shown {
+    #[serde(default)]
+    view: String,
 }
 
-pub async fn retry(id: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+pub async fn cancel(
+    id: web::Path<String>,
+    form: web::Form<Shown>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
+    cancel_one(&shared, &id).await?;
+    Ok(go(&again(&format!("/batch/runs/{id}"), &form.view, &[])))
+}
+
+pub async fn retry(
+    id: web::Path<String>,
+    form: web::Form<Shown>,
+    shared: web::Data<Shared>,
+) -> Result<HttpResponse, Problem> {
     retry_one(&shared, &id).await?;
-    Ok(go(&format!("/batch/runs/{id}")))
+    Ok(go(&again(&format!("/batch/runs/{id}"), &form.view, &[])))
 }

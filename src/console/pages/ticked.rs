@@ -8,17 +8,16 @@ use actix_web::{HttpResponse, web};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::batch::{Asked, cancel_one, retry_one};
+use super::batch::{cancel_one, retry_one};
 use super::run_id;
 use crate::console::access::secret;
 use crate::console::problem::Problem;
 use crate::console::shared::Shared;
-use crate::console::view::{State, View, badge, go, table, th};
+use crate::console::view::{SHOWN, State, View, again, badge, go, table, th};
 use crate::console::words;
 
-/// The field of a run's tick box, and the one that says which runs the page shows.
+/// The field of a run's tick box.
 const RUN: &str = "run";
-pub const SHOWN: &str = "view";
 /// Runs of one form at most: more than the page shows.
 const RUNS_MAX: usize = 200;
 /// Outcomes that are kept for the pages that show them.
@@ -110,12 +109,12 @@ impl Outcome {
     }
 }
 
-/// The list with its tick boxes, as a form of the page that shows these runs.
-pub fn form(view: &View, asked: &Asked, runs: Markup) -> Markup {
+/// The list with its tick boxes, as a form.
+pub fn form(view: &View, runs: Markup) -> Markup {
     view.form(
         "/batch/retry",
         html! {
-            input type="hidden" name=(SHOWN) value=(asked.query());
+            (view.shown())
             fieldset.ticks data-ticks {
                 legend.sr { "Runs to retry or to cancel" }
                 (runs)
@@ -170,7 +169,7 @@ async fn each(view: &View, form: &[(String, String)], shared: &Shared, act: Act)
         runs.push((run.to_owned(), result));
     }
     let did = shared.outcomes.keep(&view.caller.name, Outcome { act, runs });
-    Ok(go(&Asked::again(field(SHOWN).next().unwrap_or_default(), &[("did", &did)])))
+    Ok(go(&again("/batch", field(SHOWN).next().unwrap_or_default(), &[("did", &did)])))
 }
 
 /// What a run's outcome says; a history that does not answer is not waited for once more with each run.

@@ -135,3 +135,50 @@ async fn whoever_may_only_look_is_shown_no_tick_boxes_and_nobody_anothers_outcom
         assert_eq!(sent.contains("checkbox"), role == "operator", "{name}: {sent}");
     }
 }
+
+/// The fields of a page's form for an action, as a browser would send them.
+fn fields_of<'a>(page: &'a str, action: &str) -> Vec<(&'a str, String)> {
+    let (_, form) = page.split_once(&format!("action=\"{action}\"")).unwrap_or_else(|| panic!("{action}: {page}"));
+    let form = form.split("</form>").next().unwrap_or_default();
+    let value = |input: &'a str, name: &str| {
+        let (_, rest) = input.split_once(&format!("{name}=\""))?;
+        rest.split('"').next()
+    };
+    let hidden = form.split("<input type=\"hidden\"").skip(1);
+    let field = |input| Some((value(input, "name")?, value(input, "value")?.replace("&amp;", "&")));
+    hidden.filter_map(field).filter(|(name, _)| *name != "csrf").collect()
+}
+
+#[tokio::test]
+async fn an_action_leads_back_to_the_same_view_and_never_elsewhere() {
+    let site = alone();
+    let _daemon = site.start();
+    let browser = Browser::signed_in(&site).await;
+    let [cancelled, waiting, _] = three(&site).await;
+    let run = format!("/batch/runs/{waiting}");
+    for (path, query, action, more, told) in [
+        ("/batch", "state=failed&cause=manual&to=2026-02-07", "/batch/pause", None, "&said=paused"),
+        ("/batch", "state=failed&to=2026-02-07", "/batch/resume", None, "&said=resumed"),
+        ("/stream", "range=24h", "/stream/pause", Some(("what", "user_events")), "&said=paused"),
+        ("/stream", "range=6h", "/stream/resume", None, "&said=resumed"),
+        (&run, "task=run_bronze_to_silver&attempt=1&find=", &format!("{run}/cancel"), None, ""),
+        (&run, "task=run_silver_to_gold&attempt=&find=x+y", &format!("{run}/retry"), None, ""),
+    ] {
+        // What an earlier action has told is not told again.
+        let text = page(&browser, &format!("{path}?{query}&said=paused&did=x")).await;
+        let mut fields = fields_of(&text, action);
+        fields.extend(more.map(|(name, value)| (name, value.to_owned())));
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = browser.post(action, &fields).await;
+        let to = (answer.status().as_u16(), header(&answer, "location"));
+        assert_eq!(to, (303, format!("{path}?{query}{told}")), "{action} with {fields:?}");
+        assert_eq!(browser.get(&to.1).await.status(), 200, "{}", to.1);
+    }
+    for view in ["//evil.example", "https://evil.example/", "@evil.example", "x\r\nset-cookie: a=b", "\\\\evil"] {
+        let to = send(&browser, "retry", view, &[&cancelled]).await;
+        assert!(to.starts_with("/batch?") && to.contains("&did="), "{view}: {to}");
+        let answer = browser.post("/batch/pause", &[("pipeline", "user_events"), ("view", view)]).await;
+        assert!(header(&answer, "location").starts_with("/batch?"), "{view}: {answer:?}");
+        assert_eq!(answer.headers().get_all("set-cookie").iter().count(), 0, "{view}: {answer:?}");
+    }
+}
