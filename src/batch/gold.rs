@@ -27,7 +27,7 @@ pub use plan::Work;
 pub(crate) use plan::{Standing, Touched, plan, reached};
 use snapshot::{Snapshot, input_txn};
 use table::Replace;
-pub(crate) use table::{GoldTable, silver_txn};
+pub(crate) use table::{FINGERPRINT, GoldTable, silver_txn};
 
 use super::changes::{ChangedFile, LogRange};
 use super::graph::{Graph, Node, silver_columns, table_type};

@@ -132,6 +132,13 @@ impl Lake {
         format!("{}/{layer}/{table}", self.uri)
     }
 
+    /// The names of a layer's tables, in order.
+    pub async fn tables(&self, layer: Layer) -> Result<Vec<String>, BatchError> {
+        let place = Place::of(&self.uri).map(|root| root.join(layer.as_str()));
+        let failed = |e| BatchError::unavailable(format!("the tables of {layer} cannot be listed"), e);
+        place.map_err(failed)?.tables().await.map_err(failed)
+    }
+
     /// The storage of a table and its log, whether it exists or not.
     pub fn log_store(&self, layer: Layer, table: &str) -> Result<LogStoreRef, BatchError> {
         let uri = self.table_uri(layer, table);

@@ -14,6 +14,7 @@ mod graph;
 pub mod history;
 pub mod hour;
 mod lake;
+pub mod leftover;
 pub mod locate;
 mod model;
 mod opened;

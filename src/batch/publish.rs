@@ -42,6 +42,13 @@ pub async fn publish_gold(
     let models: Vec<(&Node, ServedModel)> = graph.served().filter_map(|n| Some((n, served_model(n)?))).collect();
     let served: Vec<ServedModel> = models.iter().map(|(_, m)| m.clone()).collect();
     let ready = client.prepare_gold(&pipeline.name, &served).await.map_err(served_error)?;
+    for view in &ready.dropped {
+        task.warn(format!(
+            "the view gold.{view} is gone: no model of {} is served under that name any more; the rows that it showed are \
+             there until `boathouse tables drop gold.{view}`",
+            pipeline.name
+        ));
+    }
     let Some(silver) = PinnedSilver::newest(lake, pipeline).await? else {
         return Ok(nothing(task, format!("there is no silver/{} yet: nothing to serve", pipeline.name)));
     };

@@ -2,6 +2,7 @@
 
 mod disk;
 mod kafka;
+mod models;
 mod servers;
 mod storage;
 mod tables;
@@ -98,6 +99,7 @@ impl Args {
             found.extend(servers::history(&config).await);
             found.extend(storage::check(&config).await);
             found.extend(tables::check(&config).await);
+            found.extend(models::check(&config).await);
             found.push(daemon(&config).await);
             Ok(found)
         })?);

@@ -1,5 +1,7 @@
 //! `boathouse tables`: the Delta tables, their history and their upkeep.
 
+mod drop;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -25,7 +27,8 @@ Examples:
   boathouse tables                               every table: version, files, small files, bytes, rows, log entries
   boathouse tables history silver.user_events    its newest commits
   boathouse tables optimize bronze.user_events   merge small files of closed dates
-  boathouse tables vacuum silver.user_events --dry-run")]
+  boathouse tables vacuum silver.user_events --dry-run
+  boathouse tables drop gold.old_figure --dry-run   what is left of a model that was taken out of its folder")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
@@ -56,6 +59,7 @@ enum Action {
         #[arg(long)]
         dry_run: bool,
     },
+    Drop(drop::Args),
     /// Do now what the schedule of upkeep does: retention, merging, checkpoints, old log entries, vacuum. A run in the
     /// history, by the daemon where one runs.
     Upkeep {
@@ -138,6 +142,7 @@ impl Args {
                     println!("{table}: {} files of {} bytes {done}", files.len(), count(bytes));
                 }
             }
+            Some(Action::Drop(args)) => args.run(context, &config, &lake)?,
             Some(Action::Upkeep { pipeline, wait }) => {
                 return super::batch::start(
                     context,

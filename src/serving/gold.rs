@@ -5,6 +5,7 @@
 //! of a published date is the version of silver that the run has read, so that a run that was held up never wins.
 //! This room knows nothing of Delta: rows come as Arrow batches.
 
+mod leftover;
 mod publish;
 mod read;
 mod rows;
@@ -14,6 +15,7 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
+pub use leftover::GoldLeftover;
 pub use publish::{GoldStanding, LayerFreshness, Publication, SilverMark};
 pub use rows::{GoldRowError, gold_row_binary};
 pub use tables::GoldReady;

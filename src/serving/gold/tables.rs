@@ -56,8 +56,8 @@ const COMMENT_PREFIX: &str = "boathouse ";
 
 /// What a view shows, as its comment says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Shown {
-    pipeline: String,
+pub(super) struct Shown {
+    pub pipeline: String,
     /// The tables of rows it reads, the current columns' first.
     tables: Vec<String>,
     #[serde(default)]
@@ -69,6 +69,8 @@ struct Table {
     name: String,
     engine: String,
     comment: String,
+    rows: u64,
+    bytes: u64,
 }
 
 #[derive(Row, Deserialize)]
@@ -79,10 +81,13 @@ struct Column {
 }
 
 /// How the database was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoldReady {
     /// A table was missing and was made: whatever was published before may be gone, everything is to be published.
     pub made_tables: bool,
+    /// Views that the pipeline no longer serves and that are gone now: the next publication would show them empty. Their
+    /// tables of rows are there still, see [`Client::gold_leftovers`].
+    pub dropped: Vec<String>,
 }
 
 impl Client {
@@ -103,14 +108,20 @@ impl Client {
             self.execute(&format!("create gold.{rows}"), &create_rows(model)).await?;
         }
         self.show_gold(pipeline, models, true).await?;
+        let mut dropped = Vec::new();
         for (name, view) in &found {
             let ours = shown(view).is_some_and(|s| s.pipeline == pipeline);
             if ours && models.iter().all(|m| m.view != *name) {
-                let what = format!("drop the view gold.{name}, which pipeline {pipeline} no longer serves");
-                self.execute(&what, &format!("DROP VIEW IF EXISTS {}", table(name))).await?;
+                self.drop_gold_view(name, &format!("which pipeline {pipeline} no longer serves")).await?;
+                dropped.push(name.clone());
             }
         }
-        Ok(GoldReady { made_tables })
+        Ok(GoldReady { made_tables, dropped })
+    }
+
+    pub(super) async fn drop_gold_view(&self, name: &str, why: &str) -> Result<(), Error> {
+        let what = format!("drop the view gold.{name}, {why}");
+        self.execute(&what, &format!("DROP VIEW IF EXISTS {}", table(name))).await
     }
 
     /// Once a publication is complete, and every date with it published with the current columns: views over these alone;
@@ -168,10 +179,13 @@ impl Client {
     }
 
     /// Tables and views of the database, by name.
-    async fn gold_tables(&self) -> Result<BTreeMap<String, TableInfo>, Error> {
-        let sql = "SELECT name, engine, comment FROM system.tables WHERE database = 'gold'";
+    pub(super) async fn gold_tables(&self) -> Result<BTreeMap<String, TableInfo>, Error> {
+        let sql = "SELECT name, engine, comment, ifNull(total_rows, 0) AS rows, ifNull(total_bytes, 0) AS bytes \
+                   FROM system.tables WHERE database = 'gold'";
         let tables: Vec<Table> = self.rows("list the tables of gold", self.query(sql)).await?;
-        Ok(tables.into_iter().map(|t| (t.name, TableInfo { engine: t.engine, comment: t.comment })).collect())
+        let info =
+            |t: Table| (t.name, TableInfo { engine: t.engine, comment: t.comment, rows: t.rows, bytes: t.bytes });
+        Ok(tables.into_iter().map(info).collect())
     }
 
     /// The columns of tables of rows, by table.
@@ -195,18 +209,33 @@ impl Client {
     }
 }
 
-struct TableInfo {
-    engine: String,
-    comment: String,
+pub(super) struct TableInfo {
+    pub engine: String,
+    pub comment: String,
+    pub rows: u64,
+    pub bytes: u64,
 }
 
-fn shown(view: &TableInfo) -> Option<Shown> {
+impl TableInfo {
+    /// Whether it is of the kind that a model's rows are in, on one server or a cluster.
+    pub fn holds_rows(&self) -> bool {
+        self.engine.ends_with("ReplacingMergeTree")
+    }
+}
+
+pub(super) fn shown(view: &TableInfo) -> Option<Shown> {
     let text = view.comment.strip_prefix(COMMENT_PREFIX).filter(|_| view.engine == "View")?;
     serde_json::from_str(text).ok()
 }
 
 fn is_rows_of(name: &str, view: &str) -> bool {
-    name.strip_prefix(view).and_then(|rest| rest.strip_prefix(ROWS_INFIX)).is_some_and(|mark| mark.len() == 8)
+    rows_of(name) == Some(view)
+}
+
+/// The view whose rows are in a table of this name; none where it is no table of rows.
+pub(super) fn rows_of(name: &str) -> Option<&str> {
+    let (view, mark) = name.rsplit_once(ROWS_INFIX)?;
+    (mark.len() == 8 && mark.bytes().all(|b| b.is_ascii_hexdigit())).then_some(view)
 }
 
 fn create_rows(model: &ServedModel) -> String {
