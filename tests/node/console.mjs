@@ -12,7 +12,7 @@ const { chromium: driver } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 mkdirSync(folder, { recursive: true });
 
-const PATIENCE = 90_000;
+const PATIENCE = 240_000;
 const wrong = [];
 const steps = [];
 const paints = {};

@@ -172,14 +172,14 @@ async fn a_batch_that_is_killed_anywhere_is_completed_by_the_next_and_no_reader_
         let start = begin() + random.random_range(0..2 * 86_400);
         filler.fill(random.random_range(50..400), start, Duration::from_secs(3_600)).await;
         reader.expect(filler.account.figures());
-        // Mostly without the history of the run before, whose lease would be waited for; that, too, may get lost.
+        let stopped = stop(site.command(&["batch", "run"]), &how);
+        by_signal += usize::from(stopped && matches!(how, How::After(_)));
+        // Mostly the history is lost with it, and the next run need not wait until the lease of the killed one ends.
         if number % 5 != 4 {
             site.environment.retain(|(name, _)| name != "BOATHOUSE__DATA_DIR");
             let data = site.folder.join(format!("data-{number}"));
             site.environment.push(("BOATHOUSE__DATA_DIR".into(), data.display().to_string()));
         }
-        let stopped = stop(site.command(&["batch", "run"]), &how);
-        by_signal += usize::from(stopped && matches!(how, How::After(_)));
         let begun = Instant::now();
         complete(&site);
         assert!(begun.elapsed() < RUN, "{how:?}: the next run took {:?}", begun.elapsed());
