@@ -15,6 +15,8 @@ use crate::bronze::{self, BronzeError, DeltaLog, Ledger, Position, Table};
 use crate::cli::kafka;
 use crate::config::{Config, Pipeline};
 use crate::kafka::{Source, settings, topic_id};
+use crate::recount;
+use crate::window::{Cluster, Rule};
 
 /// How long the broker may take to tell the topic's id.
 const ASK: Duration = Duration::from_secs(10);
@@ -31,6 +33,11 @@ pub enum Choice {
     },
     /// Read on at the log's start where Kafka's retention has passed Bronze's position.
     AcceptGap,
+    /// Take the bad records that partitions have stopped for as dead letters, and read on.
+    AcceptBadRecords {
+        /// Also those that come until the end of the log as it is now.
+        backlog: bool,
+    },
     /// Set the event clock of partitions back.
     LowerMark { to: DateTime<Utc> },
     /// Take a damaged end off the Delta log.
@@ -41,7 +48,15 @@ pub enum Choice {
 }
 
 /// The names of all choices, as the command has them.
-pub const NAMES: [&str; 5] = ["accept-gap", "adopt-topic", "accept-settings", "lower-mark", "repair-log"];
+pub const NAMES: [&str; 7] = [
+    "accept-gap",
+    "accept-bad-records",
+    "accept-bad-backlog",
+    "adopt-topic",
+    "accept-settings",
+    "lower-mark",
+    "repair-log",
+];
 
 impl Choice {
     /// The choice of a name.
@@ -50,6 +65,8 @@ impl Choice {
             ("accept-settings", _) => Self::AcceptSettings,
             ("adopt-topic", _) => Self::AdoptTopic { even_so },
             ("accept-gap", _) => Self::AcceptGap,
+            ("accept-bad-records", _) => Self::AcceptBadRecords { backlog: false },
+            ("accept-bad-backlog", _) => Self::AcceptBadRecords { backlog: true },
             ("lower-mark", Some(to)) => Self::LowerMark { to },
             ("lower-mark", None) => bail!("to which time? Give the greatest event time that is to count as seen"),
             ("repair-log", _) => Self::RepairLog { even_so },
@@ -62,6 +79,8 @@ impl Choice {
             Self::AcceptSettings => "accept-settings",
             Self::AdoptTopic { .. } => "adopt-topic",
             Self::AcceptGap => "accept-gap",
+            Self::AcceptBadRecords { backlog: false } => "accept-bad-records",
+            Self::AcceptBadRecords { backlog: true } => "accept-bad-backlog",
             Self::LowerMark { .. } => "lower-mark",
             Self::RepairLog { .. } => "repair-log",
         }
@@ -78,6 +97,12 @@ impl Choice {
             }
             Self::AcceptGap => {
                 "Read on at the log's start where Kafka's retention has passed Bronze's position. The windows are counted again."
+            }
+            Self::AcceptBadRecords { backlog: false } => {
+                "Take the bad records that a partition has stopped for as dead letters, and read on. The count begins anew."
+            }
+            Self::AcceptBadRecords { backlog: true } => {
+                "The same, also for whatever is bad up to the end of the log as it is now. The count begins anew behind it."
             }
             Self::LowerMark { .. } => {
                 "Set the event clock back, where a wrong clock has moved it so far that everything is late. Verdicts stay."
@@ -159,6 +184,14 @@ async fn look_at(
                 false => (true, gaps.iter().map(tell).collect(), None),
             }
         }
+        Choice::AcceptBadRecords { backlog } => {
+            let tell = |stop: &BadStop| stop.told(["would be read on", "would be", "would begin"], backlog);
+            let stops = bad_stops(config, table).await?;
+            match stops.is_empty() {
+                true => (false, vec![NO_BAD_RECORDS.to_owned()], None),
+                false => (true, stops.iter().map(tell).collect(), None),
+            }
+        }
         Choice::LowerMark { to } => {
             let tell = |(source, mark): &(Arc<Source>, i64)| {
                 let mark = DateTime::from_timestamp_micros(*mark).unwrap_or_default();
@@ -204,6 +237,15 @@ pub async fn carry_out(config: &Config, pipeline: &Arc<Pipeline>, choice: Choice
             };
             Ok(gaps.iter().map(tell).collect())
         }
+        Choice::AcceptBadRecords { backlog } => {
+            let stops = bad_stops(config, &Table::open_or_create(uri, pipeline, None).await?).await?;
+            if stops.is_empty() {
+                return Ok(vec![format!("{NO_BAD_RECORDS}; nothing was done")]);
+            }
+            let below: Vec<_> = stops.iter().map(|stop| (stop.source.clone(), stop.below(backlog))).collect();
+            Table::accept_bad_records(uri, pipeline, None, &below).await?;
+            Ok(stops.iter().map(|stop| stop.told(["is read on", "are", "begins"], backlog)).collect())
+        }
         Choice::LowerMark { to } => {
             let table = Table::open_or_create(uri, pipeline, None).await?;
             let ahead = ahead(config, &table, to).await?.into_iter();
@@ -232,6 +274,7 @@ pub async fn carry_out(config: &Config, pipeline: &Arc<Pipeline>, choice: Choice
     }
 }
 
+const NO_BAD_RECORDS: &str = "no partition has stopped for bad records";
 const NO_GAP: &str = "no partition lies behind the start of its log";
 
 fn still_held(topic: &str) -> String {
@@ -258,6 +301,50 @@ async fn gaps(config: &Config, table: &Table) -> anyhow::Result<Vec<(Arc<Source>
     let known = acquire(table, &mut table.ledger(), &logs).await?;
     let behind = known.into_iter().filter(|(_, at, log)| at.next_offset < log.start);
     Ok(behind.map(|(source, at, log)| (source, at, log.start)).collect())
+}
+
+/// A partition that has stopped for bad records.
+struct BadStop {
+    source: Arc<Source>,
+    cluster: Cluster,
+    /// Where it stands.
+    next: i64,
+    /// Offset behind the log's last record.
+    end: i64,
+}
+
+impl BadStop {
+    /// The offset below which bad records would be accepted.
+    fn below(&self, backlog: bool) -> i64 {
+        if backlog { self.end.max(self.next) } else { self.next }
+    }
+
+    /// What is done, or would be.
+    fn told(&self, [read, are, begins]: [&str; 3], backlog: bool) -> String {
+        let Self { source, cluster, next, .. } = self;
+        let below = self.below(backlog);
+        let more = match below - next {
+            0 => String::new(),
+            behind => format!(", and so {are} those among the {behind} offsets behind them"),
+        };
+        format!(
+            "partition {} {read} at offset {next}; its {} bad records from offset {} to {} {are} dead letters{more}; the \
+             count {begins} anew at offset {below}",
+            source.partition, cluster.refused, cluster.first, cluster.last
+        )
+    }
+}
+
+/// The partitions that have stopped for bad records, or would as soon as they are taken up.
+async fn bad_stops(config: &Config, table: &Table) -> anyhow::Result<Vec<BadStop>> {
+    let Some(rule) = Rule::new(&table.pipeline().bad_records) else { return Ok(Vec::new()) };
+    let logs = logs(config, &table.pipeline().topic).await?;
+    let mut stops = Vec::new();
+    for (source, at, Log { end, .. }) in acquire(table, &mut table.ledger(), &logs).await? {
+        let counter = recount::bad_records(table, &source, at.next_offset, rule).await?;
+        stops.extend(counter.cluster().map(|cluster| BadStop { source, cluster, next: at.next_offset, end }));
+    }
+    Ok(stops)
 }
 
 /// The partitions whose event clock is ahead of a time, with where it stands.

@@ -1,5 +1,5 @@
-//! Bronze's rows as window states count them: the one place where [`crate::serving`] meets [`crate::bronze`], which do
-//! not know each other.
+//! Bronze's rows as window states and the count of bad records want them: the one place where [`crate::serving`] meets
+//! [`crate::bronze`], which do not know each other.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 
-use crate::bronze;
+use crate::bronze::{self, BronzeError};
 use crate::config::Pipeline;
 use crate::event::Coder;
 use crate::kafka::Source;
 use crate::serving::{BronzeRows, RecoverError};
-use crate::window::{MissingCodes, OkRows, RowsWanted, Standing};
+use crate::window::{Counter, MissingCodes, OkRows, RowsWanted, Rule, Standing};
 
 /// A pipeline's Bronze table as of one version.
 pub struct TableRows<'a> {
@@ -54,6 +54,21 @@ impl BronzeRows for TableRows<'_> {
         }
         Ok(())
     }
+}
+
+/// Counts the newest of the rows that Bronze has of a partition below `position`, as its reader has counted the records.
+pub async fn bad_records(
+    table: &bronze::Table,
+    source: &Source,
+    position: i64,
+    rule: Rule,
+) -> Result<Counter, BronzeError> {
+    let accepted = table.bad_records_accepted(source).await?;
+    let mut counter = Counter::new(rule, accepted);
+    for row in table.newest_rows(source, accepted..position, rule.of).await? {
+        counter.count(row.offset, row.verdict, row.error.as_deref());
+    }
+    Ok(counter)
 }
 
 /// Columns of a batch: offset, event time, then the fields.

@@ -27,6 +27,14 @@ pub fn adopt_topic(pipeline: &str) -> String {
     format!("`boathouse bronze adopt-topic {pipeline}` takes the new topic on as a new generation")
 }
 
+/// Takes a cluster of bad records as dead letters.
+pub fn accept_bad_records(pipeline: &str) -> String {
+    format!(
+        "have whoever sends them mended; then `boathouse bronze accept-bad-records {pipeline}` takes these as dead letters \
+         and reads on, or `boathouse bronze accept-bad-backlog {pipeline}` whatever is bad up to the end of the log"
+    )
+}
+
 /// Reads on where Kafka's log begins, although Bronze ends below it.
 pub fn accept_gap(pipeline: &str) -> String {
     format!("`boathouse bronze accept-gap {pipeline}` reads on at the log's start")

@@ -130,7 +130,13 @@ impl StreamHandler<ReaderEvent> for PartitionConsumer {
                 self.setup.board.resumed(&self.source);
             }
             ReaderEvent::Failed(error) => {
-                self.supervisor.do_send(PartitionFailed { round: self.round, partition: self.source.partition, error });
+                // What was read is committed first: whoever looks what to do about it finds it in Bronze. The writer says
+                // itself why it could not.
+                let flushed = self.bronze.send(bronze::Flush);
+                ctx.wait(flushed.into_actor(self).map(move |_, consumer, _| {
+                    let (round, partition) = (consumer.round, consumer.source.partition);
+                    consumer.supervisor.do_send(PartitionFailed { round, partition, error });
+                }));
             }
         }
     }

@@ -137,7 +137,10 @@ async fn look_after(setup: &Setup, served: &Served, generation: i32) -> anyhow::
         }
         let stopped = |source: &Source| {
             use crate::telemetry::PartitionPhase;
-            setup.board.partition(source).is_some_and(|p| matches!(p.phase, PartitionPhase::Stopped { .. }))
+            let stopped =
+                setup.board.partition(source).is_some_and(|p| matches!(p.phase, PartitionPhase::Stopped { .. }));
+            // One that stopped for bad records still counts what it has read.
+            stopped && !setup.board.counts_windows(source)
         };
         if !reach.is_whole(&bronze, generation, stopped) {
             settled = false;

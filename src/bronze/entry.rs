@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::schema::PARTITION_COLUMN;
+use crate::kafka::BAD_RECORDS;
 
 /// What follows the pipeline's name in the application id under which retention takes old dates out of Bronze. Its
 /// version is the first day, counted from 1970, that is there whole. (A topic of this name would stand between two more
@@ -106,6 +107,11 @@ impl EntryEffects {
     pub fn is_of_stream(&self, pipeline: &str) -> bool {
         let of = |id: &str| id.strip_prefix(pipeline).is_some_and(|rest| rest.starts_with('/') && rest != RETENTION);
         self.txns.iter().any(|(id, _)| of(id))
+    }
+
+    /// Whether somebody accepts bad records of the pipeline with it.
+    pub fn accepts_bad_records(&self, pipeline: &str) -> bool {
+        self.is_of(pipeline) && self.txns.iter().any(|(id, _)| id.ends_with(BAD_RECORDS))
     }
 }
 

@@ -15,6 +15,10 @@ pub enum BronzeError {
     /// positions or marks. Drop every buffer, open the table again and acquire under the new epoch.
     #[error("an operator's choice at table version {version} put the settings in force anew (epoch {epoch})")]
     Renewed { version: u64, epoch: String },
+    /// Somebody has accepted bad records of a partition, at this instance or at another. Drop every buffer and acquire again:
+    /// a partition that had stopped for them is read on.
+    #[error("bad records were accepted at table version {version}")]
+    Accepted { version: u64 },
     /// Something that must not be skipped silently. Stay down until an operator has decided.
     #[error("{what}, in {place}; {remedy}")]
     Stopped { what: String, place: String, remedy: String },
@@ -32,7 +36,7 @@ pub enum BronzeError {
 impl BronzeError {
     /// Whether the caller should drop its buffers and acquire its partitions again.
     pub fn reacquire(&self) -> bool {
-        matches!(self, Self::Fenced { .. } | Self::Expired { .. } | Self::Renewed { .. })
+        matches!(self, Self::Fenced { .. } | Self::Expired { .. } | Self::Renewed { .. } | Self::Accepted { .. })
     }
 
     /// Whether the daemon must stay down until an operator has decided.

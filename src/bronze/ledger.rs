@@ -189,7 +189,7 @@ impl<L: CommitLog> Ledger<L> {
 
     /// Commits files and the positions that they bring their partitions to, together.
     ///
-    /// On `Fenced`, `Expired`, `Renewed` and `Stopped` everything is given up. `Io` is only returned while nothing was put.
+    /// On `Fenced`, `Expired`, `Renewed`, `Accepted` and `Stopped` everything is given up. `Io` is only returned while nothing was put.
     pub async fn commit(&mut self, adds: &[AddFile], advances: &[Advance]) -> Result<Committed, BronzeError> {
         self.check(advances)?;
         let result = self.put(adds, advances).await;
@@ -418,6 +418,9 @@ impl<L: CommitLog> Ledger<L> {
         }
         if let Some(configuration) = &effects.configuration {
             self.check_epoch(configuration, version)?;
+            if effects.accepts_bad_records(&self.pipeline) {
+                return Err(BronzeError::Accepted { version });
+            }
             // The same settings, and perhaps other columns: the table is opened again, which puts them right.
             return Err(BronzeError::Expired { what: format!("table version {version} changed the table's metadata") });
         }

@@ -25,6 +25,9 @@ pub enum Purpose {
     /// An operator goes on behind records that Kafka's retention removed. A fresh epoch comes with it: ClickHouse may
     /// have counted some of them, ahead of Bronze, which will never have them.
     AcceptGap(Vec<Gap>),
+    /// An operator takes bad records as dead letters: application ids, and the offsets below which they are accepted. No
+    /// position, mark or verdict moves, so that the epoch stays.
+    AcceptBadRecords(Vec<(String, i64)>),
 }
 
 /// Offsets of one partition that nobody has any more.
@@ -43,6 +46,7 @@ impl Purpose {
     pub fn ids(&self) -> Vec<String> {
         match self {
             Self::AcceptGap(gaps) => gaps.iter().map(|gap| gap.id.clone()).collect(),
+            Self::AcceptBadRecords(accepted) => accepted.iter().map(|(id, _)| id.clone()).collect(),
             _ => Vec::new(),
         }
     }
@@ -198,6 +202,14 @@ pub fn decide(
         if !txns.is_empty() {
             what.push(format!("went on behind a gap in {} partitions", txns.len()));
             fresh_epoch = true;
+        }
+    }
+    if let Purpose::AcceptBadRecords(accepted) = purpose {
+        // Never less than somebody has accepted already; an earlier try may have landed although its answer was lost.
+        let more = accepted.iter().filter(|(id, to)| state.txns.get(id).is_none_or(|at| at < to));
+        txns = more.cloned().collect();
+        if !txns.is_empty() {
+            what.push(format!("accepted bad records of {} partitions", txns.len()));
         }
     }
     if fresh_epoch {

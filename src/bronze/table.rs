@@ -128,6 +128,24 @@ impl Table {
         Self::settle(lakehouse_uri, pipeline, topic_id, Purpose::AcceptGap(gaps.iter().map(gap).collect())).await
     }
 
+    /// Takes bad records of partitions as dead letters: whatever was refused below the offsets given.
+    pub async fn accept_bad_records(
+        lakehouse_uri: &str,
+        pipeline: &Pipeline,
+        topic_id: Option<String>,
+        below: &[(Arc<Source>, i64)],
+    ) -> Result<Self, BronzeError> {
+        let accepted = below.iter().map(|(source, offset)| (source.bad_records_id(), *offset)).collect();
+        Self::settle(lakehouse_uri, pipeline, topic_id, Purpose::AcceptBadRecords(accepted)).await
+    }
+
+    /// The offset below which somebody has accepted bad records of a partition; 0 where nobody has.
+    pub async fn bad_records_accepted(&self, source: &Source) -> Result<i64, BronzeError> {
+        let id = source.bad_records_id();
+        let state = self.log.load(std::slice::from_ref(&id)).await?;
+        Ok(state.and_then(|state| state.txns.get(&id).copied()).unwrap_or(0))
+    }
+
     async fn settle(
         lakehouse_uri: &str,
         pipeline: &Pipeline,

@@ -11,7 +11,8 @@ use super::remote::{Remote, Way};
 use super::{Context, Outcome, pipelines};
 use crate::mend::{Choice, carry_out, look};
 
-/// Decide what a stopped pipeline asks you: settings left behind, a topic made anew, a gap, a wrong clock, a damaged log.
+/// Decide what a stopped pipeline asks you: settings left behind, a topic made anew, a gap, bad records, a wrong
+/// clock, a damaged log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A daemon that runs is asked to do it: the stream of the pipeline stands still for the moment and begins anew. Without one the
@@ -58,6 +59,18 @@ enum Action {
         /// The pipeline.
         pipeline: String,
     },
+    /// Take the bad records that partitions have stopped for (`bad_records.stop_share`) as dead letters, and read on.
+    ///
+    /// The count begins anew: the next cluster stops a partition again.
+    AcceptBadRecords {
+        /// The pipeline.
+        pipeline: String,
+    },
+    /// The same, also for whatever is bad up to the end of the log as it is now.
+    AcceptBadBacklog {
+        /// The pipeline.
+        pipeline: String,
+    },
     /// Set the event clock of partitions back, where a wrong clock has moved it so far that everything is late.
     ///
     /// Verdicts that were given stay as they are.
@@ -86,6 +99,8 @@ impl Action {
             Action::AcceptSettings { pipeline, .. } => (pipeline, Choice::AcceptSettings),
             Action::AdoptTopic { pipeline, even_so } => (pipeline, Choice::AdoptTopic { even_so: *even_so }),
             Action::AcceptGap { pipeline } => (pipeline, Choice::AcceptGap),
+            Action::AcceptBadRecords { pipeline } => (pipeline, Choice::AcceptBadRecords { backlog: false }),
+            Action::AcceptBadBacklog { pipeline } => (pipeline, Choice::AcceptBadRecords { backlog: true }),
             Action::LowerMark { pipeline, to } => (pipeline, Choice::LowerMark { to: *to }),
             Action::RepairLog { pipeline, even_so } => (pipeline, Choice::RepairLog { even_so: *even_so }),
         }
@@ -97,7 +112,10 @@ impl Action {
             Action::AcceptSettings { even_so, .. }
             | Action::AdoptTopic { even_so, .. }
             | Action::RepairLog { even_so, .. } => *even_so,
-            Action::AcceptGap { .. } | Action::LowerMark { .. } => false,
+            Action::AcceptGap { .. }
+            | Action::AcceptBadRecords { .. }
+            | Action::AcceptBadBacklog { .. }
+            | Action::LowerMark { .. } => false,
         }
     }
 }

@@ -20,8 +20,8 @@ pub use expectation::{Check, Expectation, Severity};
 pub use load::{DEFAULT_PATHS, Loaded, Setting, process_env, state_dir};
 
 pub use pipeline::{
-    Aggregate, AllowedValue, BronzeSettings, Field, FieldType, KeepPayload, ModelFile, Pipeline, RealtimeSettings,
-    Retention, Role, StartAt, TimeSettings,
+    Aggregate, AllowedValue, BadRecords, BronzeSettings, Field, FieldType, KeepPayload, ModelFile, Pipeline,
+    RealtimeSettings, Retention, Role, StartAt, TimeSettings,
 };
 pub use schedule::{CatchUp, DatabaseUrl, History, Schedule};
 pub use server::{

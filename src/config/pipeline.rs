@@ -46,6 +46,8 @@ pub struct Pipeline {
     #[serde(default)]
     pub retention: Retention,
     #[serde(default)]
+    pub bad_records: BadRecords,
+    #[serde(default)]
     pub schedule: Schedule,
 }
 
@@ -258,6 +260,25 @@ impl Default for TimeSettings {
             future_guard: Duration::from_secs(300),
             idle_after: Duration::from_secs(60),
         }
+    }
+}
+
+/// When a partition stops for bad records, which it never does by default: what is no event lands in Bronze among the
+/// others, as a dead letter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BadRecords {
+    /// The share, 0 up to but not including 1, of the records that a partition has read last which may be no events or have a
+    /// clock that is ahead. With one more it stops loudly until somebody decides; the others go on. Without it nothing stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_share: Option<f64>,
+    /// How many records that a partition has read last are looked at. Before there are so many, the missing ones count as good.
+    pub of_last: u32,
+}
+
+impl Default for BadRecords {
+    fn default() -> Self {
+        Self { stop_share: None, of_last: 10_000 }
     }
 }
 

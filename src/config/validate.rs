@@ -41,6 +41,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Longest time setting that is taken for meant: beyond it, sums of times could overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 const LONGEST_NAME: usize = 64;
+/// Most records that are counted again from Bronze before a partition is read on.
+const BAD_RECORDS_OF: u32 = 1_000_000;
 
 /// Why a text is no name, if it is none.
 fn bad_name(name: &str) -> Option<&'static str> {
@@ -106,6 +108,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, places: &Places, errors: &mut Config
         rules.aggregate(&format!("aggregate[{i}]"), aggregate);
     }
     rules.times();
+    rules.bad_records();
     rules.schedule();
 }
 
@@ -365,6 +368,21 @@ impl Rules<'_> {
 }
 
 impl Rules<'_> {
+    fn bad_records(&mut self) {
+        let settings = &self.pipeline.bad_records;
+        if let Some(share) = settings.stop_share
+            && !(0.0..1.0).contains(&share)
+        {
+            let hint = "at least 0, where the first bad record stops a partition, and less than 1, as in 0.5; take it out to stop for none";
+            self.add("bad_records.stop_share", format!("`bad_records.stop_share` is {share}"), hint);
+        }
+        if !(1..=BAD_RECORDS_OF).contains(&settings.of_last) {
+            let message = format!("`bad_records.of_last` is {}", settings.of_last);
+            let hint = "1 to 1000000: so many rows of Bronze are counted again whenever a partition is taken up";
+            self.add("bad_records.of_last", message, hint);
+        }
+    }
+
     fn schedule(&mut self) {
         let pipeline = self.pipeline;
         let schedule = &pipeline.schedule;

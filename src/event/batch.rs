@@ -80,6 +80,22 @@ impl RawBatch {
         self.values.extend_from_slice(&[0; PADDING]);
     }
 
+    /// Keeps the first `rows` records.
+    pub fn truncate(&mut self, rows: usize) {
+        if rows >= self.len() {
+            return;
+        }
+        self.values.truncate(self.start(rows));
+        self.keys.truncate(if rows == 0 { 0 } else { self.key_ends[rows - 1] as usize });
+        self.value_ends.truncate(rows);
+        self.value_null.truncate(rows);
+        self.offsets.truncate(rows);
+        self.timestamps.truncate(rows);
+        self.key_ends.truncate(rows);
+        self.key_null.truncate(rows);
+        self.headers.retain(|(row, _)| (*row as usize) < rows);
+    }
+
     /// Where the value of a row starts in `values`.
     pub fn start(&self, row: usize) -> usize {
         if row == 0 { 0 } else { self.value_ends[row - 1] as usize }

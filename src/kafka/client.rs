@@ -26,7 +26,7 @@ use super::reader::{Reader, ReaderEvent, Start, end_all};
 use super::topic_id::topic_id;
 use crate::event::Decoder;
 use crate::holds::Holds;
-use crate::window::EventClock;
+use crate::window::{Counter, EventClock};
 
 /// How long the broker may take to answer a question about a partition.
 const ASK: Duration = Duration::from_secs(10);
@@ -63,6 +63,7 @@ pub enum Place {
         decoder: Box<Decoder>,
         events: events::Sender<ReaderEvent>,
         holds: Holds,
+        counter: Option<Box<Counter>>,
     },
     /// Hold the partition without reading it: it stopped, and somebody must decide.
     Hold,
@@ -263,9 +264,10 @@ impl Context {
         for Assigned { partition, .. } in partitions {
             let queue = PartitionQueue::split(consumer, &self.topic, partition, self.batch);
             match (places.remove(&partition), queue) {
-                (Some(Place::From { source, position, clock, decoder, events, holds }), Some(queue)) => {
+                (Some(Place::From { source, position, clock, decoder, events, holds, counter }), Some(queue)) => {
                     tpl.set_partition_offset(&self.topic, partition, Offset::Offset(position))?;
-                    starts.push((Start { source, queue, decoder: *decoder, clock, position, holds }, events));
+                    let decoder = *decoder;
+                    starts.push((Start { source, queue, decoder, clock, position, holds, counter }, events));
                 }
                 _ => {
                     tpl.set_partition_offset(&self.topic, partition, Offset::End)?;

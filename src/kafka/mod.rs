@@ -17,5 +17,5 @@ pub use lookup::records_at;
 pub use placement::{Known, Placement, Witness, confirm, place};
 pub use queue::{BatchLimit, PartitionQueue, QueueError, Taken};
 pub use reader::{ReadError, Reader, ReaderEvent, Start, now_micros};
-pub use source::Source;
+pub use source::{BAD_RECORDS, Source};
 pub use topic_id::topic_id;

@@ -16,7 +16,7 @@ use crate::event::{Batch, Columns, Decoder, RawBatch};
 use crate::failpoint;
 use crate::holds::{Hold, Holds};
 use crate::remedy;
-use crate::window::{EventClock, Verdict};
+use crate::window::{Cluster, Counter, EventClock, Verdict};
 
 /// Longest wait for a batch to fill: at low rates this bounds the latency that batching adds.
 const FILL: Duration = Duration::from_millis(10);
@@ -49,6 +49,8 @@ pub enum ReadError {
     UnknownPartition { text: String },
     #[error("this user may not read the topic: {text}")]
     NotAuthorized { text: String },
+    #[error("{0}")]
+    BadRecords(Cluster),
 }
 
 impl ReadError {
@@ -61,6 +63,7 @@ impl ReadError {
             Self::UnknownPartition { .. } => {
                 format!("create the topic again, or take the new one on: {}", remedy::adopt_topic(pipeline))
             }
+            Self::BadRecords(_) => remedy::accept_bad_records(pipeline),
             Self::NotAuthorized { .. } => "allow this user to read the topic; the client goes on by itself".into(),
         }
     }
@@ -76,6 +79,8 @@ pub struct Start {
     pub position: i64,
     /// Whether somebody holds the partition.
     pub holds: Holds,
+    /// Counts bad records, where the pipeline asks for it.
+    pub counter: Option<Box<Counter>>,
 }
 
 /// A running reader; dropping it stops the thread and waits for it.
@@ -133,11 +138,15 @@ impl Drop for Reader {
 }
 
 fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
-    let Start { source, mut queue, mut decoder, mut clock, mut position, holds } = start;
+    let Start { source, mut queue, mut decoder, mut clock, mut position, holds, mut counter } = start;
     let mut before = (0, 0);
     // Whether the end has been told since the last record.
     let mut told = false;
     let mut held = None;
+    // One that had stopped before it was taken up here.
+    if let Some(cluster) = counter.as_ref().and_then(|counter| counter.cluster()) {
+        return stand(cluster, events, stop);
+    }
     while !stop.load(Ordering::Relaxed) {
         let hold = if holds.is_empty() { None } else { holds.of(&source.pipeline, source.partition, Utc::now()) };
         if hold != held {
@@ -155,7 +164,7 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
         let mut raw = RawBatch::with_capacity(before.0, before.1);
         failpoint::hit("reader.take");
         let taken = queue.take(&mut raw, FILL);
-        let next = match raw.offsets.last() {
+        let mut next = match raw.offsets.last() {
             Some(last) => last + 1,
             // Nothing is queued: transaction markers may have moved the position all the same.
             None => queue.position().unwrap_or(position).max(position),
@@ -164,8 +173,18 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
         if next > position {
             raw.seal();
             before = (raw.len(), raw.values.len());
-            let columns = decoder.decode(raw);
-            let verdicts = judge(&columns, &mut clock);
+            let clock_before = clock.clone();
+            let mut columns = decoder.decode(raw);
+            let mut verdicts = judge(&columns, &mut clock);
+            let too_many = counter.as_mut().and_then(|counter| counter.count_batch(&columns, &verdicts));
+            if let Some(row) = too_many {
+                // Nothing behind it is read. What a row decodes to depends on its record alone, so that the rest is as it was.
+                next = columns.raw.offsets[row] + 1;
+                columns.raw.truncate(row + 1);
+                clock = clock_before;
+                columns = decoder.decode(columns.raw);
+                verdicts = judge(&columns, &mut clock);
+            }
             let batch = Batch {
                 source: source.clone(),
                 columns,
@@ -180,6 +199,9 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
             if !hand_on(events, ReaderEvent::Batch(Arc::new(batch)), stop) {
                 return;
             }
+            if let Some(cluster) = counter.as_ref().and_then(|counter| counter.cluster()) {
+                return stand(cluster, events, stop);
+            }
         }
         if idle && !told && queue.end().is_some_and(|end| position >= end) {
             told = true;
@@ -193,6 +215,15 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
                 hand_on(events, ReaderEvent::Failed(error), stop);
                 return;
             }
+        }
+    }
+}
+
+/// Says why nothing more is read and stays: the partition remains this instance's, and what was read of it is served.
+fn stand(cluster: Cluster, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
+    if hand_on(events, ReaderEvent::Failed(ReadError::BadRecords(cluster)), stop) {
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(HELD);
         }
     }
 }

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// How an application id ends that bears what somebody has accepted of bad records.
+pub const BAD_RECORDS: &str = "/bad_records";
+
 /// One partition of one pipeline's topic. `generation` rises when an operator adopts a topic that was deleted and
 /// made anew: the old generation's rows and totals stay.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +25,11 @@ impl Source {
     /// The Delta application id whose version is this partition's mark, in microseconds since the epoch.
     pub fn mark_id(&self) -> String {
         format!("{self}/mark")
+    }
+
+    /// The Delta application id whose version is the offset below which somebody has accepted whatever is bad.
+    pub fn bad_records_id(&self) -> String {
+        format!("{self}{BAD_RECORDS}")
     }
 }
 

@@ -377,6 +377,11 @@ impl Board {
         self.inner.partitions.get(source).map(|entry| entry.clone())
     }
 
+    /// Whether somebody counts a partition's windows here.
+    pub fn counts_windows(&self, source: &Source) -> bool {
+        self.inner.actors.contains_key(&ActorId::new("window_aggregator", source.to_string()))
+    }
+
     /// All partitions of this instance, by pipeline, topic, generation, partition.
     pub fn partitions(&self) -> Vec<(Source, PartitionState)> {
         sorted(self.inner.partitions.iter().map(|e| (e.key().clone(), e.value().clone())))

@@ -4,6 +4,7 @@
 //! [`WindowState`] holds that function's value at the consumer's position, [`FlushCells`] is what ClickHouse is given
 //! of it, and [`Rebuild`] gets it back after a stop.
 
+mod cluster;
 mod combination;
 mod complete;
 mod flush;
@@ -17,6 +18,7 @@ mod verdict;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use cluster::{Cluster, Counter, Rule};
 pub use combination::Combination;
 pub(crate) use combination::take_value;
 pub use complete::{PartitionHorizon, complete_horizon};

@@ -49,6 +49,7 @@ pub fn pipeline() -> Pipeline {
         realtime: RealtimeSettings::default(),
         time: TimeSettings::default(),
         retention: Retention::default(),
+        bad_records: Default::default(),
         schedule: Default::default(),
     }
 }

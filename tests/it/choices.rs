@@ -13,7 +13,7 @@ use crate::support::daemon::{Daemon, PATIENCE, Site, produce};
 use crate::support::engine::Engine;
 use crate::support::not_checked;
 
-fn outlook<'a>(choices: &'a Value, name: &str) -> &'a Value {
+pub fn outlook<'a>(choices: &'a Value, name: &str) -> &'a Value {
     let all = choices.as_array().expect("choices");
     all.iter().find(|choice| choice["choice"] == name).unwrap_or_else(|| panic!("no {name} in {choices:#}"))
 }
@@ -64,6 +64,8 @@ async fn a_stop_is_looked_at_and_resolved_in_the_console() {
     assert_eq!(status, 200, "{choices}");
     for (name, applies) in [
         ("accept-gap", true),
+        ("accept-bad-records", false),
+        ("accept-bad-backlog", false),
         ("adopt-topic", false),
         ("accept-settings", false),
         ("lower-mark", false),
@@ -131,7 +133,7 @@ async fn of_both(instances: [&Daemon; 2]) -> Option<[Vec<(i64, String, i64)>; 2]
 }
 
 /// Waits until each instance has one of the two partitions, and both are as they should be; the first one's partition.
-async fn divided(
+pub async fn divided(
     instances: [&Daemon; 2],
     sites: [&Site; 2],
     what: &str,
@@ -154,14 +156,14 @@ async fn divided(
 }
 
 /// Two instances that share two partitions.
-struct Two {
-    topic: String,
-    site: Site,
-    sibling: Site,
+pub struct Two {
+    pub topic: String,
+    pub site: Site,
+    pub sibling: Site,
 }
 
 impl Two {
-    async fn new(kafka: &Kafka, engine: &Engine, topic: &str) -> Self {
+    pub async fn new(kafka: &Kafka, engine: &Engine, topic: &str) -> Self {
         let topic = kafka.new_topic(topic, 2).await;
         let mut site = Site::new(kafka.address(), &engine.url, &topic);
         // A member with a lasting name does not leave its group when its round ends: the group gives it up after this time.
@@ -170,7 +172,7 @@ impl Two {
         Self { topic, site, sibling }
     }
 
-    fn sites(&self) -> [&Site; 2] {
+    pub fn sites(&self) -> [&Site; 2] {
         [&self.site, &self.sibling]
     }
 
@@ -180,7 +182,7 @@ impl Two {
     }
 
     /// Both go on by themselves: each has one partition, read to its end, and is ready; nothing is lost or counted twice.
-    async fn go_on(&self, mut instances: [Daemon; 2], ends: &BTreeMap<i32, i64>, listed: &[&str]) {
+    pub async fn go_on(&self, mut instances: [Daemon; 2], ends: &BTreeMap<i32, i64>, listed: &[&str]) {
         let [one, other] = &instances;
         let read = |id: i64, phase: &str, at: i64| phase == "running" && ends.get(&(id as i32)) == Some(&at);
         divided([one, other], self.sites(), "both to go on", read).await;
@@ -195,7 +197,7 @@ impl Two {
     }
 }
 
-const PARTITION_STOPPED: &str = "partition stopped until somebody decides";
+pub const PARTITION_STOPPED: &str = "partition stopped until somebody decides";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_of_one_of_two_instances_is_resolved_where_it_has_stopped() {

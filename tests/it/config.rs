@@ -353,6 +353,12 @@ fn what_layers_keep_fits_together() {
     let run = |limit: &str| said(&[("PIPELINE__USER_EVENTS__SCHEDULE__TIME_LIMIT", limit)]);
     assert_eq!(run("6d"), "");
     assert!(run("7d").contains("`schedule.time_limit` 7days is too long"));
+    const BAD: &str = "PIPELINE__USER_EVENTS__BAD_RECORDS__";
+    let bad = |share: &str, of: &str| said(&[(&format!("{BAD}STOP_SHARE"), share), (&format!("{BAD}OF_LAST"), of)]);
+    assert_eq!((bad("0", "1"), bad("0.999", "1000000")), (String::new(), String::new()));
+    assert!(bad("1", "10").contains("`bad_records.stop_share` is 1\n") && bad("-0.1", "10").contains("at least 0"));
+    assert!(bad("NaN", "10").contains("`bad_records.stop_share` is") && bad("half", "10").contains("write a number"));
+    assert!(bad("0.5", "0").contains("`bad_records.of_last` is 0") && bad("0.5", "1000001").contains("1 to 1000000"));
     assert!(said(&[("UPKEEP__CRON", "61 * * * *")]).contains("`upkeep.cron`"));
     assert!(said(&[("RECONCILE__CRON", "61 * * * *")]).contains("`reconcile.cron`"));
     assert!(said(&[("BATCH__SPILL_MAX", "1MiB")]).contains("`batch.spill_max`"));

@@ -5,6 +5,7 @@
 )]
 
 mod at_hand;
+mod bad_records;
 mod bench;
 mod bi;
 mod bronze;

@@ -7,13 +7,13 @@ use super::support::daemon::{PATIENCE, Site, produce};
 use super::support::engine::Engine;
 
 /// A login of now: one within the retention of the windows.
-fn event(id: &str) -> String {
+pub fn event(id: &str) -> String {
     let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S");
     format!(r#"{{"event_id":"{id}","user_id":1,"event_type":"login","page":"/","timestamp":"{now}","source":"web"}}"#)
 }
 
 /// Whether a partition stopped with a text that contains all of these.
-fn stopped_with(status: &Value, partition: i64, texts: &[&str]) -> bool {
+pub fn stopped_with(status: &Value, partition: i64, texts: &[&str]) -> bool {
     status["partitions"].as_array().is_some_and(|all| {
         all.iter().filter(|p| p["partition"] == partition).any(|p| {
             let text = p.to_string();

@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::bronze::{Acquire, Flush, Genesis, Release};
 use super::super::consumer::PartitionConsumer;
 use super::super::mailbox::count_channel;
-use super::super::realtime::{ServeNow, Windows};
+use super::super::realtime::{ServeNow, Served, Windows};
+use super::super::setup::Setup;
 use super::super::supervise::{End, Ended, launch};
 use super::super::windows::Consumer;
 use super::super::witness;
@@ -20,8 +21,9 @@ use crate::bronze::{BronzeError, Position};
 use crate::config::StartAt;
 use crate::event::{self, Decoder};
 use crate::kafka::{Assigned, Drained, Known, Place, Placement, Source, place};
+use crate::recount;
 use crate::telemetry::{Acquired, ActorId};
-use crate::window::{EventClock, Standing};
+use crate::window::{Counter, EventClock, Rule, Standing};
 
 /// Batches that a partition's reader may run ahead of its consumer.
 const AHEAD: usize = 1;
@@ -85,6 +87,14 @@ impl PipelineSupervisor {
                     Placement::Continue(at) => witness::confirm(&setup, &served, source, at, &assigned.log).await,
                     other => other,
                 };
+                let stands_at = match placement {
+                    Placement::Begin(offset) | Placement::Continue(offset) => Some(offset),
+                    Placement::Stop { .. } => None,
+                };
+                let counter = match (Rule::new(&setup.pipeline.bad_records), stands_at) {
+                    (Some(rule), Some(at)) => Some(Box::new(bad_records(&setup, &served, source, at, rule).await?)),
+                    _ => None,
+                };
                 let at = match &placement {
                     Placement::Begin(offset) => {
                         begin.push((source.clone(), *offset));
@@ -93,7 +103,7 @@ impl PipelineSupervisor {
                     Placement::Continue(_) => *position,
                     Placement::Stop { .. } => None,
                 };
-                placed.push((source.clone(), placement, at, assigned.log.end));
+                placed.push((source.clone(), placement, at, assigned.log.end, counter));
             }
             if !begin.is_empty() {
                 bronze.send(Genesis(begin)).await.map_err(gone)??;
@@ -104,14 +114,14 @@ impl PipelineSupervisor {
             let mut places = HashMap::new();
             match outcome {
                 Ok(placed) => {
-                    for (source, placement, at, log_end) in placed {
+                    for (source, placement, at, log_end, counter) in placed {
                         let place = match (placement, at) {
                             (Placement::Stop { what, command }, _) => {
                                 tracing::error!(%source, what, command, "partition stopped until somebody decides");
                                 supervisor.setup.board.stopped(&source, what, command);
                                 Place::Hold
                             }
-                            (_, Some(at)) => supervisor.launch_partition(source.clone(), at, log_end, ctx),
+                            (_, Some(at)) => supervisor.launch_partition(source.clone(), at, log_end, counter, ctx),
                             (_, None) => Place::Hold,
                         };
                         places.insert(source.partition, place);
@@ -124,7 +134,14 @@ impl PipelineSupervisor {
         }));
     }
 
-    fn launch_partition(&mut self, source: Arc<Source>, at: Position, log_end: i64, ctx: &mut Context<Self>) -> Place {
+    fn launch_partition(
+        &mut self,
+        source: Arc<Source>,
+        at: Position,
+        log_end: i64,
+        counter: Option<Box<Counter>>,
+        ctx: &mut Context<Self>,
+    ) -> Place {
         let setup = self.setup.clone();
         let Some((bronze, schema)) = self.session.as_ref().map(|s| (s.bronze.clone(), s.schema.clone())) else {
             return Place::Hold;
@@ -177,7 +194,7 @@ impl PipelineSupervisor {
         }
         let clock = EventClock::new(&setup.pipeline.time, at.mark);
         let decoder = Box::new(Decoder::new(schema, &event::coded_fields(&setup.pipeline)));
-        Place::From { source, position: at.next_offset, clock, decoder, events, holds: setup.holds.clone() }
+        Place::From { source, position: at.next_offset, clock, decoder, events, holds: setup.holds.clone(), counter }
     }
 
     /// Partitions leave: their readers have stopped. Unless something has failed, everything in hand is made durable.
@@ -249,4 +266,20 @@ impl PipelineSupervisor {
             supervisor.bid_farewell(ctx);
         }));
     }
+}
+
+/// Counts the bad ones among the records that a partition has read last: whether it had stopped for them must be known before
+/// it is read on.
+async fn bad_records(
+    setup: &Setup,
+    served: &Arc<Served>,
+    source: &Arc<Source>,
+    at: i64,
+    rule: Rule,
+) -> Result<Counter, BronzeError> {
+    let (served, source) = (served.clone(), source.clone());
+    let count = setup.io.spawn(async move { recount::bad_records(&served.table, &source, at, rule).await });
+    count.await.unwrap_or_else(|panic| {
+        Err(BronzeError::Io { what: "counting bad records ended abnormally".into(), cause: panic.to_string() })
+    })
 }

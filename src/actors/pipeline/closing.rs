@@ -30,7 +30,7 @@ pub(super) enum Fault {
 impl From<&BronzeError> for Fault {
     fn from(error: &BronzeError) -> Self {
         match error {
-            BronzeError::Renewed { .. } => Fault::Anew(error.to_string()),
+            BronzeError::Renewed { .. } | BronzeError::Accepted { .. } => Fault::Anew(error.to_string()),
             error if error.is_loud_stop() => Fault::Loud(error.to_string()),
             error => Fault::Again(error.to_string()),
         }

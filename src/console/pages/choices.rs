@@ -37,7 +37,8 @@ pub struct Which {
 pub struct Decision {
     /// The pipeline.
     pub pipeline: String,
-    /// `accept-gap`, `adopt-topic`, `accept-settings`, `lower-mark` or `repair-log`.
+    /// `accept-gap`, `accept-bad-records`, `accept-bad-backlog`, `adopt-topic`, `accept-settings`, `lower-mark` or
+    /// `repair-log`.
     pub choice: String,
     /// For `lower-mark`: the greatest event time that is to count as seen, RFC 3339.
     #[serde(default)]

@@ -3,6 +3,7 @@
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use boathouse::bronze::{LastRow, OkRows, first_event_time_after};
+use boathouse::window::Verdict;
 use futures::TryStreamExt;
 
 use super::{NOW, Record, Writer, event, pipeline, source};
@@ -72,6 +73,33 @@ async fn merged_files_are_read_in_offset_order_too() {
     assert_eq!(read(&writer, None, wanted(1, 5..55)).await, kinds(5..55));
     let last = writer.table.last_row(None, &source(1)).await.unwrap().unwrap();
     assert_eq!((last.offset, last.event_id.as_deref()), (59, Some("e00000059")));
+}
+
+#[tokio::test]
+async fn the_newest_rows_come_with_their_verdicts_from_as_many_files_as_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = two_partitions(folder.path()).await;
+    let newest = async |writer: &Writer, partition: i32, offsets: std::ops::Range<i64>, most: usize| {
+        let rows = writer.table.newest_rows(&source(partition), offsets, most).await.unwrap();
+        assert!(rows.iter().all(|row| row.verdict == Verdict::Ok && row.error.is_none()));
+        rows.iter().map(|row| row.offset).collect::<Vec<_>>()
+    };
+    let all = |range: std::ops::Range<i64>| range.collect::<Vec<i64>>();
+    assert_eq!(newest(&writer, 0, 0..600, 250).await, all(350..600));
+    assert_eq!(newest(&writer, 0, 0..333, 40).await, all(293..333));
+    assert_eq!(newest(&writer, 0, 310..333, 40).await, all(310..333));
+    assert_eq!(newest(&writer, 1, 0..60, 25).await, all(35..60), "files whose offsets are the other's, too");
+    assert_eq!(newest(&writer, 1, 0..1000, 1000).await, all(0..60));
+    assert_eq!(newest(&writer, 2, 0..1000, 10).await, all(0..0));
+    assert_eq!(newest(&writer, 0, 600..600, 10).await, all(0..0));
+
+    let future = Record { timestamp: NOW / 1000, ..event(7200) };
+    let batch = writer.feeds.get_mut(&1).unwrap().batch(&[Record::default(), future]);
+    writer.commit(&[batch]).await.unwrap();
+    let rows = writer.table.newest_rows(&source(1), 0..62, 3).await.unwrap();
+    let rows: Vec<_> = rows.iter().map(|row| (row.offset, row.verdict, row.error.as_deref())).collect();
+    let unparsed = (60, Verdict::Unparsed, Some("tombstone (null value)"));
+    assert_eq!(rows, [(59, Verdict::Ok, None), unparsed, (61, Verdict::Future, None)]);
 }
 
 #[tokio::test]

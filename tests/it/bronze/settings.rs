@@ -141,3 +141,31 @@ async fn a_mark_is_set_back_under_a_fresh_epoch() {
     let position = again.ledger.position(&source(0)).unwrap();
     assert_eq!((position.next_offset, position.mark), (10, Some(mark)));
 }
+
+#[tokio::test]
+async fn bad_records_are_accepted_for_good_and_without_a_fresh_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    running.commit_events(0, 0..10).await.unwrap();
+    let lakehouse = folder.path().to_str().unwrap();
+    let accept = async |below: i64| {
+        let below = [(source(0), below)];
+        let table = Table::accept_bad_records(lakehouse, &pipeline(), Some("topic-id-1".into()), &below).await.unwrap();
+        (table.bad_records_accepted(&source(0)).await.unwrap(), table)
+    };
+    assert_eq!(running.table.bad_records_accepted(&source(0)).await.unwrap(), 0);
+    let (accepted, table) = accept(5).await;
+    assert_eq!((accepted, table.epoch()), (5, running.table.epoch()), "no window is counted again");
+    // Once more, or for less, changes nothing.
+    for below in [5, 3] {
+        let (accepted, again) = accept(below).await;
+        assert_eq!((accepted, again.opened_at()), (5, table.opened_at()));
+    }
+    assert_eq!(table.bad_records_accepted(&source(1)).await.unwrap(), 0);
+    // A writer that holds the partition learns of it, and goes on where it stood.
+    let error = running.commit_events(0, 10..20).await.unwrap_err();
+    assert!(matches!(error, BronzeError::Accepted { .. }) && error.reacquire(), "{error}");
+    let mut again = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    assert_eq!(again.ledger.position(&source(0)).unwrap().next_offset, 10);
+    again.commit_events(0, 10..20).await.unwrap();
+}
