@@ -32,7 +32,10 @@ pub enum Choice {
         even_so: bool,
     },
     /// Read on at the log's start where Kafka's retention has passed Bronze's position.
-    AcceptGap,
+    AcceptGap {
+        /// One partition alone; without it every one that lies behind its log.
+        partition: Option<i32>,
+    },
     /// Take the bad records that partitions have stopped for as dead letters, and read on.
     AcceptBadRecords {
         /// Also those that come until the end of the log as it is now.
@@ -60,11 +63,14 @@ pub const NAMES: [&str; 7] = [
 
 impl Choice {
     /// The choice of a name.
-    pub fn named(name: &str, even_so: bool, to: Option<DateTime<Utc>>) -> anyhow::Result<Self> {
+    pub fn named(name: &str, even_so: bool, to: Option<DateTime<Utc>>, partition: Option<i32>) -> anyhow::Result<Self> {
+        if partition.is_some() && name != "accept-gap" {
+            bail!("`{name}` is for the whole pipeline; only `accept-gap` may be for one partition");
+        }
         Ok(match (name, to) {
             ("accept-settings", _) => Self::AcceptSettings,
             ("adopt-topic", _) => Self::AdoptTopic { even_so },
-            ("accept-gap", _) => Self::AcceptGap,
+            ("accept-gap", _) => Self::AcceptGap { partition },
             ("accept-bad-records", _) => Self::AcceptBadRecords { backlog: false },
             ("accept-bad-backlog", _) => Self::AcceptBadRecords { backlog: true },
             ("lower-mark", Some(to)) => Self::LowerMark { to },
@@ -78,7 +84,7 @@ impl Choice {
         match self {
             Self::AcceptSettings => "accept-settings",
             Self::AdoptTopic { .. } => "adopt-topic",
-            Self::AcceptGap => "accept-gap",
+            Self::AcceptGap { .. } => "accept-gap",
             Self::AcceptBadRecords { backlog: false } => "accept-bad-records",
             Self::AcceptBadRecords { backlog: true } => "accept-bad-backlog",
             Self::LowerMark { .. } => "lower-mark",
@@ -95,7 +101,7 @@ impl Choice {
             Self::AdoptTopic { .. } => {
                 "Take on a topic that was deleted and made anew, as the next generation. Old rows and totals stay and add up."
             }
-            Self::AcceptGap => {
+            Self::AcceptGap { .. } => {
                 "Read on at the log's start where Kafka's retention has passed Bronze's position. The windows are counted again."
             }
             Self::AcceptBadRecords { backlog: false } => {
@@ -173,12 +179,12 @@ async fn look_at(
             let anew = is_made_anew(config, table).await?;
             (anew, vec![would], (!anew).then(|| still_held(topic)))
         }
-        Choice::AcceptGap => {
+        Choice::AcceptGap { partition } => {
             let tell = |(source, at, to): &(Arc<Source>, Position, i64)| {
                 let (partition, lost) = (source.partition, to - at.next_offset);
                 format!("partition {partition} would go on at offset {to}; {lost} offsets were never read and are lost")
             };
-            let gaps = gaps(config, table).await?;
+            let gaps = gaps(config, table, partition).await?;
             match gaps.is_empty() {
                 true => (false, vec![NO_GAP.to_owned()], None),
                 false => (true, gaps.iter().map(tell).collect(), None),
@@ -225,8 +231,8 @@ pub async fn carry_out(config: &Config, pipeline: &Arc<Pipeline>, choice: Choice
             let generation = table.generation();
             Ok(vec![format!("topic {} is read from its beginning, as generation {generation}", pipeline.topic)])
         }
-        Choice::AcceptGap => {
-            let gaps = gaps(config, &Table::open_or_create(uri, pipeline, None).await?).await?;
+        Choice::AcceptGap { partition } => {
+            let gaps = gaps(config, &Table::open_or_create(uri, pipeline, None).await?, partition).await?;
             if gaps.is_empty() {
                 return Ok(vec![format!("{NO_GAP}; nothing was done")]);
             }
@@ -296,8 +302,13 @@ fn more_than_the_damage(tail: &bronze::DamagedTail) -> Option<String> {
 }
 
 /// The partitions that Bronze knows and whose log begins behind it: where it stands, and where the log begins.
-async fn gaps(config: &Config, table: &Table) -> anyhow::Result<Vec<(Arc<Source>, Position, i64)>> {
-    let logs = logs(config, &table.pipeline().topic).await?;
+async fn gaps(
+    config: &Config,
+    table: &Table,
+    partition: Option<i32>,
+) -> anyhow::Result<Vec<(Arc<Source>, Position, i64)>> {
+    let mut logs = logs(config, &table.pipeline().topic).await?;
+    logs.retain(|log| partition.is_none_or(|wanted| wanted == log.partition));
     let known = acquire(table, &mut table.ledger(), &logs).await?;
     let behind = known.into_iter().filter(|(_, at, log)| at.next_offset < log.start);
     Ok(behind.map(|(source, at, log)| (source, at, log.start)).collect())

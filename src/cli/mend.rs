@@ -54,10 +54,14 @@ enum Action {
     /// Read on at the log's start where Kafka's retention has passed Bronze's position.
     ///
     /// The offsets in between are lost: nobody has them. The windows are counted again from Bronze under a new
-    /// definition, for realtime may have counted some of those records.
+    /// definition, for realtime may have counted some of those records. Another instance that has read some of a
+    /// partition and not committed them yet lets go of them: where only one partition has stopped, name it.
     AcceptGap {
         /// The pipeline.
         pipeline: String,
+        /// This partition alone; without it every one that lies behind the start of its log.
+        #[arg(long, value_name = "N")]
+        partition: Option<i32>,
     },
     /// Take the bad records that partitions have stopped for (`bad_records.stop_share`) as dead letters, and read on.
     ///
@@ -98,7 +102,7 @@ impl Action {
         match self {
             Action::AcceptSettings { pipeline, .. } => (pipeline, Choice::AcceptSettings),
             Action::AdoptTopic { pipeline, even_so } => (pipeline, Choice::AdoptTopic { even_so: *even_so }),
-            Action::AcceptGap { pipeline } => (pipeline, Choice::AcceptGap),
+            Action::AcceptGap { pipeline, partition } => (pipeline, Choice::AcceptGap { partition: *partition }),
             Action::AcceptBadRecords { pipeline } => (pipeline, Choice::AcceptBadRecords { backlog: false }),
             Action::AcceptBadBacklog { pipeline } => (pipeline, Choice::AcceptBadRecords { backlog: true }),
             Action::LowerMark { pipeline, to } => (pipeline, Choice::LowerMark { to: *to }),
@@ -126,11 +130,13 @@ async fn asked(daemon: &Remote, pipeline: &str, choice: Choice, even_so: bool) -
     struct Done {
         done: Vec<String>,
     }
-    let to = match choice {
-        Choice::LowerMark { to } => to.to_rfc3339(),
-        _ => String::new(),
+    let (to, partition) = match choice {
+        Choice::LowerMark { to } => (to.to_rfc3339(), None),
+        Choice::AcceptGap { partition } => (String::new(), partition),
+        _ => (String::new(), None),
     };
-    let body = json!({ "pipeline": pipeline, "choice": choice.name(), "to": to, "even_so": even_so });
+    let name = choice.name();
+    let body = json!({ "pipeline": pipeline, "choice": name, "to": to, "partition": partition, "even_so": even_so });
     Ok(daemon.post::<Done>(&["stream", "choices"], &body).await?.done)
 }
 

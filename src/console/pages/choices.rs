@@ -43,6 +43,9 @@ pub struct Decision {
     /// For `lower-mark`: the greatest event time that is to count as seen, RFC 3339.
     #[serde(default)]
     pub to: String,
+    /// For `accept-gap`: this partition alone; without it every one that lies behind the start of its log.
+    #[serde(default)]
+    pub partition: Option<i32>,
     /// Although the look says that somebody must insist.
     #[serde(default)]
     pub even_so: bool,
@@ -85,7 +88,7 @@ pub async fn choices(shared: &Shared, which: &Which) -> Result<Vec<Looked>, Prob
     let config = shared.config();
     let work = async move {
         let choices: Vec<Choice> =
-            NAMES.iter().map(|name| Choice::named(name, false, Some(to))).collect::<Result<_, _>>()?;
+            NAMES.iter().map(|name| Choice::named(name, false, Some(to), None)).collect::<Result<_, _>>()?;
         // Each asks Kafka by itself, and none waits for another.
         let looks = choices.into_iter().map(|choice| {
             let (config, pipeline) = (config.clone(), pipeline.clone());
@@ -111,7 +114,7 @@ pub async fn decide(shared: &Shared, decision: Decision) -> Result<Done, Problem
     let pipeline = pipeline(shared, &decision.pipeline)?;
     let to = moment(&decision.to)?;
     let refused = |error: anyhow::Error| Problem::refused(format!("{error:#}"));
-    let choice = Choice::named(&decision.choice, decision.even_so, to).map_err(refused)?;
+    let choice = Choice::named(&decision.choice, decision.even_so, to, decision.partition).map_err(refused)?;
     let standstill = shared.standstills.get(&pipeline.name).cloned().unwrap_or_default();
     let config = shared.config();
     let name = pipeline.name.clone();
@@ -287,7 +290,7 @@ pub async fn decide_form(
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, Problem> {
     let Form { pipeline, choice, to, even_so } = form.into_inner();
-    let done = decide(&shared, Decision { pipeline, choice, to, even_so }).await?;
+    let done = decide(&shared, Decision { pipeline, choice, to, partition: None, even_so }).await?;
     if done.done.is_empty() {
         return Ok(go("/stream"));
     }
