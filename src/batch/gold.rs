@@ -31,6 +31,7 @@ pub(crate) use table::{FINGERPRINT, GoldTable, silver_txn};
 
 use super::changes::{ChangedFile, LogRange};
 use super::graph::{Graph, Node, silver_columns, table_type};
+use super::mark::{Marked, mark_id, replaced};
 use super::model::Kind;
 use super::target::Landing;
 use super::upkeep::retention::{RETENTION_ID, horizon};
@@ -68,6 +69,8 @@ pub(crate) struct PinnedSilver {
     /// Delta's id of the table.
     pub id: String,
     pub version: u64,
+    /// The version, as those who read it note it.
+    pub marked: Marked,
     /// The first date that retention keeps of it; none where it keeps all.
     pub horizon: Option<NaiveDate>,
 }
@@ -80,7 +83,8 @@ impl PinnedSilver {
         let state = table.snapshot().map_err(unreadable)?;
         let (id, version) = (state.metadata().id().to_owned(), state.version());
         let horizon = horizon(lake, &table, RETENTION_ID).await.map_err(unreadable)?;
-        Ok(Some(Self { table, id, version, horizon }))
+        let marked = Marked::read(&table.log_store(), version).await?;
+        Ok(Some(Self { table, id, version, marked, horizon }))
     }
 
     /// The dates that have rows.
@@ -89,12 +93,17 @@ impl PinnedSilver {
     }
 
     /// [`Self::touched`], with what is known of it already: most tables stand at the same version.
-    async fn touched_once(&self, since: u64, known: &mut BTreeMap<u64, Touched>) -> Result<Touched, BatchError> {
-        if let Some(touched) = known.get(&since) {
+    async fn touched_once(
+        &self,
+        since: u64,
+        mark: Option<u64>,
+        known: &mut BTreeMap<(u64, Option<u64>), Touched>,
+    ) -> Result<Touched, BatchError> {
+        if let Some(touched) = known.get(&(since, mark)) {
             return Ok(touched.clone());
         }
-        let touched = self.touched(since).await?;
-        known.insert(since, touched.clone());
+        let touched = self.touched(since, mark).await?;
+        known.insert((since, mark), touched.clone());
         Ok(touched)
     }
 
@@ -104,13 +113,18 @@ impl PinnedSilver {
         newest.map_err(|e| BatchError::unavailable("silver's newest version cannot be read", e))
     }
 
-    /// The dates touched after a version; none where the log no longer reaches back so far.
-    pub async fn touched(&self, since: u64) -> Result<Touched, BatchError> {
-        let range = super::changes::changes(&self.table.log_store(), since, self.version).await?;
-        let LogRange::Whole(changes) = range else { return Ok(None) };
+    /// What was touched after a version that was read, of which `mark` was noted.
+    pub async fn touched(&self, since: u64, mark: Option<u64>) -> Result<Touched, BatchError> {
+        let store = self.table.log_store();
+        if since > self.version || replaced(&store, since, mark).await? {
+            return Ok(Touched::Replaced);
+        }
+        let range = super::changes::changes(&store, since, self.version).await?;
+        let LogRange::Whole(changes) = range else { return Ok(Touched::TooLongAgo) };
         let date = |file: &ChangedFile| partition_date(file.partition.get(DATE_COLUMN));
-        // A file whose entry does not name its date could be of any: an Option of the set is what is wanted.
-        Ok(changes.added.iter().chain(&changes.removed).map(date).collect())
+        // A file whose entry does not name its date could be of any.
+        let dates: Option<BTreeSet<NaiveDate>> = changes.added.iter().chain(&changes.removed).map(date).collect();
+        Ok(dates.map_or(Touched::TooLongAgo, Touched::Dates))
     }
 }
 
@@ -216,10 +230,11 @@ pub async fn plan_gold(
         let id = silver.as_ref().map(|silver| silver.id.as_str()).unwrap_or_default();
         let standing = GoldTable::load(lake, name, id).await?.standing;
         let touched = match (&silver, standing.silver) {
-            (Some(silver), Some(at)) if at <= silver.version => {
-                silver.touched_once(at, &mut known).await?.map(|touched| touched.union(&dates).copied().collect())
-            }
-            _ => None,
+            (Some(silver), Some(at)) => match silver.touched_once(at, standing.silver_mark, &mut known).await? {
+                Touched::Dates(touched) => Touched::Dates(touched.union(&dates).copied().collect()),
+                unknown => unknown,
+            },
+            _ => Touched::TooLongAgo,
         };
         let snapshot = node.model.header.kind == Kind::Snapshot;
         let (work, dates, reason) = match plan(name, &node.fingerprint, &standing, version, touched, node.reach_days) {
@@ -258,8 +273,8 @@ struct Run<'a> {
     inputs: Inputs,
     /// The models' tables that are up to date.
     made: BTreeMap<&'a str, (&'a Node, DeltaTable)>,
-    /// Dates touched since a version of silver.
-    touched: BTreeMap<u64, Touched>,
+    /// What was touched since a version of silver with a mark.
+    touched: BTreeMap<(u64, Option<u64>), Touched>,
     /// The dates that were read of silver.
     read: BTreeSet<NaiveDate>,
 }
@@ -302,9 +317,13 @@ impl<'a> Run<'a> {
             };
             if work != Work::Nothing {
                 failpoint::hit("gold.before_commit");
-                let mut read = vec![(silver_txn(&self.silver.id), self.silver.version)];
-                if let (Some((_, input)), true) = (self.input_of(node), replace == Replace::Everything) {
-                    read.extend(input_txn(input).zip(input.version()));
+                let Marked { version, mark } = self.silver.marked;
+                let mut read = vec![(silver_txn(&self.silver.id), version), (mark_id(&self.silver.id), mark)];
+                if let (Some((_, input)), true) = (self.input_of(node), replace == Replace::Everything)
+                    && let (Ok(state), Some(version)) = (input.snapshot(), input.version())
+                {
+                    let (id, marked) = (state.metadata().id(), Marked::read(&input.log_store(), version).await?);
+                    read.extend([(input_txn(id), version), (mark_id(id), marked.mark)]);
                 }
                 if gold.replace(self.lake, node, &replace, adds, &read).await? == Landing::Overtaken {
                     self.task.warn(format!("{name}: another run has committed; planned again"));
@@ -326,7 +345,9 @@ impl<'a> Run<'a> {
 
     async fn plan(&mut self, node: &Node, standing: &Standing) -> Result<Work, BatchError> {
         let touched = match standing.silver {
-            Some(at) if at < self.silver.version => self.silver.touched_once(at, &mut self.touched).await?,
+            Some(at) if at <= self.silver.version => {
+                self.silver.touched_once(at, standing.silver_mark, &mut self.touched).await?
+            }
             // A run that was held up must not take a table back to an older silver than another run has reached.
             Some(at) if at > self.silver.version && self.silver.newest_version().await? >= at => {
                 let cause = format!(
@@ -335,7 +356,7 @@ impl<'a> Run<'a> {
                 );
                 return Err(BatchError::unavailable(format!("gold/{} is ahead of this run", node.model.name), cause));
             }
-            _ => None,
+            _ => Touched::TooLongAgo,
         };
         let name = &node.model.name;
         Ok(plan(name, &node.fingerprint, standing, self.silver.version, touched, node.reach_days))

@@ -16,6 +16,7 @@ pub mod hour;
 mod lake;
 pub mod leftover;
 pub mod locate;
+mod mark;
 mod model;
 mod opened;
 mod output;

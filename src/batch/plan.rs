@@ -28,6 +28,8 @@ pub struct TargetFacts {
     pub source_id: Option<String>,
     /// Version of the source up to which it holds everything; none where no commit says so for the source's id.
     pub read_to: Option<u64>,
+    /// Mark of that version's log entry, see [`super::mark`]; none where none was noted.
+    pub read_mark: Option<u64>,
     /// Hash of the settings that its rows were made with.
     pub settings: Option<String>,
 }
@@ -38,6 +40,8 @@ pub enum LogFacts {
     NotRead,
     /// This entry is not there any more.
     Gap(u64),
+    /// The version that was read up to is another commit now.
+    Replaced,
     Read {
         /// The first version that took rows out of the source.
         rows_removed_at: Option<u64>,
@@ -122,10 +126,13 @@ pub fn decide(source: &SourceFacts, target: Option<&TargetFacts>, settings: &str
             source.version
         ));
     }
-    if read_to == source.version {
-        return Decision::new(Course::Nothing, format!("{name} has no commit after version {read_to}"));
-    }
     match log {
+        LogFacts::Replaced => Decision::from_scratch(format!(
+            "version {read_to} of {name}, up to which the table was made, is another commit now: {name} was restored"
+        )),
+        _ if read_to == source.version => {
+            Decision::new(Course::Nothing, format!("{name} has no commit after version {read_to}"))
+        }
         LogFacts::Gap(version) => Decision::from_scratch(format!(
             "log entry {version} of {name} is gone (cleaned up), and the table was last made at version {read_to}"
         )),
@@ -176,7 +183,8 @@ mod tests {
     }
 
     fn target(read_to: u64) -> TargetFacts {
-        TargetFacts { source_id: Some("b".into()), read_to: Some(read_to), settings: Some("s".into()) }
+        let settings = Some("s".into());
+        TargetFacts { source_id: Some("b".into()), read_to: Some(read_to), read_mark: Some(5), settings }
     }
 
     const READ: LogFacts = LogFacts::Read { rows_removed_at: None, gone: None };
@@ -197,6 +205,8 @@ mod tests {
         check(Some(target(4)), "other", READ, scratch, "allowed values");
         check(Some(target(10)), "s", LogFacts::NotRead, scratch, "is at 9");
         check(Some(target(4)), "s", LogFacts::Gap(5), scratch, "log entry 5 of Bronze is gone");
+        check(Some(target(4)), "s", LogFacts::Replaced, scratch, "version 4 of Bronze, up to which");
+        check(Some(target(9)), "s", LogFacts::Replaced, scratch, "restored");
         let removed = LogFacts::Read { rows_removed_at: Some(7), gone: None };
         check(Some(target(4)), "s", removed, scratch, "version 7 of Bronze took rows out");
         let gone = LogFacts::Read { rows_removed_at: None, gone: Some("x.parquet".into()) };
@@ -212,6 +222,7 @@ mod tests {
     fn any_log() -> impl Strategy<Value = LogFacts> {
         prop_oneof![
             Just(LogFacts::NotRead),
+            Just(LogFacts::Replaced),
             (0..20u64).prop_map(LogFacts::Gap),
             (proptest::option::of(0..20u64), proptest::option::of("[a-z]{3}"))
                 .prop_map(|(rows_removed_at, gone)| LogFacts::Read { rows_removed_at, gone }),
@@ -228,12 +239,12 @@ mod tests {
             settings in proptest::option::of("[st]"),
             log in any_log(),
         ) {
-            let target = TargetFacts { source_id, read_to, settings };
+            let target = TargetFacts { source_id, read_to, read_mark: None, settings };
             let decision = decide(&source(version), Some(&target), "s", &log);
             let known = target.source_id.as_deref() == Some("b") && target.settings.as_deref() == Some("s");
             let whole = matches!(log, LogFacts::NotRead | LogFacts::Read { rows_removed_at: None, gone: None });
             let expected = match target.read_to {
-                Some(at) if known && at == version => Course::Nothing,
+                Some(at) if known && at == version && log != LogFacts::Replaced => Course::Nothing,
                 Some(at) if known && at < version && whole => Course::Incremental { after: at },
                 _ => Course::FromScratch,
             };

@@ -12,8 +12,9 @@ use datafusion::logical_expr::{col, lit};
 use deltalake::DeltaTable;
 use futures::StreamExt;
 
-use super::gold::{self, PinnedSilver, date_of, days_since_epoch};
+use super::gold::{self, PinnedSilver, Touched, date_of, days_since_epoch};
 use super::graph::{Graph, Node};
+use super::mark::Marked;
 use super::quality::{self, Held};
 use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
 use crate::config::Pipeline;
@@ -136,7 +137,8 @@ impl Facts {
         made_tables: bool,
     ) -> Result<Self, BatchError> {
         let pinned = pin(lake, models, silver).await?;
-        let mark = SilverMark { table: silver.id.clone(), version: pinned.silver_version, models: marks(models) };
+        let Marked { version, mark: entry } = pinned.silver;
+        let mark = SilverMark { table: silver.id.clone(), version, entry, models: marks(models) };
         let shown = Shown::look(client, pipeline, silver, made_tables).await?;
         Ok(Self { pinned, mark, shown })
     }
@@ -176,6 +178,12 @@ impl Shown {
                      commits were lost"
                 )));
             }
+        } else if mark.table == silver.id && silver.touched(mark.version, Some(mark.entry)).await? == Touched::Replaced
+        {
+            let shown = mark.version;
+            return Ok(Self::GivesWay(format!(
+                "version {shown} of silver was published, which is another commit now: it was restored"
+            )));
         }
         Ok(Self::Standing(standing))
     }
@@ -194,13 +202,13 @@ impl Shown {
 
 /// The served models' tables, all of one version of silver.
 struct Pinned {
-    silver_version: u64,
+    silver: Marked,
     /// In the order of the models.
     tables: Vec<(DeltaTable, Arc<dyn TableProvider>)>,
 }
 
 async fn pin(lake: &Lake, models: &[(&Node, ServedModel)], silver: &PinnedSilver) -> Result<Pinned, BatchError> {
-    let mut version = None;
+    let mut pinned: Option<Marked> = None;
     let mut tables = Vec::new();
     for (node, _) in models {
         let name = &node.model.name;
@@ -214,14 +222,16 @@ async fn pin(lake: &Lake, models: &[(&Node, ServedModel)], silver: &PinnedSilver
             return Err(BatchError::refused(what, cause, "start a new run, which computes it: `boathouse batch run`"));
         }
         let at = loaded.standing.silver.ok_or_else(|| behind("it was made from another silver table".into()))?;
-        if *version.get_or_insert(at) != at {
+        let at = Marked { version: at, mark: loaded.standing.silver_mark.unwrap_or_default() };
+        pinned = pinned.map_or(Some(at), |pinned| pinned.same(at));
+        if pinned.is_none() {
             let cause = "the gold tables are of different versions of silver: silver to gold must run to its end";
             return Err(behind(cause.into()));
         }
         let provider = gold::provider(&table, name).await?;
         tables.push((table, provider));
     }
-    Ok(Pinned { silver_version: version.unwrap_or(0), tables })
+    Ok(Pinned { silver: pinned.unwrap_or(Marked { version: 0, mark: 0 }), tables })
 }
 
 /// Changes when any served model does.
@@ -246,12 +256,14 @@ async fn dates(
             "silver was made again since the last publication".to_owned()
         }
         Shown::Standing(s) if s.mark.models != mark.models => "a served model was changed".to_owned(),
-        Shown::Standing(s) => match silver.touched(s.mark.version).await? {
-            Some(touched) => {
+        Shown::Standing(s) => match silver.touched(s.mark.version, Some(s.mark.entry)).await? {
+            Touched::Dates(touched) => {
                 let why = format!("touched in silver after version {}", s.mark.version);
                 return Ok((gold::reached(&touched, reach), why));
             }
-            None => format!("silver's log no longer reaches back to version {}", s.mark.version),
+            Touched::TooLongAgo | Touched::Replaced => {
+                format!("silver's log no longer reaches back to version {}", s.mark.version)
+            }
         },
     };
     // Gold's own dates: it may keep some that silver no longer has. A date that it has no rows of is published without.

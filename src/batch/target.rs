@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::entry::{land, protocol};
+use super::mark::{Marked, mark_id};
 use super::plan::TargetFacts;
 use super::upkeep::retention::{RETENTION_ID, horizon};
 use super::{BatchError, Lake, Layer};
@@ -79,7 +80,7 @@ pub struct Change {
     pub added: Vec<Value>,
     pub removed: Vec<Value>,
     /// The version of the source up to which the table holds everything from now on; none leaves it as it is.
-    pub read_to: Option<u64>,
+    pub read_to: Option<Marked>,
     /// A further application id and its version: how far a backfill has come, where a new table begins.
     pub progress: Option<(String, i64)>,
 }
@@ -108,6 +109,7 @@ impl Target {
         let configuration: HashMap<String, String> =
             serde_json::from_value(metadata["configuration"].clone()).map_err(json_failed)?;
         let read_to = lake.noted(&table, &app_id(name, source_id)).await.map_err(failed)?;
+        let read_mark = lake.noted(&table, &mark_id(source_id)).await.map_err(failed)?;
         let mut files = Vec::new();
         for file in state.log_data().iter() {
             let remove = serde_json::to_value(Action::Remove(file.remove_action(true))).map_err(json_failed)?;
@@ -122,6 +124,7 @@ impl Target {
         let facts = TargetFacts {
             source_id: configuration.get(SOURCE).cloned(),
             read_to: read_to.and_then(|v| v.try_into().ok()),
+            read_mark: read_mark.and_then(|v| v.try_into().ok()),
             settings: configuration.get(SETTINGS).cloned(),
         };
         let horizon = horizon(lake, &table, RETENTION_ID).await.map_err(failed)?;
@@ -161,7 +164,8 @@ impl Target {
             entry.action(json!({"metaData": metadata}));
         }
         if let Some(read_to) = change.read_to {
-            entry.txn(&app_id(&definition.name, source_id), read_to as i64);
+            entry.txn(&app_id(&definition.name, source_id), read_to.version as i64);
+            entry.txn(&mark_id(source_id), read_to.mark as i64);
         }
         if let Some((id, at)) = &change.progress {
             entry.txn(id, *at);

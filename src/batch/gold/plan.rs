@@ -11,6 +11,8 @@ pub struct Standing {
     pub fingerprint: Option<String>,
     /// The version of this silver table that its rows were computed from; none if they were never.
     pub silver: Option<u64>,
+    /// Mark of that version's log entry, see [`super::super::mark`]; none where none was noted.
+    pub silver_mark: Option<u64>,
 }
 
 /// What is to be computed of a model.
@@ -26,8 +28,16 @@ pub enum Work {
     Everything(String),
 }
 
-/// Dates that changed in silver between two versions; none where its log no longer reaches back.
-pub type Touched = Option<BTreeSet<NaiveDate>>;
+/// What happened to silver between a version that was read and the one that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// These dates changed.
+    Dates(BTreeSet<NaiveDate>),
+    /// Its log no longer reaches back.
+    TooLongAgo,
+    /// The version that was read is another commit now, or not there: silver was restored.
+    Replaced,
+}
 
 /// Plans one model. `touched` is what changed since the table's version of silver, `reach_days` how many days after a
 /// touched date rows may change.
@@ -49,13 +59,14 @@ pub fn plan(
     if at > silver {
         return Work::Everything(format!("gold/{model} was computed from version {at} of silver, which has {silver}"));
     }
-    if at == silver {
-        return Work::Nothing;
-    }
     match touched {
-        None => Work::Everything(format!("silver's log no longer reaches back to version {at}")),
-        Some(dates) if dates.is_empty() => Work::Note,
-        Some(dates) => Work::Dates(reached(&dates, reach_days)),
+        Touched::Replaced => Work::Everything(format!(
+            "version {at} of silver, from which gold/{model} was computed, is another commit now: silver was restored"
+        )),
+        _ if at == silver => Work::Nothing,
+        Touched::TooLongAgo => Work::Everything(format!("silver's log no longer reaches back to version {at}")),
+        Touched::Dates(dates) if dates.is_empty() => Work::Note,
+        Touched::Dates(dates) => Work::Dates(reached(&dates, reach_days)),
     }
 }
 
@@ -77,15 +88,15 @@ mod tests {
     }
 
     fn planned(fingerprint: Option<&str>, silver: Option<u64>, touched: Touched) -> Work {
-        let standing = Standing { fingerprint: fingerprint.map(Into::into), silver };
+        let standing = Standing { fingerprint: fingerprint.map(Into::into), silver, silver_mark: None };
         plan("dau", "f", &standing, 7, touched, 1)
     }
 
     #[test]
     fn only_touched_dates_and_those_that_look_back_at_them() {
-        assert_eq!(planned(Some("f"), Some(5), Some(dates(&[3, 4]))), Work::Dates(dates(&[3, 4, 5])));
-        assert_eq!(planned(Some("f"), Some(7), None), Work::Nothing);
-        assert_eq!(planned(Some("f"), Some(5), Some(dates(&[]))), Work::Note);
+        assert_eq!(planned(Some("f"), Some(5), Touched::Dates(dates(&[3, 4]))), Work::Dates(dates(&[3, 4, 5])));
+        assert_eq!(planned(Some("f"), Some(7), Touched::TooLongAgo), Work::Nothing);
+        assert_eq!(planned(Some("f"), Some(5), Touched::Dates(dates(&[]))), Work::Note);
     }
 
     #[test]
@@ -94,12 +105,25 @@ mod tests {
             Work::Everything(why) => why,
             other => panic!("{other:?}"),
         };
-        assert_eq!(why(planned(None, None, None)), "gold/dau is not there yet");
-        assert_eq!(why(planned(Some("e"), Some(7), None)), "the model dau, or one that it reads, was changed");
-        assert_eq!(why(planned(Some("f"), None, None)), "gold/dau was not computed from this silver table yet");
-        assert_eq!(why(planned(Some("f"), Some(3), None)), "silver's log no longer reaches back to version 3");
+        for at in [5, 7] {
+            let restored = why(planned(Some("f"), Some(at), Touched::Replaced));
+            assert!(restored.starts_with(&format!("version {at} of silver")), "{restored}");
+        }
+        assert_eq!(why(planned(None, None, Touched::TooLongAgo)), "gold/dau is not there yet");
         assert_eq!(
-            why(planned(Some("f"), Some(9), None)),
+            why(planned(Some("e"), Some(7), Touched::TooLongAgo)),
+            "the model dau, or one that it reads, was changed"
+        );
+        assert_eq!(
+            why(planned(Some("f"), None, Touched::TooLongAgo)),
+            "gold/dau was not computed from this silver table yet"
+        );
+        assert_eq!(
+            why(planned(Some("f"), Some(3), Touched::TooLongAgo)),
+            "silver's log no longer reaches back to version 3"
+        );
+        assert_eq!(
+            why(planned(Some("f"), Some(9), Touched::TooLongAgo)),
             "gold/dau was computed from version 9 of silver, which has 7"
         );
     }

@@ -15,12 +15,13 @@ use super::merge::{BEFORE, CAME, GONE, Merge};
 use super::{partition_date, provider};
 use crate::batch::changes::{ChangedFile, LogRange, changes};
 use crate::batch::graph::Node;
+use crate::batch::mark::{mark_id, replaced};
 use crate::batch::scan::DataFile;
 use crate::batch::{BatchError, Lake};
 
 /// The application id under which a snapshot notes the version of the table that it was made from.
-pub fn input_txn(input: &DeltaTable) -> Option<String> {
-    Some(format!("gold/{}", input.snapshot().ok()?.metadata().id()))
+pub fn input_txn(input_table: &str) -> String {
+    format!("gold/{input_table}")
 }
 
 /// A snapshot and what it is made from.
@@ -60,12 +61,16 @@ impl Snapshot<'_> {
     async fn changed(&self) -> Result<Option<(Vec<ChangedFile>, Vec<ChangedFile>)>, BatchError> {
         let (node, input) = self.input;
         let unreadable = |e| BatchError::unavailable(format!("gold/{} cannot be read", node.model.name), e);
-        let Some(id) = input_txn(input) else { return Ok(None) };
-        let version = input.snapshot().map_err(unreadable)?.version();
-        let since = self.lake.noted(self.table, &id).await.map_err(unreadable)?;
+        let state = input.snapshot().map_err(unreadable)?;
+        let (id, version) = (state.metadata().id(), state.version());
+        let since = self.lake.noted(self.table, &input_txn(id)).await.map_err(unreadable)?;
         let Some(since) = since.and_then(|v| u64::try_from(v).ok()).filter(|since| *since <= version) else {
             return Ok(None);
         };
+        let mark = self.lake.noted(self.table, &mark_id(id)).await.map_err(unreadable)?;
+        if replaced(&input.log_store(), since, mark.and_then(|v| u64::try_from(v).ok())).await? {
+            return Ok(None);
+        }
         let LogRange::Whole(changes) = changes(&input.log_store(), since, version).await? else { return Ok(None) };
         // Rows that were merged into other files, taken out for their age, or replaced once more: not told apart here.
         let removed: HashSet<&String> = changes.removed.iter().map(|file| &file.path).collect();

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::super::entry::{checkpoint, land, protocol};
 use super::super::graph::{Node, table_type};
+use super::super::mark::mark_id;
 use super::super::target::Landing;
 use super::super::{BatchError, Lake, Layer};
 use super::partition_date;
@@ -56,7 +57,7 @@ impl GoldTable {
     }
 
     /// Commits files in place of what `replace` names, with the versions of silver (and of a snapshot's input) that they
-    /// were computed from and the model's fingerprint and columns where these are new. All or nothing.
+    /// were computed from, their marks and the model's fingerprint and columns where these are new. All or nothing.
     pub async fn replace(
         &self,
         lake: &Lake,
@@ -149,9 +150,11 @@ impl GoldTable {
 async fn standing(lake: &Lake, table: &DeltaTable, silver_table: &str) -> Result<Standing, DeltaTableError> {
     let state = table.snapshot()?;
     let silver = lake.noted(table, &silver_txn(silver_table)).await?;
+    let mark = lake.noted(table, &mark_id(silver_table)).await?;
     Ok(Standing {
         fingerprint: state.metadata().configuration().get(FINGERPRINT).cloned(),
         silver: silver.and_then(|v| u64::try_from(v).ok()),
+        silver_mark: mark.and_then(|v| u64::try_from(v).ok()),
     })
 }
 

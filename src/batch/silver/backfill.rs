@@ -20,6 +20,7 @@ use super::work::{Bronze, Definitions, by_hour};
 use crate::batch::gold::days_since_epoch;
 use crate::batch::hour::Hour;
 use crate::batch::lake::{Lake, Layer, refused_table};
+use crate::batch::mark::replaced;
 use crate::batch::output::Layout;
 use crate::batch::target::{Change, Landing, TableFile, Target};
 use crate::batch::upkeep::retention::{bronze_horizon, horizon};
@@ -177,6 +178,9 @@ impl Backfill<'_> {
         }
         if read_to > newest.facts.version {
             return Err(run_first("silver has read more of Bronze than there is"));
+        }
+        if replaced(&newest.store, read_to, facts.read_mark).await? {
+            return Err(run_first("Bronze was restored after silver had read it"));
         }
         let place = refused_table(&self.pipeline.name);
         let refused = Target::look(self.lake, (Layer::Silver, &place), &self.definitions.refused, id).await?;

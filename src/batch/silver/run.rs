@@ -204,7 +204,7 @@ impl Run<'_> {
             parameters: json!({"mode": mode, "bronzeVersion": bronze.facts.version, "rows": rows}),
             added: refused.finish().await?,
             removed,
-            read_to: Some(bronze.facts.version),
+            read_to: Some(bronze.marked),
             progress: self.begins().filter(|_| target.horizon() < self.work.begins),
         };
         let files = change.added.len() + change.removed.len();
@@ -262,7 +262,7 @@ impl Run<'_> {
             }),
             added: rewritten.added,
             removed: rewritten.removed,
-            read_to: Some(bronze.facts.version),
+            read_to: Some(bronze.marked),
             progress: self.begins(),
         };
         let files = change.added.len() + change.removed.len();

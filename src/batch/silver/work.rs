@@ -1,5 +1,6 @@
 //! What a run of silver has to do, as the tables' own logs say: read the facts, let the planner decide, list the files.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, NaiveDate};
@@ -18,6 +19,7 @@ use crate::batch::BatchError;
 use crate::batch::changes::{Changes, LogRange, changes};
 use crate::batch::hour::Hour;
 use crate::batch::lake::{Lake, Layer, refused_table};
+use crate::batch::mark::{Marked, replaced};
 use crate::batch::plan::{Course, Decision, LogFacts, SourceFacts, decide};
 use crate::batch::scan::DataFile;
 use crate::batch::target::{Definition, TableFile, Target};
@@ -36,6 +38,8 @@ const BRONZE: &str = "Bronze";
 pub struct Bronze {
     pub store: LogStoreRef,
     pub facts: SourceFacts,
+    /// The version, as those who read it note it.
+    pub marked: Marked,
     table: DeltaTable,
 }
 
@@ -113,7 +117,9 @@ impl Bronze {
         let state = table.snapshot().map_err(failed)?;
         let facts =
             SourceFacts { name: BRONZE.into(), table_id: state.metadata().id().into(), version: state.version() };
-        Ok(Some(Self { store: table.log_store(), facts, table }))
+        let store = table.log_store();
+        let marked = Marked::read(&store, facts.version).await?;
+        Ok(Some(Self { store, facts, marked, table }))
     }
 
     /// All files of the version.
@@ -139,8 +145,11 @@ impl Bronze {
         DataFile { store: self.store.object_store(None), path, size }
     }
 
-    /// What entered the table after a version, and what the planner must know of it.
-    async fn log(&self, after: u64) -> Result<(LogFacts, Changes), BatchError> {
+    /// What entered the table after a version with this mark, and what the planner must know of it.
+    async fn log(&self, (after, mark): Seen) -> Result<(LogFacts, Changes), BatchError> {
+        if replaced(&self.store, after, mark).await? {
+            return Ok((LogFacts::Replaced, Changes::default()));
+        }
         let changes = match changes(&self.store, after, self.facts.version).await? {
             LogRange::Gap(version) => return Ok((LogFacts::Gap(version), Changes::default())),
             LogRange::Whole(changes) => changes,
@@ -175,6 +184,9 @@ impl Bronze {
         files.filter(|f| f.for_silver || f.for_refused).collect()
     }
 }
+
+/// A version of Bronze that was read up to, and what was noted of its log entry.
+type Seen = (u64, Option<u64>);
 
 /// The part of `add.stats` that is read here.
 #[derive(Default, Deserialize)]
@@ -216,19 +228,20 @@ impl Work {
         };
         let (mut silver_course, mut refused_course) = decide(&LogFacts::NotRead, &LogFacts::NotRead);
         // Each log range is judged for itself: one may be whole where the other, which begins earlier, is not.
-        let mut logs: BTreeMap<u64, (LogFacts, Changes)> = BTreeMap::new();
-        for course in [silver_course.course, refused_course.course] {
-            if let Course::Incremental { after } = course
-                && !logs.contains_key(&after)
-            {
-                logs.insert(after, bronze.log(after).await?);
+        let mut logs: BTreeMap<Seen, (LogFacts, Changes)> = BTreeMap::new();
+        let seen = |target: &Target, course: &Decision| {
+            let facts = target.facts().filter(|_| course.course != Course::FromScratch)?;
+            Some((facts.read_to?, facts.read_mark))
+        };
+        let seen = [seen(&silver, &silver_course), seen(&refused, &refused_course)];
+        for at in seen.into_iter().flatten() {
+            if let Entry::Vacant(unread) = logs.entry(at) {
+                unread.insert(bronze.log(at).await?);
             }
         }
-        let of = |course: Course| match course {
-            Course::Incremental { after } => logs.get(&after).map_or(LogFacts::NotRead, |(facts, _)| facts.clone()),
-            Course::Nothing | Course::FromScratch => LogFacts::NotRead,
-        };
-        (silver_course, refused_course) = decide(&of(silver_course.course), &of(refused_course.course));
+        let [silver_log, refused_log] =
+            seen.map(|at| at.and_then(|at| logs.get(&at)).map_or(LogFacts::NotRead, |(facts, _)| facts.clone()));
+        (silver_course, refused_course) = decide(&silver_log, &refused_log);
         let mut files: HashMap<String, SourceFile> = HashMap::new();
         for (_, changes) in logs.values() {
             for file in bronze.new_files(changes, &silver_course, &refused_course) {

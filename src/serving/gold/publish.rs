@@ -22,6 +22,8 @@ pub struct SilverMark {
     /// The id of silver's table.
     pub table: String,
     pub version: u64,
+    /// Tells two commits of the same version from each other, as of a silver that was restored; 0 where it is not known.
+    pub entry: u64,
     /// Changes when a served model does.
     pub models: String,
 }
@@ -52,6 +54,7 @@ struct Progress {
     version: u64,
     silver_table: String,
     silver_version: u64,
+    silver_entry: u64,
     models: String,
     run_id: String,
     complete: u8,
@@ -70,7 +73,12 @@ impl Client {
         let Some(newest) = steps.first().map(|p| p.version >> SILVER_BITS) else { return Ok(None) };
         let complete = steps.into_iter().find(|p| p.complete == 1 && p.version >> SILVER_BITS == newest);
         Ok(complete.map(|p| GoldStanding {
-            mark: SilverMark { table: p.silver_table, version: p.silver_version, models: p.models },
+            mark: SilverMark {
+                table: p.silver_table,
+                version: p.silver_version,
+                entry: p.silver_entry,
+                models: p.models,
+            },
             run_id: p.run_id,
             version: p.version,
         }))
@@ -80,7 +88,8 @@ impl Client {
     async fn gold_progress(&self, pipeline: &str) -> Result<Vec<Progress>, Error> {
         let query = self
             .query(
-                "SELECT version, silver_table, silver_version, models, run_id, complete FROM gold.progress FINAL \
+                "SELECT version, silver_table, silver_version, silver_entry, models, run_id, complete \
+                 FROM gold.progress FINAL \
                  WHERE pipeline = ? ORDER BY version DESC LIMIT 1000",
             )
             .bind(pipeline);
@@ -133,10 +142,12 @@ impl Client {
         row.put_u64_le(of.version);
         put_text(&mut row, &of.mark.table);
         row.put_u64_le(of.mark.version);
+        row.put_u64_le(of.mark.entry);
         put_text(&mut row, &of.mark.models);
         put_text(&mut row, run_id);
         row.put_u8(u8::from(complete));
-        let into = "gold.progress (pipeline, version, silver_table, silver_version, models, run_id, complete)";
+        let into =
+            "gold.progress (pipeline, version, silver_table, silver_version, silver_entry, models, run_id, complete)";
         self.insert("note gold's progress", into, row.freeze()).await
     }
 

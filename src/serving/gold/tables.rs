@@ -14,7 +14,7 @@ use super::{ROWS_INFIX, ServedModel, literal, table};
 
 /// The tables that all models share. Each statement may run twice; a released one never changes, a new one is added
 /// below it.
-const SHARED: [(&str, &str); 3] = [
+const SHARED: [(&str, &str); 4] = [
     (
         "published",
         "CREATE TABLE IF NOT EXISTS gold.published (
@@ -48,6 +48,11 @@ const SHARED: [(&str, &str); 3] = [
             lag_seconds Nullable(Float64) COMMENT 'how far it lies behind',
             table_version UInt64, run_id String
         ) ENGINE = MergeTree ORDER BY (pipeline, layer, observed_at) TTL toDateTime(observed_at) + INTERVAL 400 DAY",
+    ),
+    (
+        "progress",
+        "ALTER TABLE gold.progress ADD COLUMN IF NOT EXISTS silver_entry UInt64 DEFAULT 0 \
+         COMMENT 'tells two commits of the same version of silver from each other'",
     ),
 ];
 
@@ -100,7 +105,7 @@ impl Client {
         let mut made_tables = false;
         for (name, statement) in SHARED {
             made_tables |= name != "freshness" && !found.contains_key(name);
-            self.execute(&format!("create gold.{name}"), statement).await?;
+            self.execute(&format!("make gold.{name} ready"), statement).await?;
         }
         for model in models {
             let rows = model.rows_table();

@@ -176,6 +176,43 @@ async fn a_lakehouse_that_was_restored_is_served_as_it_is() {
     assert!(again.summary.contains("is served already"), "{again:?}");
 }
 
+/// After as many commits as were lost the versions have the same numbers again: nothing but the entries tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silver_that_was_put_back_by_one_version_is_seen() {
+    for layers in [&["silver"][..], &["silver", "gold"]] {
+        let engine = Engine::start();
+        let mut lakehouse = Lakehouse::new();
+        let early = [(0, 1, 5, "login", "/a", "web"), (1, 1, 6, "purchase", "/b", "web")];
+        lakehouse.write(&early).await;
+        gold(&lakehouse).await;
+        publish(&lakehouse, &engine, "a").await;
+        let copy = tempfile::tempdir().expect("a folder");
+        for layer in layers {
+            copy_folder(&lakehouse.path().join(layer), &copy.path().join(layer));
+        }
+        lakehouse.add(&[(1, 5, 8, "purchase", "/lost", "web")]).await;
+        gold(&lakehouse).await;
+        publish(&lakehouse, &engine, "b").await;
+        assert_eq!(served(&engine), lakehouse.recount());
+
+        for layer in layers {
+            let there = lakehouse.path().join(layer);
+            std::fs::remove_dir_all(&there).expect("removed");
+            copy_folder(&copy.path().join(layer), &there);
+        }
+        lakehouse.forget_but(&[(0, 1), (1, 1)]);
+        lakehouse.add(&[(2, 3, 9, "purchase", "/new", "web")]).await;
+        gold(&lakehouse).await;
+        publish(&lakehouse, &engine, "c").await;
+        assert_eq!(served(&engine), lakehouse.recount(), "after {layers:?}");
+        let pages = lakehouse.gold("dim_pages").await;
+        let has = |page: &str| pages.iter().any(|row| row.contains(page));
+        assert!(has("/new") && !has("/lost"), "after {layers:?}: {pages:?}");
+        let again = publish(&lakehouse, &engine, "d").await;
+        assert!(again.summary.contains("is served already"), "{again:?}");
+    }
+}
+
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
