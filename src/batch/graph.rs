@@ -7,12 +7,12 @@ mod check;
 mod order;
 mod silver;
 mod sql;
+mod stable;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::datasource::empty::EmptyTable;
 use sha2::{Digest, Sha256};
 
 use super::model::{Kind, Mistakes, Model};
@@ -44,6 +44,8 @@ pub struct Node {
     pub fingerprint: String,
     /// How many days after a touched date of silver its rows may change: its own look back on top of its inputs'.
     pub reach_days: u32,
+    /// What may make its rows other ones when they are computed again.
+    pub remarks: Vec<ConfigError>,
 }
 
 impl Graph {
@@ -68,7 +70,8 @@ impl Graph {
         for model in parsed {
             match graph.node(&model, &planner, silver) {
                 Ok(node) => {
-                    planner.add(GOLD, &node.model.name, Arc::new(EmptyTable::new(node.schema.clone())))?;
+                    let grain: Vec<&str> = node.model.header.grain.iter().map(String::as_str).collect();
+                    planner.add(GOLD, &node.model.name, &node.schema, &[&grain])?;
                     graph.nodes.push(node);
                 }
                 Err(found) => {
@@ -92,14 +95,14 @@ impl Graph {
 
     fn node(&self, parsed: &sql::Parsed, planner: &sql::Planner, silver: &SchemaRef) -> Result<Node, Vec<ConfigError>> {
         let model = &parsed.model;
-        let mut mistakes = Mistakes::new(&model.file);
+        let (mut mistakes, mut remarks) = (Mistakes::new(&model.file), Mistakes::new(&model.file));
         let inputs: Vec<&Node> = self.nodes.iter().filter(|n| parsed.reads.contains_key(&n.model.name)).collect();
         if inputs.len() < parsed.reads.len() {
             // An input was wrong and is reported; this one cannot be judged without it.
             return Err(Vec::new());
         }
         check::inputs(parsed, &inputs, &mut mistakes);
-        let schema = planner.plan(parsed, &mut mistakes);
+        let schema = planner.plan(parsed, &mut mistakes, &mut remarks);
         if let Some(schema) = &schema {
             check::columns(model, schema, &mut mistakes);
         }
@@ -113,6 +116,7 @@ impl Graph {
             reach_days: if header.kind == Kind::ByDate { reach + header.lookback_days } else { 0 },
             model: model.clone(),
             schema,
+            remarks: remarks.found,
         })
     }
 }

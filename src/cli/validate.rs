@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use super::output::{self, Grid};
 use super::{Context, Outcome};
 use crate::batch::{Graph, check_models};
-use crate::config::{ConfigErrors, Loaded, Origin, docs};
+use crate::config::{ConfigError, ConfigErrors, Loaded, Origin, docs};
 
-/// Check the configuration: all mistakes at once, each with its line and a hint.
+/// Check the configuration: all mistakes at once, each with its line and a hint. Notes tell of models whose rows may
+/// come out differently when they are computed again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,6 +56,12 @@ impl Args {
                     let models: Vec<&str> = graph.nodes.iter().map(|n| n.model.name.as_str()).collect();
                     writeln!(out, "models of {pipeline}, in their order: {}", models.join(", "))?;
                 }
+                for remark in remarks(&graphs) {
+                    writeln!(out, "note: {}: {}", remark.origin, remark.message)?;
+                    if let Some(hint) = &remark.hint {
+                        writeln!(out, "      {hint}")?;
+                    }
+                }
             }
             Err(errors) => {
                 if context.json {
@@ -66,6 +73,11 @@ impl Args {
         out.flush()?;
         Ok(Outcome::Right)
     }
+}
+
+/// What is right, and worth a look.
+fn remarks(graphs: &[Graph]) -> impl Iterator<Item = &ConfigError> {
+    graphs.iter().flat_map(|graph| &graph.nodes).flat_map(|node| &node.remarks)
 }
 
 fn shown(value: &Value) -> String {
@@ -82,6 +94,7 @@ fn right_as_json(loaded: &Loaded, graphs: &[Graph], show: bool) -> Value {
         "file": loaded.path,
         "pipelines": loaded.config.pipelines.iter().map(|p| &p.name).collect::<Vec<_>>(),
         "models": graphs.iter().flat_map(|g| &g.nodes).map(|n| &n.model.name).collect::<Vec<_>>(),
+        "notes": remarks(graphs).map(told).collect::<Vec<_>>(),
     });
     if show {
         let settings = loaded.settings.iter().map(|s| {
@@ -95,12 +108,13 @@ fn right_as_json(loaded: &Loaded, graphs: &[Graph], show: bool) -> Value {
 }
 
 fn wrong_as_json(errors: &ConfigErrors) -> Value {
-    let errors = errors.0.iter().map(|e| {
-        let mut entry = json!({ "message": e.message, "hint": e.hint });
-        place(&e.origin, &mut entry);
-        entry
-    });
-    json!({ "right": false, "errors": errors.collect::<Vec<_>>() })
+    json!({ "right": false, "errors": errors.0.iter().map(told).collect::<Vec<_>>() })
+}
+
+fn told(e: &ConfigError) -> Value {
+    let mut entry = json!({ "message": e.message, "hint": e.hint });
+    place(&e.origin, &mut entry);
+    entry
 }
 
 fn place(origin: &Origin, entry: &mut Value) {

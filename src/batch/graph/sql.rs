@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, TableProvider};
+use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, MemorySchemaProvider};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
+use datafusion::common::{Column, Constraint, Constraints, DataFusionError, SchemaError, TableReference};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -16,7 +16,9 @@ use datafusion::sql::sqlparser::ast::{self, Spanned};
 use futures::FutureExt;
 
 use super::super::model::{Mistakes, Model};
+use super::stable;
 use crate::config::ConfigError;
+use crate::event::EVENT_TIME_COLUMN;
 
 /// The catalog of a session over the lakehouse.
 pub const CATALOG: &str = "lakehouse";
@@ -63,6 +65,13 @@ impl Parsed {
     }
 }
 
+/// What tells the rows of silver apart: their places in Kafka, and an event in its hour.
+const SILVER_KEYS: [&[&str]; 3] = [
+    &["topic", "generation", "partition", "offset"],
+    &["event_date", "event_hour", "event_id"],
+    &[EVENT_TIME_COLUMN, "event_id"],
+];
+
 pub(super) const NAMES: &str = "models read silver.PIPELINE and other models by name, as in gold.user_days";
 
 type Found = Result<Vec<TableReference>, DataFusionError>;
@@ -91,9 +100,11 @@ fn tables(references: &Found, statement: &Statement) -> Result<BTreeMap<(String,
     Ok(tables)
 }
 
-/// A session that knows the columns of tables and nothing else.
+/// Sessions that know the columns of tables and nothing else.
 pub(super) struct Planner {
     session: SessionContext,
+    /// One that knows the tables' keys as well. What it takes for right a run may not: it only tells rows apart.
+    keyed: SessionContext,
 }
 
 fn session() -> SessionContext {
@@ -104,23 +115,39 @@ fn session() -> SessionContext {
 
 impl Planner {
     pub fn new(pipeline: &str, silver: &SchemaRef) -> Result<Self, Vec<ConfigError>> {
-        let planner = Self { session: session() };
-        let catalog = MemoryCatalogProvider::new();
-        for schema in [SILVER, GOLD] {
-            catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new())).map_err(odd)?;
+        let planner = Self { session: session(), keyed: session() };
+        for session in [&planner.session, &planner.keyed] {
+            let catalog = MemoryCatalogProvider::new();
+            for schema in [SILVER, GOLD] {
+                catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new())).map_err(odd)?;
+            }
+            session.register_catalog(CATALOG, Arc::new(catalog));
         }
-        planner.session.register_catalog(CATALOG, Arc::new(catalog));
-        planner.add(SILVER, pipeline, Arc::new(EmptyTable::new(silver.clone())))?;
+        planner.add(SILVER, pipeline, silver, &SILVER_KEYS)?;
         Ok(planner)
     }
 
-    pub fn add(&self, schema: &str, name: &str, table: Arc<dyn TableProvider>) -> Result<(), Vec<ConfigError>> {
-        self.session.register_table(TableReference::full(CATALOG, schema, name), table).map(drop).map_err(odd)
+    /// Adds a table; the columns of each of its keys are unique together.
+    pub fn add(&self, schema: &str, name: &str, columns: &SchemaRef, keys: &[&[&str]]) -> Result<(), Vec<ConfigError>> {
+        let reference = TableReference::full(CATALOG, schema, name);
+        let table = Arc::new(EmptyTable::new(columns.clone()));
+        self.session.register_table(reference.clone(), table).map_err(odd)?;
+        let key = |key: &&[&str]| {
+            let places: Option<Vec<usize>> = key.iter().map(|name| columns.index_of(name).ok()).collect();
+            places.map(Constraint::PrimaryKey)
+        };
+        let constraints = Constraints::new_unverified(keys.iter().filter_map(key).collect());
+        let table = MemTable::try_new(columns.clone(), vec![Vec::new()]).map_err(odd)?.with_constraints(constraints);
+        self.keyed.register_table(reference, Arc::new(table)).map(drop).map_err(odd)
     }
 
     /// The columns of a model's table; none where the SQL does not fit the tables it reads.
-    pub fn plan(&self, parsed: &Parsed, mistakes: &mut Mistakes<'_>) -> Option<SchemaRef> {
+    pub fn plan(&self, parsed: &Parsed, mistakes: &mut Mistakes<'_>, remarks: &mut Mistakes<'_>) -> Option<SchemaRef> {
         let state = self.session.state();
+        let calls = match &parsed.statement {
+            Statement::Statement(statement) => stable::check(statement, &state, mistakes),
+            _ => Vec::new(),
+        };
         // Tables in memory are found at once: nothing here waits.
         let planned = state.statement_to_plan(parsed.statement.clone()).now_or_never();
         let plan = match planned.unwrap_or_else(|| Err(DataFusionError::Internal("planning waited".into()))) {
@@ -130,13 +157,20 @@ impl Planner {
                 return None;
             }
         };
-        if let Some(name) = unstable(&plan) {
+        if let Some(name) = unstable(&plan).filter(|_| mistakes.found.is_empty()) {
             let hint = "rows must be a function of the tables: a model that is run again must give the same ones";
             mistakes.add(None, format!("`{name}` gives another value at each run"), hint);
         }
         // Types are reconciled by the analyzer; what is wrong with them shows here.
         match state.optimize(&plan) {
-            Ok(plan) => columns(plan.schema().as_arrow(), mistakes),
+            Ok(plan) => {
+                let keyed = self.keyed.state();
+                let known = keyed.statement_to_plan(parsed.statement.clone()).now_or_never().and_then(Result::ok);
+                if let Some(known) = known.and_then(|known| keyed.optimize(&known).ok()) {
+                    stable::doubts(&known, &calls, remarks);
+                }
+                columns(plan.schema().as_arrow(), mistakes)
+            }
             Err(e) => {
                 wrong(&e, mistakes);
                 None

@@ -16,17 +16,18 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         }
     };
     let models: usize = graphs.iter().map(|graph| graph.nodes.len()).sum();
+    let (delta, served) = (in_lakehouse(config, &graphs).await, in_clickhouse(config, &graphs).await);
     // What does not answer is told of by the checks of ClickHouse and of the tables.
-    match (in_lakehouse(config, &graphs).await, in_clickhouse(config, &graphs).await) {
-        (Some(delta), Some(served)) if delta.is_empty() && served.is_empty() => {
-            vec![Finding::ok("models", format!("{models} models, and nothing is left of others"))]
-        }
-        (delta, served) => {
-            let mut findings = vec![Finding::ok("models", format!("{models} models"))];
-            findings.extend(delta.into_iter().flatten().chain(served.into_iter().flatten()));
-            findings
-        }
+    let nothing = |left: &Option<Vec<Finding>>| left.as_ref().is_some_and(Vec::is_empty);
+    let others = if nothing(&delta) && nothing(&served) { ", and nothing is left of others" } else { "" };
+    let mut findings = vec![Finding::ok("models", format!("{models} models{others}"))];
+    let notes: usize = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| node.remarks.len()).sum();
+    if notes > 0 {
+        let found = format!("rows of models may come out differently when they are computed again, in {notes} places");
+        findings.push(Finding::warn("models", found, "boathouse validate notes each with its line"));
     }
+    findings.extend(delta.into_iter().flatten().chain(served.into_iter().flatten()));
+    findings
 }
 
 async fn in_lakehouse(config: &Config, graphs: &[Graph]) -> Option<Vec<Finding>> {

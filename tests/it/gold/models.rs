@@ -79,6 +79,100 @@ fn every_mistake_has_its_file_and_line() {
     assert!(clock.iter().any(|m| m.contains("`now()` gives another value at each run")), "{clock:?}");
 }
 
+/// Rows that depend on the order in which they are read, on chance or on the time would not come out again.
+#[test]
+fn what_gives_other_rows_each_time_is_refused_with_its_line() {
+    let refused = |from: &str, to: &str| mistakes(changed("purchases_per_page_daily", from, to));
+    let rows = "FROM gold.page_days\nWHERE purchase_count > 0";
+    for (to, message) in [
+        ("FROM gold.page_days\nLIMIT 10", "LIMIT without ORDER BY"),
+        ("FROM gold.page_days\nOFFSET 10", "LIMIT without ORDER BY"),
+        ("FROM (SELECT * FROM gold.page_days\nLIMIT 10) AS p", "LIMIT without ORDER BY"),
+        ("FROM gold.page_days WHERE\nrandom() < 0.5", "`random()` gives another value"),
+        ("FROM gold.page_days WHERE\nevent_date < current_date", "`current_date()` gives another value"),
+        ("FROM gold.page_days WHERE page <>\nuuid()", "`uuid()` gives another value"),
+        (
+            "FROM gold.page_days AS p WHERE page IN (SELECT\nfirst_value(page) FROM gold.page_days)",
+            "`first_value()` without",
+        ),
+    ] {
+        // What is wrong is in the second of the two lines.
+        let line = line_of("purchases_per_page_daily", rows) + 1;
+        let found = refused(rows, to);
+        assert!(found.len() == 1 && found[0].contains(message), "{to}: {found:?}");
+        assert!(found[0].starts_with(&format!("purchases_per_page_daily.sql:{line}: ")), "{to}: {found:?}");
+    }
+    for (count, message) in [
+        ("row_number() OVER (PARTITION BY event_date)", "`row_number()` over a window without ORDER BY"),
+        ("lag(purchase_count) OVER w", "`lag()` over a window without ORDER BY"),
+        ("sum(purchase_count) OVER (ROWS 2 PRECEDING)", "`sum()` over a window without ORDER BY"),
+        ("CAST(any_value(purchase_count) OVER () AS BIGINT)", "`any_value()` depends on the order"),
+    ] {
+        let mut pipeline =
+            changed("purchases_per_page_daily", "page, purchase_count", &format!("page, {count} AS purchase_count"));
+        let file = pipeline.models.iter_mut().find(|m| m.name == "purchases_per_page_daily").expect("the model");
+        file.text = file.text.replace(rows, "FROM gold.page_days WINDOW w AS (PARTITION BY event_date)");
+        let found = mistakes(pipeline);
+        assert!(found.len() == 1 && found[0].contains(message), "{count}: {found:?}");
+    }
+}
+
+/// The line of a model's file in which a text begins.
+fn line_of(model: &str, text: &str) -> usize {
+    let pipeline = seed();
+    let file = pipeline.models.iter().find(|m| m.name == model).expect("the model");
+    let at = file.text.find(text).unwrap_or_else(|| panic!("{model} has {text}"));
+    file.text[..at].matches('\n').count() + 1
+}
+
+/// Where an order may leave rows equal, the author is told; what tells them apart is known from the tables' grains.
+#[test]
+fn an_order_that_may_leave_rows_equal_is_noted() {
+    let notes = |select: &str, rows: &str| -> Vec<String> {
+        let mut pipeline =
+            changed("purchases_per_page_daily", "page, purchase_count", &format!("page, {select} AS purchase_count"));
+        let file = pipeline.models.iter_mut().find(|m| m.name == "purchases_per_page_daily").expect("the model");
+        file.text = file.text.replace("FROM gold.page_days\nWHERE purchase_count > 0", rows);
+        let graph = Graph::build(&pipeline, &silver_columns(&pipeline)).unwrap_or_else(|e| panic!("{select}: {e:?}"));
+        let of = |e: &boathouse::config::ConfigError| format!("{}: {}", e.origin, e.message);
+        graph.nodes.iter().flat_map(|n| &n.remarks).map(of).collect()
+    };
+    let line = line_of("purchases_per_page_daily", "page, purchase_count");
+    let pages = "FROM gold.page_days";
+    for (select, rows) in [
+        // By their grain: a page has one row a date.
+        ("row_number() OVER (PARTITION BY event_date ORDER BY purchase_count DESC, page)", pages),
+        ("rank() OVER (PARTITION BY event_date ORDER BY purchase_count DESC)", pages),
+        ("purchase_count", "FROM gold.page_days ORDER BY purchase_count DESC, event_date, page LIMIT 10"),
+        // An event is there once in its hour.
+        ("row_number() OVER (PARTITION BY user_id ORDER BY event_time, event_id)", "FROM silver.user_events"),
+        (
+            "row_number() OVER (PARTITION BY event_date ORDER BY page, n)",
+            "FROM (SELECT event_date, page, count(*) AS n FROM silver.user_events GROUP BY event_date, page) AS x",
+        ),
+        // The columns of both tell the rows of a join apart.
+        (
+            "row_number() OVER (ORDER BY event_date, page, source)",
+            "FROM gold.page_days JOIN gold.source_days USING (event_date)",
+        ),
+    ] {
+        assert_eq!(notes(select, rows), Vec::<String>::new(), "{select} {rows}");
+    }
+    for (select, rows, message) in [
+        ("row_number() OVER (PARTITION BY event_date ORDER BY purchase_count DESC)", pages, "`row_number()`"),
+        ("lead(purchase_count) OVER (ORDER BY page)", pages, "`lead()`"),
+        ("sum(purchase_count) OVER (ORDER BY event_date ROWS 2 PRECEDING)", pages, "`sum()`"),
+        ("row_number() OVER (PARTITION BY user_id ORDER BY event_time)", "FROM silver.user_events", "`row_number()`"),
+        ("CAST(sum(CAST(purchase_count AS DOUBLE)) OVER (PARTITION BY page) AS BIGINT)", pages, "`sum()` rounds"),
+    ] {
+        let found = notes(select, rows);
+        assert!(found.len() == 1 && found[0].contains(message), "{select}: {found:?}");
+        assert!(found[0].contains(&format!("purchases_per_page_daily.sql:{line}: ")), "{select}: {found:?}");
+    }
+    let limited = notes("purchase_count", "FROM gold.page_days\nORDER BY purchase_count LIMIT 10");
+    assert!(limited.len() == 1 && limited[0].contains("LIMIT"), "{limited:?}");
+}
+
 #[test]
 fn two_pipelines_cannot_have_one_model() {
     let pipeline = seed();
