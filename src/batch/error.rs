@@ -2,6 +2,8 @@
 
 use datafusion::common::DataFusionError;
 
+use super::yielding::was_cancelled;
+
 /// How the engine names its limit on what it spills.
 const SPILL_LIMIT: &str = "max_temp_directory_size";
 
@@ -31,6 +33,9 @@ impl BatchError {
 
     /// What the batch engine says; where it lacks memory or room on the disk, what gives it more.
     pub(crate) fn engine(what: impl Into<String>, e: &DataFusionError) -> Self {
+        if was_cancelled(e) {
+            return Self::Cancelled;
+        }
         Self::unavailable(what, lack(e).unwrap_or_else(|| e.strip_backtrace()))
     }
 

@@ -14,9 +14,9 @@ use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::BatchError;
 use super::opened::Opened;
 use super::yielding::YieldingJoins;
+use super::{BatchError, TaskContext};
 use crate::bronze::has_log;
 use crate::config::Server;
 use crate::storage::Place;
@@ -72,6 +72,8 @@ pub struct Lake {
     /// Work that may use the whole memory: one at a time.
     turns: Arc<Semaphore>,
     opened: Arc<Opened>,
+    /// The task whose queries these are; none where nobody cancels them.
+    task: Option<TaskContext>,
 }
 
 /// The right to use the lakehouse's memory, given back when it is dropped.
@@ -107,7 +109,12 @@ impl Lake {
             .map_err(|e| BatchError::unavailable("the batch engine cannot be set up", e))?;
         let turns = Arc::new(Semaphore::new(1));
         let opened = Arc::new(Opened::default());
-        Ok(Self { uri: uri.trim_end_matches('/').into(), memory, runtime, turns, opened })
+        Ok(Self { uri: uri.trim_end_matches('/').into(), memory, runtime, turns, opened, task: None })
+    }
+
+    /// The same lakehouse for the queries of a task, which end soon after it is cancelled.
+    pub fn of_task(&self, task: &TaskContext) -> Self {
+        Self { task: Some(task.clone()), ..self.clone() }
     }
 
     /// Bytes that a run may hold.
@@ -181,7 +188,7 @@ impl Lake {
             .with_target_partitions(PARTS);
         let state = datafusion::execution::SessionStateBuilder::new_from_existing(base.state())
             .with_config(config)
-            .with_physical_optimizer_rule(Arc::new(YieldingJoins))
+            .with_physical_optimizer_rule(Arc::new(YieldingJoins { task: self.task.clone() }))
             .build();
         SessionContext::new_with_state(state)
     }

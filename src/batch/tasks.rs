@@ -47,6 +47,7 @@ async fn run(
     job: Job,
 ) -> Result<TaskReport, BatchError> {
     let Job { task, run_id, parameters, context } = job;
+    let lake = &lake.of_task(&context);
     let _turn = match task {
         Task::RunBronzeToSilver
         | Task::RunSilverToGold

@@ -16,6 +16,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 
 use super::super::error::lack;
 use super::super::graph::{CATALOG, GOLD, Node, SILVER};
+use super::super::yielding::was_cancelled;
 use super::super::{BatchError, Lake};
 
 /// The tables that models read, each at the version that this run has pinned.
@@ -193,6 +194,9 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, a
 
 /// DataFusion's error in the user's terms: a lack of memory or of storage may pass, anything else is the model's.
 fn failed(node: &Node, e: &DataFusionError) -> BatchError {
+    if was_cancelled(e) {
+        return BatchError::Cancelled;
+    }
     let what = format!("the model {} cannot be computed", node.model.name);
     if let Some(lack) = lack(e) {
         return BatchError::unavailable(what, lack);
