@@ -23,6 +23,7 @@ mod output;
 pub mod plan;
 mod publish;
 mod quality;
+pub(crate) mod quoting;
 pub mod run;
 mod scan;
 pub mod silver;

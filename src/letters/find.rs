@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use super::resolved::{Resolutions, resolutions};
 use super::row::{Letter, text};
 use crate::batch::locate::Place;
+use crate::batch::quoting::literal;
 use crate::batch::refused_table;
 use crate::cli::lake::Lake;
 use crate::config::{Config, Pipeline};
@@ -57,10 +58,6 @@ const KIND_OF_REASON: &str = "case time_status when 'future' then 'event time ah
 const REASONS: &str = "array_to_string(reasons, ', ')";
 /// A record's place.
 const SOURCE: &str = "topic || '/' || generation || '/' || \"partition\" || '/' || \"offset\"";
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
 
 /// One table in which letters are.
 struct Table<'a> {

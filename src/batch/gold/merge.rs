@@ -12,6 +12,8 @@ use datafusion::common::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::prelude::{DataFrame, SessionContext};
 
+use super::super::quoting::identifier;
+
 /// The names under which [`Merge::frame`] wants its tables.
 pub const BEFORE: &str = "boathouse_before";
 pub const GONE: &str = "boathouse_gone";
@@ -71,7 +73,7 @@ impl Merge {
     }
 
     fn of_part(&self, wanted: Part) -> impl Iterator<Item = String> {
-        self.columns.iter().filter(move |(_, part)| *part == wanted).map(|(name, _)| quoted(name))
+        self.columns.iter().filter(move |(_, part)| *part == wanted).map(|(name, _)| identifier(name))
     }
 
     /// The condition that two tables' rows are of one group.
@@ -108,7 +110,7 @@ impl Merge {
         let change: Vec<String> = self
             .columns
             .iter()
-            .map(|(name, part)| match (quoted(name), part) {
+            .map(|(name, part)| match (identifier(name), part) {
                 (name, Part::Sum) => format!("c.{name} - coalesce(g.{name}, 0) AS {name}"),
                 (name, _) => format!("c.{name} AS {name}"),
             })
@@ -117,7 +119,7 @@ impl Merge {
             .columns
             .iter()
             .map(|(name, part)| {
-                let name = quoted(name);
+                let name = identifier(name);
                 let one = |than: &str| {
                     format!(
                         "CASE WHEN b.{name} IS NULL OR d.{name} {than} b.{name} THEN d.{name} ELSE b.{name} END AS {name}"
@@ -162,10 +164,6 @@ fn part(expression: &Expr) -> Option<Part> {
         "max" => Some(Part::Greatest),
         _ => None,
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

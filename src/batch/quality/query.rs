@@ -3,7 +3,8 @@
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::super::graph::{GOLD, Graph, SILVER};
-use crate::config::{AllowedValue, Check, Expectation, Pipeline, Severity};
+use super::super::quoting::{identifier, value};
+use crate::config::{Check, Expectation, Pipeline, Severity};
 
 /// A table that expectations look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Target {
 
 impl Target {
     fn sql(&self) -> String {
-        format!("{}.{}", quoted(self.schema), quoted(&self.name))
+        format!("{}.{}", identifier(self.schema), identifier(&self.name))
     }
 }
 
@@ -107,7 +108,7 @@ pub fn question(expectation: &Expectation, target: &Target, targets: &Targets) -
             let change = expectation.change.filter(|c| *c >= 0.0 && c.is_finite());
             let change = change.ok_or("`row_count` needs `change`, a number such as 0.5")?;
             let date = target.date.as_ref().ok_or_else(|| format!("{target} is not by date"))?;
-            let date = quoted(date);
+            let date = identifier(date);
             format!(
                 "WITH days AS (SELECT {date} AS day, CAST(count(*) AS DOUBLE) AS n FROM {from} GROUP BY {date}) \
                  SELECT count(*) AS checked, count(*) FILTER (WHERE abs(a.n - b.n) > {change:?} * b.n) AS failed \
@@ -170,16 +171,12 @@ fn columns(expectation: &Expectation, target: &Target, least: usize, most: usize
             return Err(format!("{target} has no column `{name}`; it has {}", known.join(", ")));
         }
     }
-    Ok(names.iter().map(|n| quoted(n)).collect())
+    Ok(names.iter().map(|n| identifier(n)).collect())
 }
 
 fn values(expectation: &Expectation) -> Result<Vec<String>, String> {
     let values = expectation.values.as_deref().filter(|v| !v.is_empty());
-    let literal = |value: &AllowedValue| match value {
-        AllowedValue::Int(n) => n.to_string(),
-        AllowedValue::Text(text) => format!("'{}'", text.replace('\'', "''")),
-    };
-    Ok(values.ok_or("`accepted_values` needs `values`")?.iter().map(literal).collect())
+    Ok(values.ok_or("`accepted_values` needs `values`")?.iter().map(value).collect())
 }
 
 fn outside(expectation: &Expectation, column: &str) -> Result<String, String> {
@@ -202,9 +199,5 @@ fn related(expectation: &Expectation, targets: &Targets) -> Result<(String, Stri
     if other.columns.field_with_name(column).is_err() {
         return Err(format!("{other} has no column `{column}`"));
     }
-    Ok((other.sql(), quoted(column)))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    Ok((other.sql(), identifier(column)))
 }

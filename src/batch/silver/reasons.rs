@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::columns::silver_schema;
 use crate::batch::BatchError;
 use crate::batch::hour::Hour;
-use crate::config::{AllowedValue, FieldType, Pipeline, Role};
+use crate::batch::quoting::value;
+use crate::config::{FieldType, Pipeline, Role};
 use crate::event::EVENT_TIME_COLUMN;
 
 /// An expectation on single rows whose severity is `quarantine`.
@@ -75,7 +76,7 @@ fn invalid(pipeline: &Pipeline) -> Vec<(String, String)> {
         }
         match &field.allowed {
             Some(allowed) => {
-                let values: Vec<String> = allowed.iter().map(literal).collect();
+                let values: Vec<String> = allowed.iter().map(value).collect();
                 broken.push(format!("\"{column}\" not in ({})", values.join(", ")));
             }
             None if field.required && field.kind == FieldType::String => broken.push(format!("\"{column}\" = ''")),
@@ -86,13 +87,6 @@ fn invalid(pipeline: &Pipeline) -> Vec<(String, String)> {
         }
     }
     rules
-}
-
-fn literal(value: &AllowedValue) -> String {
-    match value {
-        AllowedValue::Int(n) => n.to_string(),
-        AllowedValue::Text(text) => format!("'{}'", text.replace('\'', "''")),
-    }
 }
 
 impl Rules {
@@ -260,11 +254,5 @@ mod tests {
             let error = error.unwrap_or_else(|| panic!("{holds} was taken"));
             assert!(error.to_string().contains("expectation:q") && !error.is_transient(), "{error}");
         }
-    }
-
-    #[test]
-    fn texts_are_quoted() {
-        assert_eq!(literal(&AllowedValue::Text("it's".into())), "'it''s'");
-        assert_eq!(literal(&AllowedValue::Int(-3)), "-3");
     }
 }

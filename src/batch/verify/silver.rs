@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::super::gold::{self, date_of, partition_date};
 use super::super::graph::silver_columns;
 use super::super::plan::TargetFacts;
+use super::super::quoting::identifier;
 use super::super::silver::{Definitions, EVENT_DATE, EVENT_HOUR};
 use super::super::target::{Definition, Target};
 use super::super::{BatchError, Lake, Layer};
@@ -344,7 +345,7 @@ impl<'a> Comparison<'a> {
                 .map(|f| match f.name().as_str() {
                     EVENT_DATE => format!("cast({EVENT_TIME_COLUMN} as date) as {EVENT_DATE}"),
                     EVENT_HOUR => format!("cast(date_part('hour', {EVENT_TIME_COLUMN}) as int) as {EVENT_HOUR}"),
-                    name => sql::identifier(name),
+                    name => identifier(name),
                 })
                 .collect();
             let kept = session.sql(&format!("select {} from bronze where {}", columns.join(", "), self.kept)).await?;
@@ -365,7 +366,7 @@ impl<'a> Comparison<'a> {
     /// Of the copies of an event the one that stays.
     async fn without_copies(&self, kept: DataFrame) -> Result<DataFrame, BatchError> {
         let copy = sql::copy_number(self.pipeline)?;
-        let columns: Vec<String> = self.layout.schema.fields().iter().map(|f| sql::identifier(f.name())).collect();
+        let columns: Vec<String> = self.layout.schema.fields().iter().map(|f| identifier(f.name())).collect();
         let statement = format!(
             "select {} from (select *, {copy} as boathouse_copy from kept) where boathouse_copy = 1",
             columns.join(", ")

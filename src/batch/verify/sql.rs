@@ -9,9 +9,10 @@ use datafusion::prelude::DataFrame;
 use futures::{StreamExt, TryStreamExt};
 
 use super::super::gold::{conform, days_since_epoch};
+use super::super::quoting::{identifier, literal, value};
 use super::super::{BatchError, quarantine};
 use super::rows::{Layout, Ordered, Tally, compare};
-use crate::config::{AllowedValue, FieldType, Pipeline, Role};
+use crate::config::{FieldType, Pipeline, Role};
 use crate::event::EVENT_TIME_COLUMN;
 
 /// Whether an instant is an event's at all: what parsed and whose clock is not ahead.
@@ -29,7 +30,7 @@ fn reasons(pipeline: &Pipeline) -> Result<Vec<(String, String)>, BatchError> {
         }
         match &field.allowed {
             Some(values) => {
-                let ones: Vec<String> = values.iter().map(|v| format!("{column} = {}", literal(v))).collect();
+                let ones: Vec<String> = values.iter().map(|v| format!("{column} = {}", value(v))).collect();
                 wrong.push(match ones.is_empty() {
                     true => format!("{column} is not null"),
                     false => format!("not ({})", ones.join(" or ")),
@@ -59,7 +60,7 @@ pub fn kept(pipeline: &Pipeline) -> Result<String, BatchError> {
 pub fn reasons_text(pipeline: &Pipeline) -> Result<String, BatchError> {
     let cases: Vec<String> = reasons(pipeline)?
         .into_iter()
-        .map(|(name, condition)| format!("case when {condition} then '{}' end", quoted(&name)))
+        .map(|(name, condition)| format!("case when {condition} then {} end", literal(&name)))
         .collect();
     Ok(format!(
         "case when time_status not in ('ok', 'late', 'future') or time_status is null then 'unparsed' \
@@ -81,22 +82,6 @@ pub fn copy_number(pipeline: &Pipeline) -> Result<String, BatchError> {
         "row_number() over (partition by {id}, date_trunc('hour', {EVENT_TIME_COLUMN}) \
          order by kafka_timestamp asc nulls last, generation asc, partition asc, \"offset\" asc)"
     ))
-}
-
-/// A column's name in SQL.
-pub fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn quoted(text: &str) -> String {
-    text.replace('\'', "''")
-}
-
-fn literal(value: &AllowedValue) -> String {
-    match value {
-        AllowedValue::Int(n) => n.to_string(),
-        AllowedValue::Text(text) => format!("'{}'", quoted(text)),
-    }
 }
 
 /// Whether a column of dates lies between two, both included.
