@@ -1,5 +1,6 @@
 //! `boathouse status`: what the daemon says of itself, or, where none answers, what the tables say.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::output::{self, Grid, count, safe_text};
 use super::{Context, Outcome};
 use crate::config::{Config, Pipeline};
 use crate::kafka::Source;
-use crate::telemetry::{BatchStatus, PartitionPhase, SinkCondition, Status};
+use crate::telemetry::{ActorStatus, BatchStatus, PartitionPhase, SinkCondition, Status};
 
 /// Is the daemon healthy, and how far behind is it; exit code 1 if it is not ready or does not run.
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,8 @@ Asks the daemon at metrics.listen. Where none answers, positions are read from t
 
 Examples:
   boathouse status
-  boathouse status --json | jq '.partitions[] | {partition, lag_records}'")]
+  boathouse status --json | jq '.partitions[] | {partition, lag_records}'
+  boathouse status --json | jq '.actors[] | {kind, name, mailbox_messages}'")]
 pub(crate) struct Args {}
 
 /// Longest wait for the daemon's answer.
@@ -89,6 +91,9 @@ fn print(status: &Status) -> anyhow::Result<()> {
     let memory = &status.memory;
     let resident = memory.resident_bytes.map_or_else(String::new, |b| format!(", {} resident", mib(b)));
     writeln!(out, "Memory: {} of {} in buffers{resident}", mib(memory.used_bytes), mib(memory.budget_bytes))?;
+    if let Some(waiting) = mailboxes(&status.actors) {
+        writeln!(out, "Mailboxes: {waiting}")?;
+    }
     writeln!(out)?;
 
     let header = [
@@ -168,6 +173,23 @@ fn print(status: &Status) -> anyhow::Result<()> {
         )?;
     }
     Ok(out.flush()?)
+}
+
+/// The messages that wait for actors, by kind, most first; none where nothing waits.
+pub(crate) fn mailboxes(actors: &[ActorStatus]) -> Option<String> {
+    let mut kinds: BTreeMap<&str, (usize, Vec<&str>)> = BTreeMap::new();
+    for actor in actors.iter().filter(|actor| actor.mailbox_messages > 0) {
+        let (messages, names) = kinds.entry(&actor.kind).or_default();
+        *messages += actor.mailbox_messages;
+        names.push(&actor.name);
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, (messages, _))| std::cmp::Reverse(*messages));
+    let texts = kinds.iter().map(|(kind, (messages, names))| match names[..] {
+        [name] => format!("{messages} for {kind} {}", safe_text(name)),
+        _ => format!("{messages} for {} {kind}s", names.len()),
+    });
+    (!kinds.is_empty()).then(|| texts.collect::<Vec<_>>().join(", "))
 }
 
 /// The batch of each pipeline: it does not count for readiness, and is seen here.

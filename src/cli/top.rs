@@ -102,6 +102,8 @@ fn page(before: &Look, now: &Look, listen: &str) -> anyhow::Result<String> {
         mib(status.memory.resident_bytes.unwrap_or(0)),
         cpu.unwrap_or(0.0).max(0.0)
     )?;
+    let waiting = status::mailboxes(&status.actors).unwrap_or_else(|| "empty".into());
+    writeln!(page, "mailboxes: {waiting}")?;
     let rate = |records: u64, earlier: Option<u64>| {
         earlier.map_or(0.0, |e| records.saturating_sub(e) as f64 / seconds).round() as u64
     };

@@ -74,3 +74,34 @@ async fn a_reader_that_never_comes_back_holds_up_neither_the_stream_nor_the_end(
     assert_eq!(log.matches(DRAINED).count(), 2, "{log}");
     site.assert_log_is_clean_but_for(&[LEFT_BEHIND, STUCK]);
 }
+
+/// The thread of the windows and the consumers stands still: what is sent to them waits, and is seen to.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_no_actor_takes_up_are_shown() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.unique_name("mailboxes");
+    produce(kafka.address(), &topic, &["--count", "300000", "--max-rate", "--seed", "1"]);
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "stick!actor.window_aggregator:3".into()));
+    let mut daemon = site.start();
+    let waiting = |status: &Value, kind: &str| {
+        let actors = status["actors"].as_array().into_iter().flatten().filter(|a| a["kind"] == kind);
+        actors.filter_map(|a| a["mailbox_messages"].as_u64()).sum::<u64>()
+    };
+    // Each reader runs one batch ahead; the realtime writer asks the windows one after another.
+    daemon
+        .wait("messages to wait", |status| {
+            waiting(status, "partition_consumer") == 3 && waiting(status, "window_aggregator") > 0
+        })
+        .await;
+    for command in [&["status"] as &[&str], &["top", "--once", "--interval", "100ms"]] {
+        let output = site.run(command);
+        let shown = String::from_utf8_lossy(&output.stdout).to_lowercase();
+        let line = shown.lines().find(|line| line.starts_with("mailboxes: ")).unwrap_or_else(|| panic!("{shown}"));
+        assert!(line.contains("3 for 3 partition_consumers"), "{line}");
+        assert!(line.contains(" for window_aggregator user_events/") || line.contains(" window_aggregators"), "{line}");
+    }
+    // Nothing ends a thread that stands still; the next start goes on at Bronze's position.
+    daemon.kill();
+}
