@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use boathouse::config::Pipeline;
 use boathouse::serving::Client;
 use boathouse::telemetry::names::{self, Definition, Kind};
 use boathouse::window::AggregatePlan;
@@ -50,7 +51,7 @@ pub(crate) fn queries(dashboard: &Value) -> Vec<Query> {
         .collect()
 }
 
-/// A query with the dashboard's variables in it; `values` gives what Grafana would offer of each: all are chosen.
+/// A query with the dashboard's variables in it; `values` gives the values of each that are chosen.
 pub(crate) fn with_variables(text: &str, dashboard: &Value, values: impl Fn(&Value) -> Vec<String>) -> String {
     let mut text = text.to_owned();
     for variable in dashboard["templating"]["list"].as_array().expect("variables") {
@@ -58,7 +59,6 @@ pub(crate) fn with_variables(text: &str, dashboard: &Value, values: impl Fn(&Val
         let (quoted, plain) = (format!("${{{name}:singlequote}}"), format!("${name}"));
         if text.contains(&quoted) || text.contains(&plain) {
             let values = values(variable);
-            assert!(!values.is_empty(), "variable {name} offers nothing");
             let list: Vec<String> = values.iter().map(|v| format!("'{v}'")).collect();
             text = text.replace(&quoted, &list.join(",")).replace(&plain, &values.join("|"));
         }
@@ -66,10 +66,16 @@ pub(crate) fn with_variables(text: &str, dashboard: &Value, values: impl Fn(&Val
     text
 }
 
-/// What a variable of ClickHouse's offers.
-pub(crate) fn offered(engine: &Engine, variable: &Value) -> Vec<String> {
+/// What Grafana would choose of a variable of ClickHouse's where this pipeline is chosen: all that is offered, of a
+/// variable that takes one value the first.
+pub(crate) fn chosen(engine: &Engine, dashboard: &Value, pipeline: &str, variable: &Value) -> Vec<String> {
+    if variable["name"] == "pipeline" {
+        return vec![pipeline.into()];
+    }
     let query = variable["query"].as_str().expect("a query");
-    engine.sql(query).lines().map(String::from).collect()
+    let query = with_variables(query, dashboard, |other| chosen(engine, dashboard, pipeline, other));
+    let most = if variable["multi"] == true { usize::MAX } else { 1 };
+    engine.sql(&query).lines().map(String::from).take(most).collect()
 }
 
 /// The words of a PromQL expression that name metrics of ours.
@@ -138,30 +144,54 @@ fn dashboards_refresh_every_ten_seconds_and_lead_to_each_other_and_to_the_consol
     }
 }
 
+/// The variables by which panels are narrowed; others choose what a panel shows.
+const NARROWING: [&str; 3] = ["pipeline", "event_type", "source"];
+
 #[test]
-fn every_dashboard_is_narrowed_to_a_pipeline_and_no_variable_is_for_nothing() {
+fn every_panel_is_narrowed_by_each_variable_or_says_that_it_is_not() {
     let mut all = std::collections::BTreeSet::new();
     for path in DASHBOARDS {
         let dashboard = dashboard(path);
         let queries = queries(&dashboard);
         let variables = dashboard["templating"]["list"].as_array().expect("variables");
+        let asked_with =
+            |text: &str, name: &str| text.contains(&format!("${{{name}")) || text.contains(&format!("${name}"));
+        // By itself, or by one whose values it decides.
+        let narrowed = |text: &str, name: &str| {
+            let decides = |other: &&Value| asked_with(&other["query"].to_string(), name);
+            asked_with(text, name)
+                || variables
+                    .iter()
+                    .filter(decides)
+                    .any(|other| asked_with(text, other["name"].as_str().expect("a name")))
+        };
         for variable in variables.iter().filter(|variable| variable["type"] == "query") {
             let name = variable["name"].as_str().expect("a name");
-            let (braced, plain) = (format!("${{{name}"), format!("${name}"));
-            let used = queries.iter().any(|query| query.text.contains(&braced) || query.text.contains(&plain));
-            assert!(used, "{path}: no panel asks with ${name}");
+            let in_variables = variables.iter().any(|other| asked_with(&other["query"].to_string(), name));
+            let used = queries.iter().any(|query| asked_with(&query.text, name));
+            assert!(used || in_variables, "{path}: no panel asks with ${name}");
             all.insert(name.to_owned());
+            if !NARROWING.contains(&name) {
+                continue;
+            }
+            let label = variable["label"].as_str().expect("a label").to_lowercase();
+            for panel in dashboard["panels"].as_array().expect("panels") {
+                let title = &panel["title"];
+                let description = panel["description"].as_str().expect("a description");
+                let (_, not_by) = description.split_once("Not narrowed by ").unwrap_or_default();
+                let (not_by, _) = not_by.split_once(':').unwrap_or((not_by, ""));
+                let of_panel = queries.iter().filter(|query| *title == query.panel.as_str());
+                let texts: Vec<&str> = of_panel.map(|query| query.text.as_str()).collect();
+                let says_so = not_by.contains(&label);
+                // A table of several aggregates is narrowed where a part of it is.
+                let is = texts.iter().any(|text| narrowed(text, name));
+                assert!(is != says_so, "{path}: {title} is narrowed by ${name}: {is}, says that it is not: {says_so}");
+            }
         }
         assert!(variables.iter().any(|variable| variable["name"] == "pipeline"), "{path} knows no pipelines");
-        // What has a column for it is narrowed by it.
-        for query in queries
-            .iter()
-            .filter(|query| query.text.contains("gold.freshness") || query.text.contains("gold.published"))
-        {
-            assert!(query.text.contains("pipeline IN (${pipeline:singlequote})"), "{path}: {}", query.panel);
-        }
     }
-    assert_eq!(all.iter().map(String::as_str).collect::<Vec<_>>(), ["event_type", "pipeline", "source"]);
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    assert_eq!(all, ["aggregate", "event_type", "figure", "measure", "pipeline", "source"]);
 }
 
 #[test]
@@ -220,12 +250,38 @@ async fn ask(url: &str, sql: String) -> Result<String, String> {
     if ok { Ok(text) } else { Err(text) }
 }
 
-/// The tables of the seed's pipeline with a total in each of the last 40 minutes and the next two.
-async fn fill(url: &str, now: i64) {
+/// A pipeline with other fields than the seed's.
+const SENSORS: &str = r#"
+topic = "readings"
+
+[[field]]
+name = "at"
+type = "timestamp"
+role = "event_time"
+
+[[field]]
+name = "site"
+type = "string"
+
+[[aggregate]]
+name = "readings_per_site"
+measure = "reading_count"
+dimensions = ["site"]
+"#;
+
+/// The seed's pipeline and another.
+fn pipelines() -> [Pipeline; 2] {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/boathouse.toml");
     let config = boathouse::config::Config::load(Some(&config)).expect("the shipped configuration");
-    let pipeline = config.pipelines.iter().find(|p| p.name == "user_events").expect("the seed's pipeline");
-    let plans = AggregatePlan::all(pipeline, "an epoch").expect("the seed's aggregates");
+    let seed = config.pipelines.iter().find(|p| p.name == "user_events").expect("the seed's pipeline");
+    let mut sensors: Pipeline = toml_edit::de::from_str(SENSORS).expect("a pipeline");
+    sensors.name = "sensors".into();
+    [Pipeline::clone(seed), sensors]
+}
+
+/// The tables of a pipeline with a total in each of the last 40 minutes and the next two.
+async fn fill(url: &str, pipeline: &Pipeline, now: i64) {
+    let plans = AggregatePlan::all(pipeline, "an epoch").expect("aggregates");
     let address = boathouse::config::ClickHouse { url: url.to_owned(), ..Default::default() };
     let client = Client::new(&address).expect("a client");
     client.prepare(&pipeline.name, &plans).await.expect("tables and views");
@@ -235,13 +291,14 @@ async fn fill(url: &str, now: i64) {
         let first = now - now % 60 - 40 * 60;
         let partials = format!(
             "INSERT INTO realtime.{} (window_start, {names}topic, generation, partition, partial_count, partial_version) \
-             SELECT toDateTime({first} + 60 * number), {values}'user-events', 0, 0, 7 + number, 1000 FROM numbers(43)",
+             SELECT toDateTime({first} + 60 * number), {values}'a-topic', 0, 0, 7 + number, 1000 FROM numbers(43)",
             plan.partials_table()
         );
         ask(url, partials).await.expect("totals");
         let position = format!(
             "INSERT INTO realtime.positions (pipeline, aggregate, definition, topic, generation, partition, next_offset, \
-             closed_horizon) VALUES ('user_events', '{}', '{}', 'user-events', 0, 0, 1000, {})",
+             closed_horizon) VALUES ('{}', '{}', '{}', 'a-topic', 0, 0, 1000, {})",
+            pipeline.name,
             plan.name,
             plan.definition,
             (now - 600) * 1_000_000
@@ -250,33 +307,60 @@ async fn fill(url: &str, now: i64) {
     }
 }
 
+/// What a panel asks where a pipeline is chosen, and the answer.
+async fn asked(engine: &Engine, query: &Query, pipeline: &str, now: i64) -> (String, Value) {
+    let dashboard = dashboard(REALTIME);
+    let text = with_variables(&query.text, &dashboard, |variable| chosen(engine, &dashboard, pipeline, variable));
+    let sql = expand(&text, now);
+    let answer = ask(&engine.url, format!("{sql} FORMAT JSON"))
+        .await
+        .unwrap_or_else(|e| panic!("{} of {pipeline}: {e}\nin: {sql}", query.panel));
+    (sql, serde_json::from_str(&answer).expect("JSON"))
+}
+
+/// Whether a row has a number that counts something.
+fn counted(rows: &[Value]) -> bool {
+    let number = |v: &Value| v.as_f64().or(v.as_str().and_then(|s| s.parse().ok()));
+    let values = rows.iter().flat_map(|row| row.as_object().expect("a row").values());
+    values.into_iter().any(|v| number(v).is_some_and(|n| n != 0.0))
+}
+
 #[tokio::test]
-async fn clickhouse_panels_run_on_the_engine_and_find_rows() {
+async fn clickhouse_panels_run_on_the_engine_and_find_rows_of_the_pipeline_chosen() {
     let engine = Engine::start();
     let now = chrono::Utc::now().timestamp();
-    fill(&engine.url, now).await;
-    let all = queries(&dashboard(REALTIME));
+    for pipeline in pipelines() {
+        fill(&engine.url, &pipeline, now).await;
+    }
+    let dashboard = dashboard(REALTIME);
+    let offers = dashboard["templating"]["list"][0]["query"].as_str().expect("a query");
+    assert_eq!(engine.sql(offers), "sensors\nuser_events\n");
+    let all = queries(&dashboard);
     assert!(all.len() >= 10, "only {} queries", all.len());
-    let offered = |variable: &Value| offered(&engine, variable);
     for query in &all {
         assert_eq!(query.datasource, "boathouse-clickhouse", "{}", query.panel);
-        let sql = expand(&with_variables(&query.text, &dashboard(REALTIME), offered), now);
-        let answer = ask(&engine.url, format!("{sql} FORMAT JSON"))
-            .await
-            .unwrap_or_else(|e| panic!("{}: {e}\nin: {sql}", query.panel));
-        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        let (sql, answer) = asked(&engine, query, "user_events", now).await;
         let rows = answer["data"].as_array().expect("rows");
-        let number = |v: &Value| v.as_f64().or(v.as_str().and_then(|s| s.parse().ok()));
-        let counted = rows
-            .iter()
-            .flat_map(|r| r.as_object().expect("a row").values())
-            .any(|v| number(v).is_some_and(|n| n != 0.0));
-        assert!(counted, "{} finds nothing: {rows:?}\nin: {sql}", query.panel);
+        assert!(counted(rows), "{} finds nothing: {rows:?}\nin: {sql}", query.panel);
         if query.time_series {
             let first = &answer["meta"][0];
             let is_time = first["type"].as_str().is_some_and(|t| t.starts_with("DateTime"));
             assert!(first["name"] == "time" && is_time, "{}: the first column is {first}", query.panel);
             assert!((29..=33).contains(&rows.len()), "{}: {} rows in half an hour", query.panel, rows.len());
+        }
+        // The other pipeline has windows and an aggregate of its own, and none of what the seed's counts.
+        let (sql, answer) = asked(&engine, query, "sensors", now).await;
+        let rows = answer["data"].as_array().expect("rows");
+        match query.panel.as_str() {
+            "Latest windows" => {
+                assert_eq!(rows.len(), 15, "{rows:?}");
+                let numbers = |row: &Value| ["events", "logins", "purchases"].map(|column| row[column].clone());
+                assert!(rows.iter().all(|row| numbers(row) == [Value::Null, Value::Null, Value::Null]), "{rows:?}");
+            }
+            "Age of the newest window" | "Per minute: $aggregate" | "By its dimensions: $aggregate" => {
+                assert!(counted(rows), "{} finds nothing: {rows:?}\nin: {sql}", query.panel);
+            }
+            panel => assert!(rows.is_empty(), "{panel} of a pipeline that has none: {rows:?}\nin: {sql}"),
         }
     }
 }
