@@ -11,7 +11,7 @@ use super::output::{self, Grid, count, safe_text};
 use super::status;
 use super::{Context, Outcome};
 use crate::stop_signal::StopSignal;
-use crate::telemetry::{PartitionPhase, SinkCondition, Status};
+use crate::telemetry::{SinkCondition, Status};
 
 /// The daemon at a glance, live: rates, lag, freshness, the batch, and what is wrong now; Ctrl-C leaves.
 #[derive(Debug, clap::Args)]
@@ -180,11 +180,6 @@ fn page(before: &Look, now: &Look, listen: &str) -> anyhow::Result<String> {
 /// What is wrong now, and what to do.
 fn troubles(status: &Status) -> anyhow::Result<String> {
     let mut lines: Vec<String> = status.readiness.reasons.iter().map(|r| safe_text(r)).collect();
-    for p in &status.partitions {
-        if let PartitionPhase::Stopped { command, .. } = &p.phase {
-            lines.push(format!("{}/{}: stop the daemon, then {}", p.topic, p.partition, safe_text(command)));
-        }
-    }
     for sink in &status.sinks {
         if let SinkCondition::Retrying { error } | SinkCondition::Refused { error } = &sink.condition {
             lines.push(format!("{}: {}", sink.name, safe_text(error)));

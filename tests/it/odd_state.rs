@@ -49,6 +49,10 @@ async fn retention_that_overran_a_partition_stops_it_alone_until_the_gap_is_acce
     daemon.wait_until_served(&other).await;
     let ready = reqwest::get(format!("http://127.0.0.1:{}/readyz", site.metrics_port)).await.unwrap();
     assert_eq!(ready.status().as_u16(), 503);
+    let top = site.run(&["top", "--once", "--interval", "100ms"]);
+    let shown = String::from_utf8_lossy(&top.stdout);
+    assert_eq!(shown.matches("bronze accept-gap user_events").count(), 1, "{shown}");
+    assert!(!shown.contains("stop the daemon"), "the daemon does it while it runs: {shown}");
     daemon.stop().await;
 
     let accepted = site.run(&["bronze", "accept-gap", "user_events"]);

@@ -21,7 +21,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
             Ok(Some(tail)) => findings.push(Finding::fail(
                 check,
                 format!("damaged from version {} on: {}", tail.from, tail.what),
-                format!("stop the daemon, then boathouse bronze repair-log {}", pipeline.name),
+                format!("boathouse bronze repair-log {}", pipeline.name),
             )),
             Err(error) => findings.push(Finding::fail(check, error.to_string(), "look at the rights on lakehouse.uri")),
         }
