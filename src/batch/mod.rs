@@ -44,7 +44,8 @@ pub use lake::{Lake, Layer, refused_table};
 pub use model::{ColumnDoc, Header, Kind, Model};
 pub use publish::publish_gold;
 pub use quality::{
-    ExpectationResult, KeptResult, RESULTS, check_served, data_quality_checks, kept_results, quarantine, verdict,
+    ExpectationResult, KeptResult, Over, RESULTS, Stretch, check_served, data_quality_checks, kept_over, kept_results,
+    quarantine, verdict,
 };
 pub use silver::run_silver;
 pub use task::{LogLine, TaskContext, TaskReport};

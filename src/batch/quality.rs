@@ -1,5 +1,6 @@
 //! Quality: what rows are held against before they are served, and what is served against what Delta holds.
 
+mod over;
 mod query;
 mod results;
 mod served;
@@ -9,11 +10,12 @@ use std::collections::BTreeSet;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use chrono::NaiveDate;
+use chrono::{NaiveDate, Utc};
 use datafusion::common::DataFusionError;
 use datafusion::prelude::SessionContext;
 use serde::Serialize;
 
+pub use over::{Over, Stretch, kept_over};
 pub use results::{KeptResult, RESULTS, kept_results};
 pub use served::check_served;
 
@@ -177,7 +179,7 @@ pub(super) async fn hold_expectations(
     task: &TaskContext,
 ) -> Result<(), BatchError> {
     let results = check_expectations(lake, pipeline, held, task).await?;
-    results::keep(lake, pipeline, run_id, &results).await?;
+    results::keep(lake, &pipeline.name, run_id, Utc::now(), &results).await?;
     verdict(&results)
 }
 
@@ -190,7 +192,7 @@ pub async fn data_quality_checks(
     task: &TaskContext,
 ) -> Result<TaskReport, BatchError> {
     let results = check_served(lake, pipeline, client, task).await?;
-    results::keep(lake, pipeline, run_id, &results).await?;
+    results::keep(lake, &pipeline.name, run_id, Utc::now(), &results).await?;
     if let Some(broken) = results.iter().find(|r| !r.holds) {
         let remedy = "was a table in ClickHouse changed by hand? `boathouse sql --on clickhouse \"DROP TABLE gold.progress\"`, \
                       and the next run publishes every date again";

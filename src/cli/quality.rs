@@ -31,7 +31,7 @@ impl Args {
         let config = context.config()?;
         let results = context.block_on(async {
             let lake = Lake::new(&config.server)?;
-            Ok(kept_results(&lake, self.runs.into()).await?)
+            Ok(kept_results(&lake, self.runs.into(), None).await?)
         })?;
         let newest = results.first().map(|r| r.run_id.clone());
         let stopped =

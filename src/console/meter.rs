@@ -1,7 +1,7 @@
 //! Rates now and over the last days, from totals on the board. Pure: every instant is an argument.
 //!
-//! The last hour is kept point by point; a day and a week are kept with a point each minute and each ten minutes, which
-//! is the mean of rates and the greatest of everything else.
+//! The last hour is kept point by point; a day, a week and thirty days are kept with a point each minute, each ten
+//! minutes and each hour, which is the mean of rates and the greatest of everything else.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use crate::telemetry::{PartitionStatus, Status};
 const WINDOW: Duration = Duration::from_secs(10);
 /// A point of the charts each so often.
 pub const POINT_EVERY: Duration = Duration::from_secs(5);
-/// What is kept of a pipeline: points so many seconds apart, and how many. An hour, a day, a week.
-const KEPT: [(i64, usize); 3] = [(POINT_EVERY.as_secs() as i64, 720), (60, 1_440), (600, 1_008)];
+/// What is kept of a pipeline: points so many seconds apart, and how many. An hour, a day, a week, thirty days.
+const KEPT: [(i64, usize); 4] = [(POINT_EVERY.as_secs() as i64, 720), (60, 1_440), (600, 1_008), (3_600, 720)];
 
 type Key = (String, String, i32, i32);
 
@@ -162,7 +162,7 @@ struct Step {
 pub struct Meter {
     totals: HashMap<Key, Totals>,
     steps: VecDeque<Step>,
-    kept: HashMap<String, [Ring; 3]>,
+    kept: HashMap<String, [Ring; KEPT.len()]>,
     next_point: Option<Instant>,
     /// When the first points were taken.
     begun: Option<DateTime<Utc>>,
@@ -280,6 +280,7 @@ impl Meter {
             Range::Quarter | Range::Hour => 0,
             Range::SixHours | Range::Day => 1,
             Range::Week => 2,
+            Range::Month => 3,
         };
         // A ring that is not full yet holds everything since the start, point by point.
         let place =

@@ -19,12 +19,14 @@ pub enum Range {
     Day,
     #[serde(rename = "7d")]
     Week,
+    #[serde(rename = "30d")]
+    Month,
 }
 
 /// As an address has it.
 #[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 pub struct Asked {
-    /// `15m`, `1h`, `6h`, `24h` or `7d`.
+    /// `15m`, `1h`, `6h`, `24h`, `7d` or `30d`.
     #[serde(default)]
     range: String,
 }
@@ -37,7 +39,7 @@ impl Asked {
 }
 
 impl Range {
-    pub const ALL: [Range; 5] = [Range::Quarter, Range::Hour, Range::SixHours, Range::Day, Range::Week];
+    pub const ALL: [Range; 6] = [Range::Quarter, Range::Hour, Range::SixHours, Range::Day, Range::Week, Range::Month];
 
     /// The range of a name; an empty one is the default.
     pub fn named(name: &str, default: Range) -> Result<Range, Problem> {
@@ -57,6 +59,7 @@ impl Range {
             Range::SixHours => "6h",
             Range::Day => "24h",
             Range::Week => "7d",
+            Range::Month => "30d",
         }
     }
 
@@ -68,6 +71,7 @@ impl Range {
             Range::SixHours => "6 hours",
             Range::Day => "24 hours",
             Range::Week => "7 days",
+            Range::Month => "30 days",
         }
     }
 
@@ -78,6 +82,7 @@ impl Range {
             Range::SixHours => TimeDelta::hours(6),
             Range::Day => TimeDelta::days(1),
             Range::Week => TimeDelta::days(7),
+            Range::Month => TimeDelta::days(30),
         }
     }
 
@@ -87,6 +92,19 @@ impl Range {
             Range::Quarter | Range::Hour => 60,
             Range::SixHours => 300,
             Range::Day | Range::Week => 900,
+            Range::Month => 3_600,
+        }
+    }
+
+    /// Seconds of which one cell of a strip tells: a range has few enough to be told apart.
+    pub fn cell_seconds(self) -> u32 {
+        match self {
+            Range::Quarter => 30,
+            Range::Hour => 120,
+            Range::SixHours => 600,
+            Range::Day => 1_800,
+            Range::Week => 4 * 3_600,
+            Range::Month => 86_400,
         }
     }
 
@@ -113,8 +131,10 @@ mod tests {
         for range in Range::ALL {
             assert_eq!(Range::named(range.as_str(), Range::Hour).unwrap(), range);
             assert_eq!(serde_json::to_value(range).unwrap(), range.as_str());
+            let cells = range.span().num_seconds() / i64::from(range.cell_seconds());
+            assert!((24..=48).contains(&cells), "{range:?}: {cells}");
         }
         assert_eq!(Range::named("", Range::Week).unwrap(), Range::Week);
-        assert!(Range::named("5y", Range::Hour).unwrap_err().text.contains("15m, 1h, 6h, 24h, 7d"));
+        assert!(Range::named("5y", Range::Hour).unwrap_err().text.contains("15m, 1h, 6h, 24h, 7d, 30d"));
     }
 }

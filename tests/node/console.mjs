@@ -240,6 +240,7 @@ const pages = {
   "table-clickhouse": "/data/clickhouse/realtime.events_per_minute",
   sql: "/sql",
   quality: "/quality",
+  "quality-month": "/quality?range=30d",
   reconcile: "/reconcile",
   "dead-letters": "/dead-letters",
   "letters-open": "/dead-letters?state=open&status=unparsed",

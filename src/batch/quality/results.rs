@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, Str
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use datafusion::prelude::SessionContext;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use serde::Serialize;
@@ -20,7 +21,6 @@ use super::super::target::Landing;
 use super::super::{BatchError, Lake, Layer, encoding, gold};
 use super::ExpectationResult;
 use crate::bronze::{EntryWriter, table_metadata};
-use crate::config::Pipeline;
 
 /// The table's name.
 pub const RESULTS: &str = "expectation_results";
@@ -37,18 +37,19 @@ pub struct KeptResult {
     pub result: ExpectationResult,
 }
 
-/// Keeps the results of a run.
+/// Keeps the results of a run of a pipeline, as of a moment.
 pub(super) async fn keep(
     lake: &Lake,
-    pipeline: &Pipeline,
+    pipeline: &str,
     run_id: &str,
+    at: DateTime<Utc>,
     results: &[ExpectationResult],
 ) -> Result<(), BatchError> {
     if results.is_empty() {
         return Ok(());
     }
     let unwritten = |e: &dyn std::fmt::Display| BatchError::unavailable(format!("gold/{RESULTS} cannot be written"), e);
-    let batch = batch(pipeline, run_id, results).map_err(|e| unwritten(&e))?;
+    let batch = batch(pipeline, run_id, at, results).map_err(|e| unwritten(&e))?;
     let store = lake.log_store(Layer::Gold, RESULTS)?;
     let layout = Layout { store: store.clone(), schema: batch.schema(), properties: Arc::new(properties(&batch)) };
     let mut writer = PartitionWriter::new(layout, Vec::new());
@@ -100,8 +101,9 @@ fn properties(batch: &RecordBatch) -> WriterProperties {
 }
 
 fn batch(
-    pipeline: &Pipeline,
+    pipeline: &str,
     run_id: &str,
+    at: DateTime<Utc>,
     results: &[ExpectationResult],
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
     let n = results.len();
@@ -111,11 +113,11 @@ fn batch(
     let count = |of: &dyn Fn(&ExpectationResult) -> u64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(results.iter().map(|r| i64::try_from(of(r)).unwrap_or(i64::MAX))))
     };
-    let now = TimestampMicrosecondArray::from(vec![Utc::now().timestamp_micros(); n]).with_timezone("UTC");
+    let at = TimestampMicrosecondArray::from(vec![at.timestamp_micros(); n]).with_timezone("UTC");
     let columns: Vec<(&str, ArrayRef)> = vec![
-        ("pipeline", text(&|_| pipeline.name.clone())),
+        ("pipeline", text(&|_| pipeline.to_owned())),
         ("run_id", text(&|_| run_id.to_owned())),
-        ("checked_at", Arc::new(now)),
+        ("checked_at", Arc::new(at)),
         ("name", text(&|r| r.name.clone())),
         ("table", text(&|r| r.table.clone())),
         ("check", text(&|r| r.check.clone())),
@@ -130,27 +132,54 @@ fn batch(
     RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect())
 }
 
-/// The results of the last `runs` runs that checked anything, the newest first.
-pub async fn kept_results(lake: &Lake, runs: usize) -> Result<Vec<KeptResult>, BatchError> {
-    let Some(table) = lake.open(Layer::Gold, RESULTS).await? else { return Ok(Vec::new()) };
-    let provider = gold::provider(&table, RESULTS).await?;
-    let session = lake.session();
-    let sql = format!(
-        "SELECT pipeline, run_id, checked_at, name, \"table\", \"check\", severity, holds, rows_checked, rows_failed, detail \
-         FROM results WHERE run_id IN (SELECT run_id FROM results GROUP BY run_id ORDER BY max(checked_at) DESC LIMIT {runs}) \
-         ORDER BY checked_at DESC, name"
-    );
-    let unreadable = |e| BatchError::unavailable(format!("gold/{RESULTS} cannot be read"), e);
-    session.register_table("results", provider).map_err(unreadable)?;
-    let batches = async { session.sql(&sql).await?.collect().await }.await.map_err(unreadable)?;
-    let mut kept = Vec::new();
-    for batch in &batches {
-        kept.extend(rows(&gold::plain(batch)?));
-    }
-    Ok(kept)
+/// The columns that [`rows`] reads, in their order.
+pub(super) const COLUMNS: &str =
+    "pipeline, run_id, checked_at, name, \"table\", \"check\", severity, holds, rows_checked, rows_failed, detail";
+
+/// The kept results as of now, to be asked by SQL as `results`.
+pub(super) struct Kept(SessionContext);
+
+fn unreadable(e: impl std::fmt::Display) -> BatchError {
+    BatchError::unavailable(format!("gold/{RESULTS} cannot be read"), e)
 }
 
-fn rows(batch: &RecordBatch) -> Vec<KeptResult> {
+impl Kept {
+    /// None before anything was checked.
+    pub(super) async fn open(lake: &Lake) -> Result<Option<Self>, BatchError> {
+        let Some(table) = lake.open(Layer::Gold, RESULTS).await? else { return Ok(None) };
+        let session = lake.session();
+        session.register_table("results", gold::provider(&table, RESULTS).await?).map_err(unreadable)?;
+        Ok(Some(Self(session)))
+    }
+
+    pub(super) async fn ask(&self, sql: &str) -> Result<Vec<RecordBatch>, BatchError> {
+        let batches = async { self.0.sql(sql).await?.collect().await }.await.map_err(unreadable)?;
+        batches.iter().map(gold::plain).collect()
+    }
+}
+
+/// A condition on results.
+pub(super) fn at_or_after(since: DateTime<Utc>) -> String {
+    format!("checked_at >= '{}'", since.format("%Y-%m-%dT%H:%M:%S%.6fZ"))
+}
+
+/// The results of the last `runs` runs that checked anything, the newest first; `since` a moment, if one is given.
+pub async fn kept_results(
+    lake: &Lake,
+    runs: usize,
+    since: Option<DateTime<Utc>>,
+) -> Result<Vec<KeptResult>, BatchError> {
+    let Some(kept) = Kept::open(lake).await? else { return Ok(Vec::new()) };
+    let since = since.map_or_else(|| "true".to_owned(), at_or_after);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM results WHERE {since} AND run_id IN \
+         (SELECT run_id FROM results WHERE {since} GROUP BY run_id ORDER BY max(checked_at) DESC LIMIT {runs}) \
+         ORDER BY checked_at DESC, name"
+    );
+    Ok(kept.ask(&sql).await?.iter().flat_map(rows).collect())
+}
+
+pub(super) fn rows(batch: &RecordBatch) -> Vec<KeptResult> {
     let text = |i: usize, row: usize| batch.column(i).as_string::<i32>().value(row).to_owned();
     let count = |i: usize, row: usize| batch.column(i).as_primitive::<Int64Type>().value(row).unsigned_abs();
     (0..batch.num_rows())

@@ -1,6 +1,7 @@
 //! Tables, queries, quality, and one event's way.
 
 use actix_web::{HttpResponse, web};
+use chrono::Utc;
 use serde::Deserialize;
 
 use crate::console::pages::sql::{Which, standing};
@@ -8,6 +9,7 @@ use crate::console::pages::trace::found;
 use crate::console::pages::{data, quality as results};
 use crate::console::problem::Problem;
 use crate::console::query::{On, PAGE_ROWS};
+use crate::console::range::Range;
 use crate::console::shared::Shared;
 use crate::console::view::View;
 
@@ -71,13 +73,20 @@ pub async fn sql_cancel(
 
 #[derive(Deserialize, schemars::JsonSchema)]
 pub struct Runs {
-    /// Results of so many of the newest runs; one without it.
+    /// Results of so many of the newest runs, 1,000 at most; one without it, all of the range with one.
     runs: Option<u16>,
+    /// `15m`, `1h`, `6h`, `24h`, `7d` or `30d`: what was checked in this time alone.
+    range: Option<String>,
 }
 
+/// Runs whose results one call answers at most.
+const RUNS_MAX: u16 = 1_000;
+
 pub async fn quality(which: web::Query<Runs>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
-    let runs = which.runs.unwrap_or(1).clamp(1, 100).into();
-    Ok(HttpResponse::Ok().json(results::results(&shared, runs).await?))
+    let range = which.range.as_deref().filter(|name| !name.is_empty());
+    let since = range.map(|name| Range::named(name, Range::Week)).transpose()?.map(|range| Utc::now() - range.span());
+    let runs = which.runs.unwrap_or(if since.is_some() { RUNS_MAX } else { 1 }).clamp(1, RUNS_MAX);
+    Ok(HttpResponse::Ok().json(results::results(&shared, runs.into(), since).await?))
 }
 
 pub async fn trace(view: View, asked: web::Path<String>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {

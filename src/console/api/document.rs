@@ -182,7 +182,7 @@ pub const CALLS: &[Call] = &[
     Call::new("get", "/api/v1/sql/words", "Data", "Tables, columns and functions that a statement may name")
         .query(of::<sql::Of>)
         .answers(200, of::<Words>),
-    Call::new("get", "/api/v1/quality", "Data", "How expectations were met")
+    Call::new("get", "/api/v1/quality", "Data", "How expectations were met by the newest runs, newest first")
         .query(of::<data::Runs>)
         .answers(200, objects),
     Call::new("get", "/api/v1/dead-letters", "Data", "The newest dead letters, each with its state")

@@ -47,7 +47,7 @@ pub async fn hour(of: web::Query<Of>, shared: web::Data<Shared>) -> Result<HttpR
 pub struct OverTime {
     /// The pipeline; without it the first for rates, and all for the lag.
     pipeline: Option<String>,
-    /// `15m`, `1h`, `6h`, `24h` or `7d`; without it an hour of rates, and seven days of lag.
+    /// `15m`, `1h`, `6h`, `24h`, `7d` or `30d`; without it an hour of rates, and seven days of lag.
     range: Option<String>,
 }
 

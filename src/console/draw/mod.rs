@@ -5,6 +5,7 @@ pub mod chart;
 pub mod flow;
 mod frame;
 pub mod result;
+pub mod strip;
 
 /// The least round number that is not below `max`, so that the scale is calm while values move.
 fn top_of_scale(max: f64) -> f64 {

@@ -39,6 +39,7 @@ async fn a_link_shows_the_same_range_the_same_runs_and_the_same_lines() {
     ranges(&browser, &engine).await;
     actors(&browser, &site).await;
     runs_and_lines(&browser, &site).await;
+    quality(&browser).await;
     served(&browser).await;
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);
@@ -51,7 +52,7 @@ async fn ranges(browser: &Browser, engine: &Engine) {
         page.contains("<h2>The last hour</h2>") && page.contains("data-live=\"/live/overview?range=1h\""),
         "{page}"
     );
-    for range in ["15m", "1h", "6h", "24h", "7d"] {
+    for range in ["15m", "1h", "6h", "24h", "7d", "30d"] {
         assert!(page.contains(&format!("href=\"/?range={range}\"")), "{range} is not offered");
         let page = text(browser, &format!("/?range={range}")).await;
         assert!(page.contains(&format!("data-live=\"/live/overview?range={range}\"")), "{range}");
@@ -63,12 +64,18 @@ async fn ranges(browser: &Browser, engine: &Engine) {
     }
     let page = text(browser, "/?range=7d").await;
     assert!(page.contains("<h2>The last 7 days</h2>") && page.contains("This instance counts since"), "{page}");
-    for wrong in
-        ["/?range=5y", "/stream?range=x", "/live/overview?range=x", "/api/v1/rates?range=x", "/api/v1/lag?range=x"]
-    {
+    for wrong in [
+        "/?range=5y",
+        "/stream?range=x",
+        "/quality?range=x",
+        "/live/overview?range=x",
+        "/api/v1/rates?range=x",
+        "/api/v1/lag?range=x",
+        "/api/v1/quality?range=x",
+    ] {
         let answer = browser.get(wrong).await;
         assert_eq!(answer.status(), 422, "{wrong}");
-        assert!(answer.text().await.expect("a text").contains("15m, 1h, 6h, 24h, 7d"), "{wrong}");
+        assert!(answer.text().await.expect("a text").contains("15m, 1h, 6h, 24h, 7d, 30d"), "{wrong}");
     }
     assert_eq!(browser.api(Method::GET, "/api/v1/rates?pipeline=none", None).await.0, 404);
 
@@ -227,6 +234,28 @@ async fn runs_and_lines(browser: &Browser, site: &Site) {
     assert!(page.contains("in the whole log") && !page.contains("No line fits this filter"), "{page}");
     let page = text(browser, &format!("/batch/runs/{}?find=no+line+says+this", made[0])).await;
     assert!(page.contains("No line fits this filter"), "{page}");
+}
+
+/// Expectations over a range: the run of before has checked them once.
+async fn quality(browser: &Browser) {
+    for (range, words) in [("15m", "15 minutes"), ("24h", "24 hours"), ("30d", "30 days")] {
+        let page = text(browser, &format!("/quality?range={range}")).await;
+        for part in [
+            &format!("href=\"/quality?range={range}\" aria-current=\"true\""),
+            &format!("<h2>The last {words}</h2>"),
+            "event_ids_are_unique",
+            "aria-label=\"broken in 0 of 1 check\"",
+            "class=\"cell good\"",
+            "class=\"cell none\"",
+            "was refused",
+        ] {
+            assert!(page.contains(part), "{part} is missing in {page}");
+        }
+        let (status, results) = browser.api(Method::GET, &format!("/api/v1/quality?range={range}"), None).await;
+        let results = results.as_array().cloned().unwrap_or_else(|| panic!("{results}"));
+        assert!(status == 200 && results.iter().any(|of| of["name"] == "event_ids_are_unique"), "{results:#?}");
+    }
+    assert!(text(browser, "/quality").await.contains("<h2>The last 7 days</h2>"));
 }
 
 /// What ClickHouse serves, beside the Delta tables.

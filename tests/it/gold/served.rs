@@ -288,7 +288,7 @@ async fn that_nothing_comes_any_more_is_noticed() {
     lakehouse.pipeline = expecting(&lakehouse, &fresh("warn"));
     let again = publish(&lakehouse, &engine, "b").await;
     assert!(again.summary.contains("is served already"), "{again:?}");
-    let kept = kept_results(&lakehouse.lake, 1).await.expect("results");
+    let kept = kept_results(&lakehouse.lake, 1, None).await.expect("results");
     let (result, run) = (&kept[0].result, kept[0].run_id.as_str());
     assert_eq!((run, result.name.as_str(), result.holds, kept.len()), ("b", "fresh", false, 1));
     assert_eq!(engine.sql("SELECT count() FROM gold.freshness WHERE run_id = 'b' AND lag_seconds > 0"), "2\n");
@@ -497,7 +497,7 @@ async fn what_breaks_an_expectation_that_must_hold_is_not_served() {
     let stopped = try_publish(&lakehouse, &engine, "a").await.expect_err("user 5 is too low");
     assert!(!stopped.is_transient() && stopped.to_string().contains("high_ids"), "{stopped}");
     assert_eq!(engine.sql("SELECT count() FROM gold.published"), "0\n");
-    let kept = kept_results(&lakehouse.lake, 1).await.expect("results");
+    let kept = kept_results(&lakehouse.lake, 1, None).await.expect("results");
     let broken: Vec<_> = kept.iter().filter(|k| !k.result.holds).collect();
     assert_eq!(broken.len(), 1, "{kept:?}");
     assert_eq!((broken[0].run_id.as_str(), broken[0].result.rows_checked, broken[0].result.rows_failed), ("a", 2, 1));
