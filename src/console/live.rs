@@ -149,6 +149,7 @@ impl Hub {
             shared.tables.forget_unused();
             let status = Status::of(&shared.board, shared.limits);
             shared.meter(|meter| meter.look(&status, &pipelines, Instant::now(), Utc::now()));
+            shared.rates.keep(&shared.desk, Instant::now());
             let wanted = self.topics(|topics| {
                 topics.retain(|_, sender| sender.receiver_count() > 0);
                 topics.keys().cloned().collect::<Vec<_>>()

@@ -1,24 +1,22 @@
 //! Rates now and over the last days, from totals on the board. Pure: every instant is an argument.
-//!
-//! The last hour is kept point by point; a day, a week and thirty days are kept with a point each minute, each ten
-//! minutes and each hour, which is the mean of rates and the greatest of everything else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::Serialize;
 
+pub use super::points::{Gap, Point};
+use super::points::{KEPT, Kept, POINT_EVERY};
 use super::range::Range;
 use crate::telemetry::{PartitionStatus, Status};
 
 /// A rate is taken over this time: short enough to follow, long enough to be calm.
 const WINDOW: Duration = Duration::from_secs(10);
-/// A point of the charts each so often.
-pub const POINT_EVERY: Duration = Duration::from_secs(5);
-/// What is kept of a pipeline: points so many seconds apart, and how many. An hour, a day, a week, thirty days.
-const KEPT: [(i64, usize); 4] = [(POINT_EVERY.as_secs() as i64, 720), (60, 1_440), (600, 1_008), (3_600, 720)];
-
+/// Without a point for so long nothing is known of the time between.
+const GAP_AFTER: TimeDelta = TimeDelta::seconds(30);
+/// Gaps that are kept.
+const GAPS_MAX: usize = 200;
 type Key = (String, String, i32, i32);
 
 fn key(p: &PartitionStatus) -> Key {
@@ -51,83 +49,6 @@ impl Totals {
     }
 }
 
-/// One moment of one pipeline, for the charts.
-#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
-pub struct Point {
-    #[schemars(with = "String")]
-    pub at: DateTime<Utc>,
-    pub records_per_second: f64,
-    pub bytes_per_second: f64,
-    /// Unparsed or ahead of time.
-    pub refused_per_second: f64,
-    pub lag_records: i64,
-    /// Read and not yet in Bronze.
-    pub bronze_waiting_records: i64,
-    /// Read and not yet in ClickHouse.
-    pub realtime_waiting_records: i64,
-    /// Wall clock less the watermark that is furthest behind.
-    pub watermark_delay_seconds: Option<f64>,
-    /// Of the whole process.
-    pub resident_bytes: Option<u64>,
-    /// Cores in use by the whole process.
-    pub cpu_cores: Option<f64>,
-}
-
-impl Point {
-    /// Makes one of `many` points and the next one.
-    fn take_in(&mut self, next: &Point, many: f64) {
-        let mean = |before: f64, now: f64| before + (now - before) / (many + 1.0);
-        let greatest = |before: Option<f64>, now: Option<f64>| before.into_iter().chain(now).reduce(f64::max);
-        *self = Self {
-            at: next.at,
-            records_per_second: mean(self.records_per_second, next.records_per_second),
-            bytes_per_second: mean(self.bytes_per_second, next.bytes_per_second),
-            refused_per_second: mean(self.refused_per_second, next.refused_per_second),
-            lag_records: self.lag_records.max(next.lag_records),
-            bronze_waiting_records: self.bronze_waiting_records.max(next.bronze_waiting_records),
-            realtime_waiting_records: self.realtime_waiting_records.max(next.realtime_waiting_records),
-            watermark_delay_seconds: greatest(self.watermark_delay_seconds, next.watermark_delay_seconds),
-            resident_bytes: self.resident_bytes.max(next.resident_bytes),
-            cpu_cores: greatest(self.cpu_cores, next.cpu_cores),
-        };
-    }
-}
-
-/// Points of one pipeline, so many seconds apart, oldest first.
-#[derive(Debug)]
-struct Ring {
-    step_seconds: i64,
-    most: usize,
-    points: VecDeque<Point>,
-    /// Points that the newest one was made of.
-    many: u32,
-}
-
-impl Ring {
-    fn is_full(&self) -> bool {
-        self.points.len() == self.most
-    }
-
-    fn take(&mut self, point: &Point) {
-        let slot = |point: &Point| point.at.timestamp().div_euclid(self.step_seconds);
-        // Points as they come are kept as they are.
-        let joins = self.step_seconds > POINT_EVERY.as_secs() as i64;
-        match self.points.back_mut().filter(|newest| joins && slot(newest) == slot(point)) {
-            Some(newest) => {
-                newest.take_in(point, f64::from(self.many));
-                self.many += 1;
-            }
-            None => {
-                if self.is_full() {
-                    self.points.pop_front();
-                }
-                self.points.push_back(point.clone());
-                self.many = 1;
-            }
-        }
-    }
-}
-
 /// What a pipeline has read in the last quarter of an hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lately {
@@ -146,6 +67,8 @@ pub struct Over {
     /// Since when this instance counts: rates of before are nowhere kept.
     #[schemars(with = "Option<String>")]
     pub known_since: Option<DateTime<Utc>>,
+    /// Times since then of which no rates are known, oldest first: this daemon was down, or had not kept them when it ended.
+    pub unknown: Vec<Gap>,
     /// Oldest first. Of a step, rates are the mean and the others the greatest.
     pub points: Vec<Point>,
 }
@@ -162,10 +85,29 @@ struct Step {
 pub struct Meter {
     totals: HashMap<Key, Totals>,
     steps: VecDeque<Step>,
-    kept: HashMap<String, [Ring; KEPT.len()]>,
     next_point: Option<Instant>,
-    /// When the first points were taken.
-    begun: Option<DateTime<Utc>>,
+    charts: Charts,
+}
+
+/// What outlives a restart: the points of every pipeline, and the times of which there are none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Charts {
+    pub kept: BTreeMap<String, Kept>,
+    pub gaps: VecDeque<Gap>,
+    /// When the newest points were taken.
+    pub newest: Option<DateTime<Utc>>,
+}
+
+impl Charts {
+    /// Notes that no points were taken since the newest ones.
+    fn end_gap(&mut self, now: DateTime<Utc>) {
+        if let Some(from) = self.newest.filter(|newest| *newest < now) {
+            self.gaps.push_back(Gap { from, to: now });
+        }
+        while self.gaps.len() > GAPS_MAX {
+            self.gaps.pop_front();
+        }
+    }
 }
 
 impl Meter {
@@ -188,17 +130,32 @@ impl Meter {
         while self.steps.len() > 2 && self.steps.get(1).is_some_and(|s| now.saturating_duration_since(s.at) >= WINDOW) {
             self.steps.pop_front();
         }
-        if self.next_point.is_none_or(|at| now >= at) {
-            self.next_point = Some(now + POINT_EVERY);
-            self.begun.get_or_insert(wall);
-            for pipeline in pipelines {
-                let point = self.point(status, pipeline, wall);
-                let rings = self.kept.entry(pipeline.clone()).or_insert_with(|| {
-                    KEPT.map(|(step_seconds, most)| Ring { step_seconds, most, points: VecDeque::new(), many: 0 })
-                });
-                rings.iter_mut().for_each(|ring| ring.take(&point));
-            }
+        // Of the first look alone no rate is known, which is not a rate of nothing.
+        if self.steps.len() < 2 || self.next_point.is_some_and(|at| now < at) {
+            return;
         }
+        // As points are kept: to the millisecond.
+        let wall = wall.trunc_subsecs(3);
+        let is_first = self.next_point.is_none();
+        self.next_point = Some(now + POINT_EVERY);
+        if is_first || self.charts.newest.is_some_and(|newest| wall - newest > GAP_AFTER) {
+            self.charts.end_gap(wall);
+        }
+        self.charts.newest = Some(wall);
+        for pipeline in pipelines {
+            let point = self.point(status, pipeline, wall);
+            self.charts.kept.entry(pipeline.clone()).or_insert_with(|| Kept::since(wall)).take(&point);
+        }
+    }
+
+    /// Goes on with what an earlier process has kept; before the first look.
+    pub fn go_on_with(&mut self, charts: Charts) {
+        self.charts = charts;
+    }
+
+    /// What outlives a restart; nothing before there is a point of this process.
+    pub fn charts(&self) -> Option<Charts> {
+        self.next_point.map(|_| self.charts.clone())
     }
 
     fn window(&self) -> f64 {
@@ -256,7 +213,7 @@ impl Meter {
 
     /// The last hour of a pipeline, oldest first.
     pub fn hour(&self, pipeline: &str) -> impl Iterator<Item = &Point> {
-        self.kept.get(pipeline).into_iter().flat_map(|[hour, ..]| &hour.points)
+        self.charts.kept.get(pipeline).into_iter().flat_map(Kept::hour)
     }
 
     /// What a pipeline has read in the last quarter of an hour.
@@ -275,22 +232,19 @@ impl Meter {
 
     /// A pipeline over a range that ends now.
     pub fn over(&self, pipeline: &str, range: Range, now: DateTime<Utc>) -> Over {
-        let (rings, from) = (self.kept.get(pipeline), now - range.span());
-        let coarsest = match range {
-            Range::Quarter | Range::Hour => 0,
-            Range::SixHours | Range::Day => 1,
-            Range::Week => 2,
-            Range::Month => 3,
-        };
-        // A ring that is not full yet holds everything since the start, point by point.
-        let place =
-            rings.and_then(|rings| rings[..coarsest].iter().position(|ring| !ring.is_full())).unwrap_or(coarsest);
-        let points = rings.into_iter().flat_map(|rings| &rings[place].points).filter(|point| point.at >= from);
+        let (kept, from) = (self.charts.kept.get(pipeline), now - range.span());
+        let (step_seconds, points) = kept.map_or((KEPT[0].0, None), |kept| {
+            let (step_seconds, points) = kept.over(range);
+            (step_seconds, Some(points))
+        });
+        let known_since = kept.map(|kept| kept.begun);
+        let is_of = |gap: &&Gap| gap.to >= from && known_since.is_some_and(|since| gap.to > since);
         Over {
             range,
-            step_seconds: KEPT[place].0,
-            known_since: rings.and(self.begun),
-            points: points.cloned().collect(),
+            step_seconds,
+            known_since,
+            unknown: self.charts.gaps.iter().filter(is_of).copied().collect(),
+            points: points.into_iter().flatten().filter(|point| point.at >= from).cloned().collect(),
         }
     }
 }
@@ -334,6 +288,7 @@ mod tests {
         assert!((meter.partition_rate(&status.partitions[0]) - 50.0).abs() < 1e-9);
         assert_eq!(point.bronze_waiting_records, 1_500);
         assert_eq!(meter.hour("user_events").count(), 6, "a point each five seconds");
+        assert!(meter.hour("user_events").all(|point| point.records_per_second > 49.0), "the first is no zero");
         // Its totals begin anew.
         acquire(&board, 1_500);
         let status = Status::of(&board, Limits::default());
@@ -346,6 +301,7 @@ mod tests {
         let (board, mut meter, begin) = (Board::new(), Meter::default(), Instant::now());
         // On a whole step, so that the test knows which points are joined.
         let wall = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let begun = Some(wall + TimeDelta::seconds(30));
         let pipelines = ["user_events".to_owned()];
         acquire(&board, 0);
         // A point each half minute: 13 hours at 10 a second, then 13 at 40.
@@ -362,7 +318,7 @@ mod tests {
             if look == 9 {
                 // All that there is, point by point.
                 let week = meter.over("user_events", Range::Week, now);
-                assert_eq!((week.points.len(), week.step_seconds, week.known_since), (10, 5, Some(wall)));
+                assert_eq!((week.points.len(), week.step_seconds, week.known_since), (9, 5, begun));
             }
         }
         let hour = meter.over("user_events", Range::Hour, now);
@@ -373,7 +329,9 @@ mod tests {
         let six = meter.over("user_events", Range::SixHours, now);
         assert_eq!(six.points[..], day.points[day.points.len() - six.points.len()..]);
         let week = meter.over("user_events", Range::Week, now);
-        assert_eq!((week.points.len(), week.step_seconds, week.known_since), (156, 600, Some(wall)));
+        assert_eq!((week.points.len(), week.step_seconds, week.known_since), (156, 600, begun));
+        let month = meter.over("user_events", Range::Month, now);
+        assert_eq!((month.points, month.step_seconds), (week.points.clone(), 600), "a week is not full yet");
         let rates: Vec<f64> = week.points.iter().map(|point| point.records_per_second).collect();
         assert!(
             rates[1..78].iter().all(|rate| *rate == 10.0) && rates[79..].iter().all(|rate| *rate == 40.0),
@@ -404,6 +362,40 @@ mod tests {
         let lately = meter.lately("user_events", wall + chrono::TimeDelta::seconds(5 * 359));
         assert!((8_900..=9_100).contains(&lately.records), "{lately:?}");
         assert!((580..=600).contains(&lately.refused), "{lately:?}");
+    }
+
+    #[test]
+    fn a_restart_and_a_standstill_are_gaps_and_nothing_is_made_up_in_them() {
+        let wall = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let pipelines = ["user_events".to_owned()];
+        let run = |meter: &mut Meter, seconds: std::ops::Range<i64>, offset: i64| {
+            let (board, begin) = (Board::new(), Instant::now());
+            acquire(&board, 0);
+            for second in seconds {
+                board.consumed(&source(), &Consumed { records: 50, next: 50 * second, ..Consumed::default() });
+                let at = begin + Duration::from_secs(second.unsigned_abs());
+                let now = wall + TimeDelta::seconds(second + offset);
+                meter.look(&Status::of(&board, Limits::default()), &pipelines, at, now);
+            }
+        };
+        let mut meter = Meter::default();
+        assert_eq!(meter.charts(), None, "nothing to keep yet");
+        run(&mut meter, 0..30, 0);
+        let kept = meter.charts().unwrap();
+        let mut again = Meter::default();
+        again.go_on_with(kept);
+        assert_eq!(again.charts(), None, "nothing new to keep");
+        run(&mut again, 0..30, 100);
+        let at = |second: i64| wall + TimeDelta::seconds(second);
+        let over = again.over("user_events", Range::Hour, at(130));
+        assert_eq!((over.unknown, over.known_since), (vec![Gap { from: at(26), to: at(101) }], Some(at(1))));
+        assert_eq!(over.points.len(), 12);
+        assert!(over.points.iter().all(|point| point.records_per_second > 49.0), "{:?}", over.points);
+        // The machine sleeps.
+        run(&mut again, 200..230, 1_000);
+        let over = again.over("user_events", Range::Hour, at(1_230));
+        assert_eq!(over.unknown[1], Gap { from: at(126), to: at(1_200) });
+        assert!(again.over("user_events", Range::Quarter, at(3_000)).unknown.is_empty(), "before the range");
     }
 
     #[test]

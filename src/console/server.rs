@@ -9,6 +9,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
+use chrono::Utc;
 
 use super::access::{Access, Local, Users};
 use super::audit::Audit;
@@ -21,6 +22,7 @@ use super::logs::Logs;
 use super::pages::ticked::Outcomes;
 use super::problem::Problem;
 use super::query::Queries;
+use super::rates::Rates;
 use super::shared::Shared;
 use super::tables::Tables;
 use super::tap::Taps;
@@ -72,6 +74,7 @@ pub struct Console {
     hub: Hub,
     taps: Taps,
     local: Arc<Local>,
+    rates: Rates,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -91,8 +94,11 @@ impl Console {
         let threads = desk_threads().map_err(|e| ConsoleError::Setup(e.into()))?;
         let (hub, taps, local) = (Hub::default(), Taps::default(), access.local());
         let tables = Tables::new(given.server.clone());
+        let (folder, meter) = (Users::folder(&given.server.data_dir), Arc::default());
+        let names: Vec<String> = given.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+        let rates = Rates::open(&folder, Arc::clone(&meter), &names, Utc::now());
         let shared = Shared {
-            audit: Audit::open(&Users::folder(&given.server.data_dir)),
+            audit: Audit::open(&folder),
             board: given.board,
             limits: given.limits,
             desk: Desk::new(threads.clone(), given.server.clone()),
@@ -109,7 +115,8 @@ impl Console {
             settings: given.settings.into(),
             access,
             hub: hub.clone(),
-            meter: Arc::default(),
+            meter: meter.clone(),
+            rates: rates.clone(),
             holds: given.holds,
             standstills: given.standstills,
             taps: taps.clone(),
@@ -160,7 +167,7 @@ impl Console {
             .recv()
             .unwrap_or_else(|_| Err(std::io::Error::other("the console's thread died")))
             .map_err(|source| ConsoleError::Listen { listen, source })?;
-        Ok(Self { address, server, hub, taps, local, thread: Some(thread) })
+        Ok(Self { address, server, hub, taps, local, rates, thread: Some(thread) })
     }
 
     /// The address it is bound to.
@@ -179,6 +186,8 @@ impl Console {
         {
             tracing::warn!("the console's thread could not be joined");
         }
+        // A panic of it has been told by its hook.
+        let _ = tokio::task::spawn_blocking(move || self.rates.write()).await;
     }
 }
 

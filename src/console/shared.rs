@@ -15,6 +15,7 @@ use super::meter::{Meter, Point};
 use super::notices::{Notice, notices};
 use super::pages::ticked::Outcomes;
 use super::query::{Answer, On, Queries};
+use super::rates::Rates;
 use super::tables::Tables;
 use super::tap::Taps;
 use super::traces::Traces;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub desk: Desk,
     pub hub: Hub,
     pub meter: Arc<Mutex<Meter>>,
+    /// Keeps the meter's points over a restart.
+    pub rates: Rates,
     pub queries: Queries,
     /// What operators hold.
     pub holds: Holds,

@@ -4,6 +4,7 @@ mod acts;
 pub mod browser;
 mod pages;
 mod password;
+mod rates;
 mod reconcile;
 mod tap;
 mod ticks;

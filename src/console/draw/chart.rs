@@ -5,6 +5,8 @@ use maud::{Markup, html};
 
 use super::frame::Frame;
 use super::top_of_scale;
+use crate::console::meter::Gap;
+use crate::console::words;
 
 const AREA: Frame = Frame { width: 340.0, height: 140.0, left: 56.0, right: 10.0, top: 12.0, bottom: 22.0 };
 /// Points that lie this many steps apart are not joined: nothing is known of the time between.
@@ -23,7 +25,11 @@ pub struct Chart<'a> {
     pub step_seconds: i64,
     /// Oldest first.
     pub points: Vec<(DateTime<Utc>, f64)>,
+    /// Times of which nothing is known; no line is drawn through them.
+    pub unknown: &'a [Gap],
 }
+
+type Points = [(DateTime<Utc>, f64)];
 
 impl Chart<'_> {
     pub fn draw(&self) -> Markup {
@@ -35,7 +41,6 @@ impl Chart<'_> {
             None => "no value yet".to_owned(),
         };
         let y = |value: f64| AREA.y(value / top);
-        let drawn = self.drawn();
         html! {
             figure.chart {
                 figcaption { span.title { (self.title) } span.now { (newest.map(self.shown).unwrap_or_else(|| "–".into())) } }
@@ -47,7 +52,13 @@ impl Chart<'_> {
                     @for (x, label) in self.ticks() {
                         text.tick x=(x) y=(AREA.height - 6.0) text-anchor="middle" { (label) }
                     }
-                    @for run in self.runs(&drawn) {
+                    @for Gap { from, to } in self.unknown.iter().filter(|gap| gap.to > self.from) {
+                        @let (left, right) = (self.x(*from), self.x(*to));
+                        rect.unknown x=(format!("{left:.1}")) y=(AREA.top) width=(format!("{:.1}", (right - left).max(1.0))) height=(AREA.y(0.0) - AREA.top) {
+                            title { "not measured from " (words::moment(*from)) " to " (words::moment(*to)) }
+                        }
+                    }
+                    @for run in self.runs() {
                         @let line = run.iter().map(|(at, value)| format!("{:.1},{:.1}", self.x(*at), y(*value))).collect::<Vec<_>>().join(" ");
                         @if let (Some(first), Some(last)) = (run.first(), run.last()) {
                             polygon.area points={ (format!("{:.1}", self.x(first.0))) "," (y(0.0)) " " (line) " " (format!("{:.1}", self.x(last.0))) "," (y(0.0)) } {}
@@ -91,19 +102,19 @@ impl Chart<'_> {
         self.points.len().div_ceil(DRAWN_MAX).max(1)
     }
 
-    /// The points that are drawn.
-    fn drawn(&self) -> Vec<(DateTime<Utc>, f64)> {
-        let greatest = |of: &[(DateTime<Utc>, f64)]| {
+    /// What a line is drawn through, each: points between which nothing is missing, neighbours as one where there are many.
+    fn runs(&self) -> Vec<Vec<(DateTime<Utc>, f64)>> {
+        let apart = self.step_seconds * GAP_STEPS;
+        let together = |a: &(DateTime<Utc>, f64), b: &(DateTime<Utc>, f64)| {
+            let is_between = |gap: &Gap| gap.from < b.0 && gap.to > a.0;
+            (b.0 - a.0).num_seconds() <= apart && !self.unknown.iter().any(is_between)
+        };
+        let greatest = |of: &Points| {
             let value = of.iter().map(|point| point.1).reduce(f64::max)?;
             Some((of.last()?.0, value))
         };
-        self.points.chunks(self.joined()).filter_map(greatest).collect()
-    }
-
-    /// Points that belong together.
-    fn runs<'a>(&self, drawn: &'a [(DateTime<Utc>, f64)]) -> Vec<&'a [(DateTime<Utc>, f64)]> {
-        let gap = self.step_seconds * GAP_STEPS * self.joined() as i64;
-        drawn.chunk_by(|a, b| (b.0 - a.0).num_seconds() <= gap).filter(|run| run.len() > 1).collect()
+        let drawn = |run: &Points| run.chunks(self.joined()).filter_map(greatest).collect::<Vec<_>>();
+        self.points.chunk_by(together).map(drawn).filter(|run| run.len() > 1).collect()
     }
 }
 
@@ -117,11 +128,40 @@ mod tests {
     fn what_is_unknown_is_not_drawn() {
         let at = |s| DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::seconds(s);
         let points = vec![(at(0), 1.0), (at(5), 2.0), (at(500), 3.0), (at(505), 4.0), (at(900), 1.0)];
-        let chart = Chart { title: "t", shown: |v| v.to_string(), from: at(0), to: at(3_600), step_seconds: 5, points };
-        assert_eq!(chart.runs(&chart.drawn()).iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 2]);
+        let chart = Chart {
+            title: "t",
+            shown: |v| v.to_string(),
+            from: at(0),
+            to: at(3_600),
+            step_seconds: 5,
+            points,
+            unknown: &[],
+        };
+        assert_eq!(chart.runs().iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 2]);
         let text = chart.draw().into_string();
         assert_eq!(text.matches("<polyline").count(), 2);
         assert!(!text.contains("style="));
+    }
+
+    #[test]
+    fn no_line_goes_through_a_time_that_is_unknown_however_short() {
+        let at = |second: i64| DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::seconds(second);
+        let points: Vec<_> = (0..20).map(|n| (at(5 * n), 1.0)).collect();
+        let unknown = [Gap { from: at(45), to: at(50) }, Gap { from: at(-90), to: at(-60) }];
+        let chart = |unknown| Chart {
+            title: "t",
+            shown: |v| v.to_string(),
+            from: at(0),
+            to: at(100),
+            step_seconds: 5,
+            points: points.clone(),
+            unknown,
+        };
+        let runs = chart(&unknown).runs();
+        assert_eq!(runs.iter().map(|run| (run[0].0, run.len())).collect::<Vec<_>>(), [(at(0), 10), (at(50), 10)]);
+        let text = chart(&unknown).draw().into_string();
+        assert!(text.matches("class=\"unknown\"").count() == 1 && text.contains("not measured from"), "{text}");
+        assert_eq!(chart(&[]).runs().len(), 1);
     }
 
     #[test]
@@ -130,12 +170,20 @@ mod tests {
         // A peak of one minute, and half an hour without a point.
         let value = |minute| if minute == 777 { 50.0 } else { 1.0 };
         let points = (0..1_440).filter(|m| !(900..930).contains(m)).map(|m| (at(m), value(m))).collect();
-        let chart =
-            Chart { title: "t", shown: |v| v.to_string(), from: at(0), to: at(1_440), step_seconds: 60, points };
-        let drawn = chart.drawn();
-        assert!(drawn.len() <= DRAWN_MAX, "{}", drawn.len());
+        let chart = Chart {
+            title: "t",
+            shown: |v| v.to_string(),
+            from: at(0),
+            to: at(1_440),
+            step_seconds: 60,
+            points,
+            unknown: &[],
+        };
+        let runs = chart.runs();
+        let drawn: Vec<_> = runs.iter().flatten().collect();
+        assert!(drawn.len() <= DRAWN_MAX + runs.len(), "{}", drawn.len());
         assert_eq!(drawn.iter().filter(|point| point.1 == 50.0).count(), 1);
-        assert_eq!(chart.runs(&drawn).len(), 2);
+        assert_eq!(runs.len(), 2);
         let labels: Vec<String> = chart.ticks().into_iter().map(|(_, label)| label).collect();
         assert!((2..=4).contains(&labels.len()), "{labels:?}");
     }

@@ -7,7 +7,7 @@ use crate::console::days;
 use crate::console::draw::chart::Chart;
 use crate::console::draw::flow;
 use crate::console::live::Parts;
-use crate::console::meter::Point;
+use crate::console::meter::{Gap, Point};
 use crate::console::notices::{Level, Notice};
 use crate::console::problem::Problem;
 use crate::console::range::{self, Range};
@@ -103,7 +103,7 @@ fn charts(shared: &Shared, look: &Look, range: Range) -> Markup {
             @let over = shared.meter(|meter| meter.over(name, range, to));
             @let chart = |title, shown, value: fn(&Point) -> Option<f64>| {
                 let points = over.points.iter().filter_map(|p| Some((p.at, value(p)?))).collect();
-                Chart { title, shown, from, to, step_seconds: over.step_seconds, points }.draw()
+                Chart { title, shown, from, to, step_seconds: over.step_seconds, points, unknown: &over.unknown }.draw()
             };
             section aria-label={ "Last " (range.words()) " of " (name) } {
                 div.heading {
@@ -116,6 +116,7 @@ fn charts(shared: &Shared, look: &Look, range: Range) -> Markup {
                         @if range.span() > Range::Hour.span() { "How far the layers were behind is below, from ClickHouse." }
                     }
                 }
+                (unknown(&over.unknown))
                 div.charts {
                     (chart("Records", |v| format!("{}/s", words::rate(v)), |p| Some(p.records_per_second)))
                     (chart("Lag", |v| words::count(v as i64), |p| Some(p.lag_records as f64)))
@@ -124,6 +125,21 @@ fn charts(shared: &Shared, look: &Look, range: Range) -> Markup {
                     (chart("Refused", |v| format!("{}/s", words::rate(v)), |p| Some(p.refused_per_second)))
                     (chart("Memory", |v| format!("{v:.0} MiB"), |p| p.resident_bytes.map(|b| b as f64 / f64::from(1 << 20))))
                 }
+            }
+        }
+    }
+}
+
+/// The times of which no rates are known, the newest few in words.
+fn unknown(gaps: &[Gap]) -> Markup {
+    const TOLD: usize = 3;
+    let one = |gap: &Gap| format!("{} to {}", words::moment(gap.from), words::moment(gap.to));
+    let told: Vec<String> = gaps.iter().rev().take(TOLD).map(one).collect();
+    html! {
+        @if !gaps.is_empty() {
+            p.note {
+                "Nothing was measured while this instance was down, nor is anything drawn: " (told.join(", "))
+                @if gaps.len() > TOLD { ", and " (words::plural((gaps.len() - TOLD) as i64, "time", "times")) " before" } "."
             }
         }
     }
