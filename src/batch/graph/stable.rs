@@ -124,7 +124,11 @@ impl Found<'_, '_> {
             }
             None => {}
             Some(over) => {
-                let window = self.window(over);
+                let Some(window) = self.window(over) else {
+                    let what = format!("`{name}()` is over a window that is defined by itself");
+                    self.mistakes.add(line, what, "give each name after WINDOW a definition that ends in parentheses");
+                    return;
+                };
                 if !window.ordered && (needs_order || window.by_place || BY_PLACE.contains(&name.as_str())) {
                     let what = format!("`{name}()` over a window without ORDER BY takes rows as they come");
                     self.wrong(line, what, "ORDER BY to the window");
@@ -133,30 +137,37 @@ impl Found<'_, '_> {
         }
     }
 
-    fn window(&self, over: &WindowType) -> Window {
+    /// None of a window that is defined by itself.
+    fn window(&self, over: &WindowType) -> Option<Window> {
+        // No chain of names is longer than there are windows.
+        let most = self.windows.last().map_or(0, Vec::len);
         match over {
-            WindowType::WindowSpec(spec) => self.specified(spec),
-            WindowType::NamedWindow(name) => self.named(name),
+            WindowType::WindowSpec(spec) => self.specified(spec, most),
+            WindowType::NamedWindow(name) => self.named(name, most),
         }
     }
 
-    fn specified(&self, spec: &WindowSpec) -> Window {
-        let base = spec.window_name.as_ref().map(|name| self.named(name)).unwrap_or_default();
+    fn specified(&self, spec: &WindowSpec, most: usize) -> Option<Window> {
+        let base = match &spec.window_name {
+            Some(name) => self.named(name, most)?,
+            None => Window::default(),
+        };
         let by_place = spec.window_frame.as_ref().is_some_and(|frame| {
             let whole = matches!(frame.start_bound, WindowFrameBound::Preceding(None))
                 && matches!(frame.end_bound, Some(WindowFrameBound::Following(None)));
             frame.units == ast::WindowFrameUnits::Rows && !whole
         });
-        Window { ordered: base.ordered || !spec.order_by.is_empty(), by_place: base.by_place || by_place }
+        Some(Window { ordered: base.ordered || !spec.order_by.is_empty(), by_place: base.by_place || by_place })
     }
 
-    fn named(&self, name: &ast::Ident) -> Window {
+    fn named(&self, name: &ast::Ident, most: usize) -> Option<Window> {
         let defined = self.windows.last().and_then(|all| all.iter().find(|w| w.0.value == name.value));
-        match defined.map(|w| &w.1) {
-            Some(NamedWindowExpr::WindowSpec(spec)) => self.specified(spec),
-            // A window of a window: one that names itself is the planner's to refuse.
-            Some(NamedWindowExpr::NamedWindow(other)) if other.value != name.value => self.named(other),
-            _ => Window { ordered: true, by_place: false },
+        // One that is defined nowhere is the planner's to refuse.
+        let Some(defined) = defined else { return Some(Window { ordered: true, by_place: false }) };
+        let most = most.checked_sub(1)?;
+        match &defined.1 {
+            NamedWindowExpr::WindowSpec(spec) => self.specified(spec, most),
+            NamedWindowExpr::NamedWindow(other) => self.named(other, most),
         }
     }
 }

@@ -117,6 +117,19 @@ fn what_gives_other_rows_each_time_is_refused_with_its_line() {
     }
 }
 
+/// Names of windows that go round in circles are the text's mistake, like any other.
+#[test]
+fn windows_that_are_defined_by_each_other_are_refused() {
+    for windows in ["w AS (w)", "w AS (v), v AS (w ORDER BY page)", "w AS v, v AS w"] {
+        let select = "page, lag(purchase_count) OVER w AS purchase_count";
+        let mut pipeline = changed("purchases_per_page_daily", "page, purchase_count", select);
+        let file = pipeline.models.iter_mut().find(|m| m.name == "purchases_per_page_daily").expect("the model");
+        let rows = "FROM gold.page_days\nWHERE purchase_count > 0";
+        file.text = file.text.replace(rows, &format!("FROM gold.page_days WINDOW {windows}"));
+        assert!(!mistakes(pipeline).is_empty(), "{windows}");
+    }
+}
+
 /// The line of a model's file in which a text begins.
 fn line_of(model: &str, text: &str) -> usize {
     let pipeline = seed();
