@@ -203,6 +203,12 @@ pub(super) async fn logs(history: &History, run: &Run, task: Option<Task>, json:
         writeln!(out, "{}", text(line))?;
     }
     out.flush()?;
+    if lines.is_empty() {
+        // Silence would read as a broken command; a run that has just begun has nothing to say yet.
+        let whose = task.map_or_else(String::new, |task| format!("{task} of "));
+        let yet = if run.state.is_over() { "" } else { " yet" };
+        eprintln!("{whose}{} ({}) has logged nothing{yet}", run.run_id, run.state.as_str());
+    }
     Ok(Outcome::Right)
 }
 
