@@ -121,7 +121,7 @@ async fn a_run_that_is_killed_at_any_task_is_gone_on_with() {
         assert_eq!(daemon.wait_exit("batch.task_begun", PATIENCE).await.code(), Some(86));
         asked[0]["run_id"].as_str().unwrap().to_owned()
     };
-    let nothing = site.run(&["batch", "logs", &run_id, "--task", "pipeline_done"]);
+    let nothing = site.run(&["batch", "logs", &run_id, "pipeline_done"]);
     let said = String::from_utf8_lossy(&nothing.stderr);
     assert_eq!(said.trim(), format!("pipeline_done of {run_id} (running) has logged nothing yet"));
     for point in ["batch.task_ended:1", "batch.task_begun:2", "batch.task_ended:2", "batch.before_end:1"] {
