@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::sample::DrainSample;
 use super::stats::median;
 
-/// Drains of the same backlog beside live pages of the console, each behind one without.
+/// Drains of the same backlog beside live pages of the console, each in a pair with one without.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BesideConsole {
     /// Live pages open at the same time.

@@ -48,7 +48,8 @@ Examples:
   boathouse bench --events 1000000 --rates '' --pairs 5          draining alone
   boathouse bench --pairs 0 --rates 20000 --flush 100ms          latency alone
   boathouse bench --pairs 0 --kills 0 --beside-batch             latency with and without a batch beside it
-  boathouse bench --rates '' --console-clients 200               draining with and without people at the console
+  boathouse bench --events 10000000 --pairs 8 --rates '' --kills 0 --console-clients 200
+                                                                 draining with and without people at the console
   boathouse bench batch                                          the batch: Bronze to silver to gold to ClickHouse")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -241,21 +242,20 @@ impl Run<'_> {
             let flush = self.args.flush.first().copied().unwrap_or(Duration::from_secs(1));
             let site = self.site(format!("drain {pair}"), &topic, flush)?;
             let ends = site.ends()?;
-            // Each goes first every other time: whoever follows finds the broker's pages warm.
+            // Each goes first every other time: whoever follows finds the broker's pages warm, and the machine changes.
+            let watch = self.args.console_clients > 0;
             if pair % 2 == 1 {
                 consumed.push(self.consume(&site, pair)?);
-                drained.push(self.drain(&site, &ends, pair).await?);
+                drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
+                if watch {
+                    watched.push(self.drain_watched(&topic, flush, &ends, pair, verdicts).await?);
+                }
             } else {
-                drained.push(self.drain(&site, &ends, pair).await?);
+                if watch {
+                    watched.push(self.drain_watched(&topic, flush, &ends, pair, verdicts).await?);
+                }
+                drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
                 consumed.push(self.consume(&site, pair)?);
-            }
-            say("reconciling");
-            verdicts.push(site.reconcile()?);
-            if self.args.console_clients > 0 {
-                let site = self.site(format!("drain {pair} beside the console"), &topic, flush)?;
-                watched.push(self.drain_watched(&site, &ends, pair).await?);
-                say("reconciling");
-                verdicts.push(site.reconcile()?);
             }
             (load.event_count, load.partition_count) = (ends.values().map(|e| e.unsigned_abs()).sum(), ends.len());
         }
@@ -266,9 +266,30 @@ impl Run<'_> {
         Ok((load, Drains::of(consumed, drained), beside))
     }
 
-    async fn drain_watched(&self, site: &Site, ends: &site::Ends, pair: u32) -> anyhow::Result<Watched> {
-        let viewers = Viewers::open(site, self.args.console_clients.into());
+    async fn drain_reconciled(
+        &self,
+        site: &Site,
+        ends: &site::Ends,
+        pair: u32,
+        verdicts: &mut Vec<ReconcileVerdict>,
+    ) -> anyhow::Result<crate::bench::DrainSample> {
         let drain = self.drain(site, ends, pair).await?;
+        say("reconciling");
+        verdicts.push(site.reconcile()?);
+        Ok(drain)
+    }
+
+    async fn drain_watched(
+        &self,
+        topic: &str,
+        flush: Duration,
+        ends: &site::Ends,
+        pair: u32,
+        verdicts: &mut Vec<ReconcileVerdict>,
+    ) -> anyhow::Result<Watched> {
+        let site = self.site(format!("drain {pair} beside the console"), topic, flush)?;
+        let viewers = Viewers::open(&site, self.args.console_clients.into());
+        let drain = self.drain_reconciled(&site, ends, pair, verdicts).await?;
         let (open_count, byte_count) = viewers.close();
         say(&format!(
             "pair {pair}: {open_count} pages of the console were live and took {} MB",
