@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -11,6 +11,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::config::Kafka;
 use crate::event::{Headers, RawBatch};
+use crate::kafka::cause;
 
 /// Longest wait for an answer about a topic.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -60,9 +61,10 @@ pub(crate) fn consumer(kafka: &Kafka) -> anyhow::Result<PlainConsumer> {
 /// The partitions of a topic; none where there is no such topic.
 pub(crate) fn partitions(kafka: &Kafka, topic: &str) -> anyhow::Result<Option<Vec<i32>>> {
     let consumer = consumer(kafka)?;
-    let unreachable =
-        || format!("Kafka at {} does not answer; is it running, and is kafka.brokers right?", kafka.brokers);
-    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).with_context(unreachable)?;
+    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).map_err(|error| {
+        anyhow!(cause::told(&consumer, &error))
+            .context(format!("Kafka at {} does not answer; is it running, and is kafka.brokers right?", kafka.brokers))
+    })?;
     let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
     Ok(found.filter(|t| !t.partitions().is_empty()).map(|t| {
         let mut ids: Vec<i32> = t.partitions().iter().map(|p| p.id()).collect();

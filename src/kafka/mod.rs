@@ -2,6 +2,7 @@
 //!
 //! This room knows offsets and threads; it does not know what becomes of a batch.
 
+pub mod cause;
 mod client;
 mod commit;
 mod lookup;

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::{Finding, days};
 use crate::config::{Config, Kafka, Pipeline};
+use crate::kafka::cause;
 use crate::producer::topic::QuietContext;
 
 /// Longest wait for an answer of the brokers.
@@ -33,7 +34,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     let metadata = match consumer.fetch_metadata(None, LIMIT) {
         Ok(metadata) => metadata,
         Err(error) => {
-            let found = format!("{} does not answer: {error}", kafka.brokers);
+            let found = format!("{} does not answer: {}", kafka.brokers, cause::told(&consumer, &error));
             return vec![Finding::fail("kafka", found, "start it, or correct kafka.brokers and kafka.properties")];
         }
     };
