@@ -66,7 +66,7 @@ async fn a_small_benchmark_measures_everything_and_is_right() {
     assert!(count("realtime_latency") >= 20 && count("realtime_latency") == count("bronze_latency"), "{report:#}");
     assert_only_a_picture_is_left(&folder);
     let consumer: BaseConsumer = kafka.client().create().unwrap();
-    let metadata = consumer.fetch_metadata(None, Duration::from_secs(10)).unwrap();
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(120)).unwrap();
     let left: Vec<&str> =
         metadata.topics().iter().map(|t| t.name()).filter(|t| t.starts_with("boathouse-bench")).collect();
     assert!(left.is_empty(), "{left:?}");

@@ -384,7 +384,7 @@ async fn a_run_whose_process_died_is_gone_on_with(place: Place) {
         if let Some(taken) = history.take_up("user_events", "b", &mut watch).await.unwrap() {
             break taken;
         }
-        assert!(begin.elapsed() < TAKE_OVER_AFTER * 2);
+        assert!(begin.elapsed() < TAKE_OVER_AFTER * 8, "nobody takes it over");
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert!(begin.elapsed() >= TAKE_OVER_AFTER, "it was taken from a living holder");

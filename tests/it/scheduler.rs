@@ -11,7 +11,7 @@ use crate::support::mariadb::MariaDb;
 
 const EVENTS: u64 = 2_000;
 /// How long a run of a few events may take on a machine that tests share.
-const RUN: Duration = Duration::from_secs(120);
+const RUN: Duration = Duration::from_secs(300);
 
 fn schedule(site: &mut Site, key: &str, value: &str) {
     site.environment.push((format!("BOATHOUSE__PIPELINE__USER_EVENTS__SCHEDULE__{key}"), value.into()));

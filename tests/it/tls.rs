@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use super::support::broker::broker;
-use super::support::daemon::Site;
+use super::support::daemon::{PATIENCE, Site};
 use super::support::engine::Engine;
 
 /// A certificate for 127.0.0.1, signed by itself, and its key.
@@ -33,7 +32,7 @@ fn with(site: &mut Site, certificate: &Path, key: &Path) {
 
 fn curl(arguments: &[&str]) -> Output {
     Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "20"])
+        .args(["--silent", "--show-error", "--max-time", "120"])
         .args(arguments)
         .output()
         .expect("curl runs")
@@ -86,7 +85,7 @@ async fn a_key_that_is_not_the_certificates_is_named_at_the_start() {
     let (_, other_key) = self::certificate(&site.folder, "other");
     with(&mut site, &certificate, &other_key);
     let mut daemon = site.start();
-    let status = daemon.wait_exit("the wrong key", Duration::from_secs(30)).await;
+    let status = daemon.wait_exit("the wrong key", PATIENCE).await;
     assert!(!status.success());
     assert!(site.log().contains("console.tls_key"), "{}", site.log());
 }

@@ -117,7 +117,7 @@ async fn gaps_do_not_hide_records_and_following_goes_on() {
     let mut child = command(kafka, &["tail", &topic, "-n", "1", "--follow"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = async || {
-        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await.unwrap().unwrap().unwrap();
+        let line = tokio::time::timeout(Duration::from_secs(120), lines.next_line()).await.unwrap().unwrap().unwrap();
         line.rsplit("  ").next().unwrap().to_owned()
     };
     assert_eq!(next().await, "two");

@@ -179,7 +179,7 @@ await step("see a dead letter, correct it, send it again", async () => {
   await page.click("text=Send it again");
   await page.waitForSelector(".said.good >> text=Sent again as offset");
   const letter = page.url().split("?")[0];
-  for (let i = 0; i < 60 && !(await page.locator("text=Resolved by").count()); i++) {
+  for (let i = 0; i < 240 && !(await page.locator("text=Resolved by").count()); i++) {
     await page.waitForTimeout(500);
     await page.goto(letter);
   }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::support::engine::{Engine, fetch_library, run, signal};
+use crate::support::engine::{Engine, PATIENCE, fetch_library, run, signal};
 
 #[test]
 fn it_says_that_it_is_ready_in_one_line_and_stays_small() {
@@ -12,10 +12,8 @@ fn it_says_that_it_is_ready_in_one_line_and_stays_small() {
     let begin = Instant::now();
     let engine = Engine::start();
     let took = begin.elapsed();
-    // Far above what it takes (see the printed figure), for machines that are busy with other tests.
-    assert!(took < Duration::from_secs(20), "{took:?}");
     // The log is read on a thread of its own; the line may still be on its way.
-    while !engine.log().contains("ClickHouse engine 26.") && begin.elapsed() < Duration::from_secs(20) {
+    while !engine.log().contains("ClickHouse engine 26.") && begin.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(10));
     }
     let log = engine.log();
@@ -47,35 +45,36 @@ fn what_was_acknowledged_survives_sigkill() {
 
 #[test]
 fn sigterm_lets_running_statements_finish() {
-    let mut engine = Engine::start();
+    let mut engine = Engine::start_with(&["--stop-deadline", "60s"]);
     engine.sql("CREATE TABLE t (a Int32) ENGINE = MergeTree ORDER BY a");
     let url = engine.url.clone();
     let running = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let sql = "INSERT INTO t SELECT number FROM numbers(100) WHERE sleepEachRow(0.02) = 0";
+            // Six seconds, in blocks of two: the engine lets none sleep for more than three.
+            let sql = "INSERT INTO t SELECT number FROM numbers(300) WHERE sleepEachRow(0.02) = 0 \
+                       SETTINGS max_block_size = 100";
             reqwest::Client::new().post(url).body(sql).send().await.unwrap().status().as_u16()
         })
     });
-    let limit = Instant::now() + Duration::from_secs(20);
+    let limit = Instant::now() + PATIENCE;
     while engine.sql("SELECT count() FROM system.processes WHERE query LIKE 'INSERT%'") != "1\n" {
         assert!(Instant::now() < limit && !running.is_finished(), "the statement was never seen running");
     }
     assert_eq!(engine.stop(), Some(0), "{}", engine.log());
     assert_eq!(running.join().unwrap(), 200);
     engine.restart();
-    assert_eq!(engine.sql("SELECT count() FROM t"), "100\n");
+    assert_eq!(engine.sql("SELECT count() FROM t"), "300\n");
 }
 
 #[test]
 fn sigint_stops_an_idle_engine_at_once() {
-    let mut engine = Engine::start();
+    // One that waited for its deadline would not end here.
+    let mut engine = Engine::start_with(&["--stop-deadline", "1h"]);
     engine.sql("CREATE TABLE t (a Int32) ENGINE = MergeTree ORDER BY a");
     engine.sql("INSERT INTO t VALUES (1)");
-    let begin = Instant::now();
     signal(engine.pid(), "INT");
     assert_eq!(engine.stop(), Some(0), "{}", engine.log());
-    assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -18,8 +18,9 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use super::lakehouse::{Lakehouse, events};
-use crate::support::daemon::PATIENCE;
 
+/// How long a run may take to begin and to end. No longer: the work that is cancelled below takes longer than that.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Events of one date; each is a group of the model below.
 const EVENTS: usize = 200_000;
 /// What the groups of a date take is several times as much.

@@ -25,7 +25,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{ClientConfig, Message, Offset};
 use tokio::sync::OnceCell;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The shared broker, started when first asked for.
 pub async fn broker() -> &'static Kafka {

@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use boathouse::servers::ports;
 use serde_json::Value;
 
-/// How long the daemon may take to do what it does in seconds.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the daemon may take to do what it does in seconds, on a machine that does much else.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where a daemon lives, and what it is told. It may be started, killed and started again on it.
 pub struct Site {
@@ -61,8 +61,8 @@ impl Site {
         Self {
             folder,
             topic: topic.into(),
-            metrics_port: free_port(),
-            console_port: free_port(),
+            metrics_port: ports::free(),
+            console_port: ports::free(),
             brokers: brokers.into(),
             clickhouse: clickhouse.into(),
             environment: Vec::new(),
@@ -84,8 +84,8 @@ impl Site {
         Self {
             folder,
             topic: self.topic.clone(),
-            metrics_port: free_port(),
-            console_port: free_port(),
+            metrics_port: ports::free(),
+            console_port: ports::free(),
             brokers: self.brokers.clone(),
             clickhouse: self.clickhouse.clone(),
             environment,
@@ -299,20 +299,6 @@ pub fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let all: Vec<&str> = text.lines().filter(|line| !line.contains(" DEBUG ")).collect();
     all[all.len().saturating_sub(lines)..].join("\n")
-}
-
-/// A port of this machine that nobody listens on now.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Below those that the system gives to outgoing connections: one of them could take the port before its server does.
-    const FIRST: u32 = 10_000;
-    const MANY: u32 = 20_000;
-    let start = std::process::id().wrapping_mul(7919);
-    (0..MANY)
-        .map(|_| start.wrapping_add(u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % MANY + FIRST)
-        .map(|port| u16::try_from(port).expect("below 30,000"))
-        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
 }
 
 /// Runs the producer to its end; its summary.

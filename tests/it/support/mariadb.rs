@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the server may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const PASSWORD: &str = "s3cret/with@signs";
 
 /// A running server with an empty database `history`; killed by its process id when dropped.
@@ -25,7 +25,7 @@ impl MariaDb {
         let data = folder.path().join("data");
         std::fs::create_dir(&data).expect("a folder for the data");
         bootstrap(&root, &data);
-        let port = super::daemon::free_port();
+        let port = boathouse::servers::ports::free();
         let log = folder.path().join("log");
         let child = server(&root, &data)
             .args([&format!("--port={port}"), "--bind-address=127.0.0.1"])

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::daemon::free_port;
-
 /// How long the server may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running server; killed by its process id when dropped.
 pub struct Prometheus {
@@ -35,7 +33,7 @@ impl Prometheus {
         let config = folder.path().join("prometheus.yml");
         std::fs::write(&config, text).expect("prometheus.yml");
         std::fs::copy(grafana("prometheus-rules.yml"), folder.path().join("prometheus-rules.yml")).expect("the rules");
-        let port = free_port();
+        let port = boathouse::servers::ports::free();
         let log = folder.path().join("log");
         let child = Command::new(program("prometheus"))
             .arg(format!("--config.file={}", config.display()))

@@ -83,7 +83,7 @@ async fn a_date_that_does_not_fit_into_memory_is_compared_row_by_row() {
     assert_eq!(refused.verdict, Verdict::Same, "{refused:#?}");
     let gold = verify_gold(&lake, &platform.pipeline, &scope, &watch).await.expect("verdicts");
     assert!(gold.iter().any(|check| check.verdict == Verdict::Different), "{gold:#?}");
-    tokio::time::timeout(Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_secs(120), async {
         while spilled(&platform) > 0 {
             tokio::task::yield_now().await;
         }
