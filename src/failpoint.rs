@@ -2,9 +2,11 @@
 //!
 //! `BOATHOUSE_FAIL_POINT=realtime.after_intents` ends the process the first time that point is reached,
 //! `realtime.after_intents:3` the third time; `panic!actor.bronze_writer:3` panics there instead, and `hang!reader.take:3`
-//! keeps the thread there for [`HANG`], `stick!reader.take:3` for ever. Without the variable a point costs one relaxed load. The variable is read here and
-//! not in `config`, because it is no setting of the product.
+//! keeps the thread there while the file that `BOATHOUSE_FAIL_POINT_WHILE` names is there, `stick!reader.take:3` for ever.
+//! Without the variable a point costs one relaxed load. The variables are read here and not in `config`, because they are no
+//! settings of the product.
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
@@ -15,8 +17,10 @@ pub const VARIABLE: &str = "BOATHOUSE_FAIL_POINT";
 /// The process's exit code when it ends at a point.
 pub const EXIT_CODE: i32 = 86;
 
-/// How long a thread hangs at a point that is to hang.
-pub const HANG: Duration = Duration::from_secs(5);
+/// The environment variable that names the file while which is there a thread hangs at a point that is to hang.
+const WHILE: &str = "BOATHOUSE_FAIL_POINT_WHILE";
+/// How often it is looked whether the file is still there.
+const LOOK: Duration = Duration::from_millis(10);
 
 const UNKNOWN: u8 = 0;
 const OFF: u8 = 1;
@@ -67,9 +71,11 @@ fn reached(name: &str) {
         match armed.how {
             How::Panic => panic!("fail point {name} reached"),
             How::Hang => {
-                eprintln!("fail point {name} reached: its thread hangs for {HANG:?}");
+                eprintln!("fail point {name} reached: its thread hangs");
                 #[expect(clippy::disallowed_methods, reason = "a thread that hangs is what a test asks for")]
-                std::thread::sleep(HANG);
+                while std::env::var_os(WHILE).is_some_and(|file| Path::new(&file).exists()) {
+                    std::thread::sleep(LOOK);
+                }
             }
             How::Stick => {
                 eprintln!("fail point {name} reached: its thread sticks there");

@@ -1,12 +1,14 @@
 //! A consumer that is alive and does not consume.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
 use super::support::broker::broker;
 use super::support::daemon::{Site, produce};
 use super::support::engine::Engine;
+
+/// Longer than a busy machine holds up what is not stuck.
+const STUCK_AFTER: &str = "10s";
+const STUCK: &str = "has records to read and has not moved for 10s";
 
 fn restarts(status: &Value) -> Option<u64> {
     status["actors"].as_array()?.iter().find(|a| a["kind"] == "pipeline")?["restarts"].as_u64()
@@ -20,16 +22,20 @@ async fn a_reader_that_hangs_is_made_anew_and_nothing_is_lost() {
     let topic = kafka.unique_name("stuck");
     produce(kafka.address(), &topic, &["--count", "3000", "--max-rate", "--seed", "1"]);
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
-    site.environment.push(("BOATHOUSE__KAFKA__STUCK_AFTER".into(), "2s".into()));
+    site.environment.push(("BOATHOUSE__KAFKA__STUCK_AFTER".into(), STUCK_AFTER.into()));
+    let held = site.folder.join("held");
+    std::fs::write(&held, "").expect("a file");
     site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "hang!reader.take".into()));
+    site.environment.push(("BOATHOUSE_FAIL_POINT_WHILE".into(), held.display().to_string()));
     let mut daemon = site.start();
+    daemon.wait("the reader to be missed", |_| site.log().contains(STUCK)).await;
+    std::fs::remove_file(&held).expect("it was there");
     daemon.wait("the client to be made anew", |status| restarts(status) == Some(1)).await;
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
     let status = daemon.status().await.expect("a status");
     assert_eq!(restarts(&status), Some(1), "made anew once: {status:#}");
     site.assert_reconciled();
     daemon.stop().await;
-    const STUCK: &str = "has records to read and has not moved for 2s";
     assert_eq!(site.log().matches(STUCK).count(), 1, "{}", site.log());
     site.assert_log_is_clean_but_for(&[STUCK]);
 }
@@ -38,7 +44,6 @@ async fn a_reader_that_hangs_is_made_anew_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_never_comes_back_holds_up_neither_the_stream_nor_the_end() {
     const LEFT_BEHIND: &str = "their Kafka client is left behind";
-    const STUCK: &str = "has records to read and has not moved for 2s";
     let kafka = broker().await;
     let engine = Engine::start();
     let topic = kafka.unique_name("stick");
@@ -53,14 +58,13 @@ async fn a_reader_that_never_comes_back_holds_up_neither_the_stream_nor_the_end(
     // The daemon is to end before anybody has noticed.
     let mut daemon = site.start();
     daemon.wait("a reader to stick", |_| site.log().contains("its thread sticks there")).await;
-    let asked = Instant::now();
+    // Nor at its deadline, of which it would warn.
     daemon.stop().await;
-    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     const DRAINED: &str = "stopped: both sinks hold everything that was read";
     assert!(site.log().contains(DRAINED), "what the other readers had read is drained: {}", site.log());
 
     // The watchdog notices: another client reads on in its place, the same reader of the old one still sticks.
-    site.environment.push(("BOATHOUSE__KAFKA__STUCK_AFTER".into(), "2s".into()));
+    site.environment.push(("BOATHOUSE__KAFKA__STUCK_AFTER".into(), STUCK_AFTER.into()));
     let ends = more("2");
     let mut daemon = site.start();
     daemon.wait("the client to be made anew", |status| restarts(status) == Some(1)).await;
