@@ -206,7 +206,7 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
     let topic = kafka.new_topic("zombie", 3).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
     // The group must notice within the test that the zombie is gone.
-    site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "6000".into()));
+    site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "10000".into()));
     if kafka.kind() == BrokerKind::Tansu {
         // tansu's group looks for members that are gone only when one without a lasting name joins, syncs or beats: beside
         // static members a stopped leader leads for ever, and nobody gets its partitions.

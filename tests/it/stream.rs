@@ -91,7 +91,7 @@ async fn instances_of_one_group_share_the_partitions_and_hand_them_over() {
     let topic = kafka.new_topic("shared", 3).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
     // A member with a lasting name does not leave its group: it may come back. The group gives it up after this time.
-    site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "6000".into()));
+    site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "10000".into()));
     let load = Load::start(kafka.address(), &topic, &["--seed", "21"]);
     let holds = |n: usize| {
         move |status: &Value| status["partitions"].as_array().is_some_and(|all| all.len() == n && all.iter().all(moves))
