@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::browser::Browser;
 use crate::scheduler::filled;
 use crate::support::daemon::{PATIENCE, Site};
-use crate::support::engine::Engine;
+use crate::support::engine::{Engine, signal};
 
 async fn standing(browser: &Browser, site: &Site, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let begin = Instant::now();
@@ -30,12 +30,15 @@ async fn the_layers_are_compared_by_schedule_and_it_is_stopped_when_told() {
     let password = browser.password().to_owned();
     let post = async |browser: &Browser, path: &str| browser.api(Method::POST, path, None).await;
 
-    // Told to end at once: it comes to no verdict, says so, and the next one can begin.
+    // Told to end at once: it comes to no verdict, says so, and the next one can begin. While ClickHouse stands still, it does
+    // not end by itself.
+    signal(engine.pid(), "STOP");
     assert_eq!(post(&browser, "/api/v1/reconcile").await.0, 202);
     let (status, answer) = post(&browser, "/api/v1/reconcile").await;
     assert!(status == 409 && answer["error"].as_str().is_some_and(|e| e.contains("under way")), "{answer}");
     assert_eq!(post(&browser, "/api/v1/reconcile/stop").await.0, 202);
     let ended = standing(&browser, &site, "its end", |s| s["running"].is_null()).await;
+    signal(engine.pid(), "CONT");
     let why = ended["failed"]["error"].as_str().unwrap_or_default();
     assert!(why.contains("stopped before its end") && ended["failed"]["by"] == "admin", "{ended:#}");
     assert_eq!((&ended["last"], &ended["next"]), (&Value::Null, &Value::Null), "{ended:#}");
@@ -59,9 +62,7 @@ async fn the_layers_are_compared_by_schedule_and_it_is_stopped_when_told() {
     let begun = first["last"]["begun"].clone();
     let next = standing(&browser, &site, "the next one", |s| by(s) && s["last"]["begun"] != begun).await;
     assert_ne!(next["last"]["verdict"], json!("different"), "{next:#}");
-    // A daemon that is told to stop does not wait for its verdict.
-    let begin = Instant::now();
+    // A daemon that is told to stop does not wait for its verdict: at its deadline it would warn.
     daemon.stop().await;
-    assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
     site.assert_log_is_clean_but_for(&[]);
 }

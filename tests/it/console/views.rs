@@ -36,6 +36,8 @@ async fn a_link_shows_the_same_range_the_same_runs_and_the_same_lines() {
     let engine = Engine::start();
     let (site, mut daemon) = filled(&engine, "console-views").await;
     let browser = Browser::signed_in(&site).await;
+    let any = |over: &Value| over["points"].as_array().is_some_and(|points| !points.is_empty());
+    until(&browser, &site, "/api/v1/rates", any).await;
     ranges(&browser, &engine).await;
     actors(&browser, &site).await;
     runs_and_lines(&browser, &site).await;
