@@ -14,10 +14,11 @@ use serde_json::Value;
 use crate::deploy::pages;
 
 /// How long the demo may take to show its first event, and a command to end.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Commands that go on until somebody stops them, and for how long they are watched.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Commands that go on until somebody stops them, and for how many seconds they are watched: longer where they have said
+/// nothing by then, as on a machine that does much else.
 const ENDLESS: [&str; 4] = ["tap", "top", "topic tail user-events", "run --config"];
-const WATCHED_S: &str = "6";
+const WATCHED: [u64; 2] = [6, 60];
 
 /// What no test can run from here, with the reason; each must still be in some page.
 const NOT_RUN: [(&str, &str); 4] = [
@@ -96,7 +97,8 @@ impl Demo {
         let line = line.replace("127.0.0.1:8123", &format!("127.0.0.1:{clickhouse}"));
         let path = std::env::var("PATH").unwrap_or_default();
         Command::new("timeout")
-            .args(["60", "bash", "-euo", "pipefail", "-c", &format!("{exports}\n{line}")])
+            .arg(PATIENCE.as_secs().to_string())
+            .args(["bash", "-euo", "pipefail", "-c", &format!("{exports}\n{line}")])
             .current_dir(self.folder.path())
             .env("PATH", format!("{}:{path}", programs().display()))
             .env("BOATHOUSE__DATA_DIR", "data")
@@ -229,7 +231,15 @@ fn failure(demo: &Demo, exports: &str, line: &str) -> Option<String> {
             true => format!("{}{}BOATHOUSE__DATA_DIR=own-data ", listen("METRICS"), listen("CONSOLE")),
             false => String::new(),
         };
-        demo.bash(exports, &format!("{own_places}timeout --preserve-status --signal INT {WATCHED_S} {own}"))
+        let watch = |seconds: u64| {
+            demo.bash(exports, &format!("{own_places}timeout --preserve-status --signal INT {seconds} {own}"))
+        };
+        let [short, long] = WATCHED;
+        let output = watch(short);
+        match output.stdout.is_empty() && output.stderr.is_empty() {
+            true => watch(long),
+            false => output,
+        }
     } else if command.ends_with("sql --on clickhouse") {
         demo.bash(exports, &format!("echo 'select 1' | {command}"))
     } else {
