@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::holds::{Hold, Holds};
 use crate::telemetry::PartitionPhase;
 
-/// How long a running daemon may take to do it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a running daemon may take to do it: a partition that is about to leave is drained first.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Pause and resume the reading of partitions.
 #[derive(Debug, clap::Args)]

@@ -18,7 +18,7 @@ use super::{Child, ServerError, kafka, ports, tansu};
 /// The environment variable that chooses the broker: `kafka`, `tansu` or `host:port`.
 pub const CHOICE_VARIABLE: &str = "BOATHOUSE_BROKER";
 /// A JVM on a busy two-core machine, with a log to recover, takes some seconds.
-const READY_LIMIT: Duration = Duration::from_secs(90);
+const READY_LIMIT: Duration = Duration::from_secs(120);
 const NAME: &str = "the Kafka broker";
 
 /// Which broker to use.

@@ -11,7 +11,7 @@ use super::seat::Seat;
 use super::{Child, ServerError, ports};
 
 const NAME: &str = "the ClickHouse engine";
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(120);
 
 /// An engine that answers over HTTP. Dropping it stops the process.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::stop_signal::StopSignal;
 /// How long after the start the demo's batch runs first.
 pub(super) const FIRST_BATCH: Duration = Duration::from_secs(60);
 const TOPIC_LIMIT: Duration = Duration::from_secs(60);
-const DAEMON_READY_LIMIT: Duration = Duration::from_secs(60);
+const DAEMON_READY_LIMIT: Duration = Duration::from_secs(120);
 const PRODUCER_GRACE: Duration = Duration::from_secs(15);
 /// Beyond the daemon's own deadline for draining.
 const DAEMON_EXTRA_GRACE: Duration = Duration::from_secs(10);
