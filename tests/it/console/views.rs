@@ -19,7 +19,7 @@ async fn text(browser: &Browser, path: &str) -> String {
 }
 
 /// The page once it holds a text; it looks things up behind whoever asks.
-async fn shown(browser: &Browser, path: &str, part: &str) -> String {
+pub async fn shown(browser: &Browser, path: &str, part: &str) -> String {
     let begin = Instant::now();
     loop {
         let page = text(browser, path).await;
