@@ -6,6 +6,7 @@ has. Prints the environment of the service boathouse as JSON. FACTS are what the
 import json
 import pathlib
 import sys
+from xml.etree import ElementTree
 
 import jsonschema
 import yaml
@@ -56,4 +57,18 @@ assert services["kafka"]["environment"]["KAFKA_LOG_DIRS"] in kept(services["kafk
 for listener in ("CONSOLE", "METRICS"):
     address, port = daemon["environment"][f"BOATHOUSE__{listener}__LISTEN"].split(":")
     assert address == "0.0.0.0" and f"127.0.0.1:{port}:{port}" in daemon["ports"], f"{listener} cannot be reached"
+
+# Grafana sends on whatever SQL it is given: it must do so as a user who only reads.
+sources = yaml.safe_load((path.parent / "grafana-datasources.yaml").read_text())["datasources"]
+name = next(source["jsonData"]["username"] for source in sources if source["uid"] == "boathouse-clickhouse")
+users = ElementTree.parse(path.parent / "clickhouse-grafana.xml").getroot()
+user = users.find(f"users/{name}")
+assert user is not None and name != daemon["environment"]["BOATHOUSE__CLICKHOUSE__USER"], f"{name} is no user who only reads"
+assert users.findtext(f"profiles/{user.findtext('profile')}/readonly") == "2", f"{name} may write"
+grants = [query.text for query in user.findall("grants/query")]
+assert grants and all(grant.startswith("GRANT SELECT ON ") and "*.*" not in grant for grant in grants), grants
+reads = services["clickhouse"]["environment"][user.find("password").get("from_env")]
+assert reads == services["grafana"]["environment"]["BOATHOUSE_GRAFANA_PASSWORD"], "Grafana has another password than its user"
+mounted = [volume.split(":")[:2] for volume in services["clickhouse"]["volumes"]]
+assert ["./clickhouse-grafana.xml", "/etc/clickhouse-server/users.d/grafana.xml"] in mounted, mounted
 json.dump(daemon["environment"], sys.stdout)
