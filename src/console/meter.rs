@@ -108,6 +108,15 @@ impl Charts {
             self.gaps.pop_front();
         }
     }
+
+    /// Forgets what is of a time that has not come yet: the clock was ahead, and has been set back. Left there, it would
+    /// stand in no order, and no line would go through the time up to it.
+    pub fn back_to(&mut self, now: DateTime<Utc>) {
+        self.gaps.retain(|gap| gap.from < now);
+        self.gaps.iter_mut().for_each(|gap| gap.to = gap.to.min(now));
+        self.kept.values_mut().for_each(|kept| kept.back_to(now));
+        self.newest = self.newest.map(|newest| newest.min(now));
+    }
 }
 
 impl Meter {
@@ -138,6 +147,9 @@ impl Meter {
         let wall = wall.trunc_subsecs(3);
         let is_first = self.next_point.is_none();
         self.next_point = Some(now + POINT_EVERY);
+        if self.charts.newest.is_some_and(|newest| newest > wall) {
+            self.charts.back_to(wall);
+        }
         if is_first || self.charts.newest.is_some_and(|newest| wall - newest > GAP_AFTER) {
             self.charts.end_gap(wall);
         }
@@ -211,8 +223,8 @@ impl Meter {
         }
     }
 
-    /// The last hour of a pipeline, oldest first.
-    pub fn hour(&self, pipeline: &str) -> impl Iterator<Item = &Point> {
+    /// The newest points of a pipeline as they came, oldest first.
+    fn hour(&self, pipeline: &str) -> impl Iterator<Item = &Point> {
         self.charts.kept.get(pipeline).into_iter().flat_map(Kept::hour)
     }
 
@@ -396,6 +408,17 @@ mod tests {
         let over = again.over("user_events", Range::Hour, at(1_230));
         assert_eq!(over.unknown[1], Gap { from: at(126), to: at(1_200) });
         assert!(again.over("user_events", Range::Quarter, at(3_000)).unknown.is_empty(), "before the range");
+        // The clock is an hour ahead for half a minute.
+        run(&mut again, 230..260, 4_600);
+        assert_eq!(again.over("user_events", Range::Day, at(4_860)).unknown[2], Gap { from: at(1_225), to: at(4_830) });
+        run(&mut again, 260..290, 1_000);
+        let over = again.over("user_events", Range::Hour, at(1_290));
+        assert_eq!(over.unknown[2..], [Gap { from: at(1_225), to: at(1_260) }]);
+        assert_eq!(over.points.last().map(|point| point.at), Some(at(1_285)));
+        for ring in &again.charts().unwrap().kept["user_events"].rings {
+            assert!(ring.points.iter().is_sorted_by_key(|point| point.at), "{ring:?}");
+            assert_eq!(ring.points.back().map(|point| point.at), Some(at(1_285)));
+        }
     }
 
     #[test]

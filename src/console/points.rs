@@ -82,11 +82,15 @@ impl Ring {
         self.points.len() >= self.most
     }
 
+    /// Whether a moment's point is joined to that of another; points as they come are kept as they are.
+    fn joins(&self, one: DateTime<Utc>, other: DateTime<Utc>) -> bool {
+        let slot = |at: DateTime<Utc>| at.timestamp().div_euclid(self.step_seconds);
+        self.step_seconds > POINT_EVERY.as_secs() as i64 && slot(one) == slot(other)
+    }
+
     fn take(&mut self, point: &Point) {
-        let slot = |point: &Point| point.at.timestamp().div_euclid(self.step_seconds);
-        // Points as they come are kept as they are.
-        let joins = self.step_seconds > POINT_EVERY.as_secs() as i64;
-        match self.points.back_mut().filter(|newest| joins && slot(newest) == slot(point)) {
+        let joins = self.points.back().is_some_and(|newest| self.joins(newest.at, point.at));
+        match self.points.back_mut().filter(|_| joins) {
             Some(newest) => {
                 newest.take_in(point, f64::from(self.many));
                 self.many += 1;
@@ -98,6 +102,18 @@ impl Ring {
                 self.points.push_back(point.clone());
                 self.many = 1;
             }
+        }
+    }
+
+    fn back_to(&mut self, now: DateTime<Utc>) {
+        while let Some(newest) = self.points.back().map(|newest| newest.at).filter(|newest| *newest > now) {
+            let joins = self.joins(newest, now);
+            if let Some(newest) = self.points.back_mut().filter(|_| joins) {
+                newest.at = now;
+                return;
+            }
+            self.points.pop_back();
+            self.many = 1;
         }
     }
 }
@@ -121,7 +137,13 @@ impl Kept {
         self.rings.iter_mut().for_each(|ring| ring.take(point));
     }
 
-    /// The last hour, point by point, oldest first.
+    /// Forgets what is of a time that has not come yet: the clock was ahead, and has been set back.
+    pub fn back_to(&mut self, now: DateTime<Utc>) {
+        self.begun = self.begun.min(now);
+        self.rings.iter_mut().for_each(|ring| ring.back_to(now));
+    }
+
+    /// The newest points as they came, an hour's at most, oldest first; some may be of before a restart.
     pub fn hour(&self) -> &VecDeque<Point> {
         &self.rings[0].points
     }

@@ -34,6 +34,8 @@ pub struct Rates {
     /// When it is written next.
     due: Arc<Mutex<Option<Instant>>>,
     under_way: Arc<AtomicBool>,
+    /// Held while it is written: the one that is written last is the one that is left.
+    writing: Arc<Mutex<()>>,
     /// Whether it could not be written the last time, which is told once.
     failed: Arc<AtomicBool>,
 }
@@ -50,7 +52,14 @@ impl Rates {
                 "the rates of before cannot be read: charts begin anew, and the file is written anew"
             ),
         }
-        Self { path, meter, due: Arc::default(), under_way: Arc::default(), failed: Arc::default() }
+        Self {
+            path,
+            meter,
+            due: Arc::default(),
+            under_way: Arc::default(),
+            writing: Arc::default(),
+            failed: Arc::default(),
+        }
     }
 
     /// Writes it where it is time to, behind the caller; once a second.
@@ -71,6 +80,8 @@ impl Rates {
 
     /// Writes it now; waits for the disk.
     pub fn write(&self) {
+        // The console may stop while the minute's is under way: both would write the same fresh file.
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(charts) = with(&self.meter, |meter| meter.charts()) else { return };
         let written = serde_json::to_string(&Written::of(&charts)).map_err(io::Error::from);
         match written.and_then(|text| owned_file::write(&self.path, &text)) {
@@ -200,10 +211,11 @@ fn read(path: &Path, pipelines: &[String], now: DateTime<Utc>) -> anyhow::Result
     if written.boathouse_rates != FORMAT {
         bail!("it is of format {}, this version writes {FORMAT}", written.boathouse_rates);
     }
-    ensure!(written.newest.is_none_or(|newest| newest <= now), "it is of a time that has not come yet");
     let ours = written.pipelines.into_iter().filter(|(name, _)| pipelines.contains(name));
     let kept = ours.map(|(name, of)| Ok((name, of.kept()?))).collect::<anyhow::Result<_>>()?;
-    Ok(Charts { kept, gaps: written.gaps.into(), newest: written.newest })
+    let mut charts = Charts { kept, gaps: written.gaps.into(), newest: written.newest };
+    charts.back_to(now);
+    Ok(charts)
 }
 
 #[cfg(test)]
@@ -296,7 +308,12 @@ mod tests {
             assert_eq!(with(&rates.meter, |meter| meter.over("user_events", Range::Week, now)).points, []);
         }
         owned_file::write(&path, &good).unwrap();
-        assert!(read(&path, &names(), begin()).is_err(), "of a time to come: the clock has gone back");
+        // The clock has gone back: what is of a time to come is left behind, and no more than that.
+        let found = read(&path, &names(), begin() + TimeDelta::seconds(7)).unwrap();
+        let until = |ring: &super::super::points::Ring| ring.points.back().map(|point| point.at - begin());
+        assert_eq!(until(&found.kept["user_events"].rings[0]), Some(TimeDelta::seconds(5)));
+        assert_eq!(until(&found.kept["user_events"].rings[3]), Some(TimeDelta::seconds(7)));
+        assert_eq!((found.gaps.len(), found.newest), (1, Some(begin() + TimeDelta::seconds(7))));
         std::fs::write(&path, [0xff, 0xfe, 0]).unwrap();
         assert!(read(&path, &names(), now).is_err());
         std::fs::remove_file(&path).unwrap();

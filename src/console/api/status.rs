@@ -38,7 +38,7 @@ pub struct Of {
 pub async fn hour(of: web::Query<Of>, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     let names = shared.pipeline_names();
     let name = of.pipeline.clone().or_else(|| names.first().cloned()).unwrap_or_default();
-    let points: Vec<Point> = shared.meter(|meter| meter.hour(&name).cloned().collect());
+    let points: Vec<Point> = shared.meter(|meter| meter.over(&name, Range::Hour, Utc::now()).points);
     Ok(HttpResponse::Ok().json(points))
 }
 
