@@ -12,7 +12,7 @@ use super::access::{Caller, Via, is_public, needed, secret};
 use super::audit::{Audit, Entry};
 use super::problem::Problem;
 use super::shared::Shared;
-use super::view::{cookie, encoded, go};
+use super::view::{SHOWN, cookie, encoded, go};
 
 /// The session's cookie.
 pub const SESSION: &str = "boathouse_session";
@@ -218,7 +218,7 @@ fn form_fields(request: &ServiceRequest, body: &[u8]) -> Vec<(String, String)> {
     url::form_urlencoded::parse(body).into_owned().collect()
 }
 
-/// What the audit log keeps of a body: no passwords, no tokens.
+/// What the audit log keeps of a body: no passwords, no tokens, and not which page it was sent from.
 fn detail(fields: &[(String, String)], body: &[u8]) -> String {
     let mut detail = if fields.is_empty() {
         let mut value = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
@@ -227,7 +227,7 @@ fn detail(fields: &[(String, String)], body: &[u8]) -> String {
         }
         if value.is_null() { String::new() } else { value.to_string() }
     } else {
-        let shown = fields.iter().filter(|(name, _)| !is_secret(name));
+        let shown = fields.iter().filter(|(name, _)| !is_secret(name) && name != SHOWN);
         shown.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     };
     let mut end = detail.len().min(DETAIL_BYTES_MAX);
@@ -266,9 +266,10 @@ mod tests {
 
     #[test]
     fn the_audit_log_keeps_no_secrets() {
-        let fields: Vec<(String, String)> = [("name", "ada"), ("new_password", "hush"), ("csrf", "hush")]
-            .map(|(name, value)| (name.into(), value.into()))
-            .into();
+        let fields: Vec<(String, String)> =
+            [("name", "ada"), ("new_password", "hush"), ("csrf", "hush"), ("view", "state=failed")]
+                .map(|(name, value)| (name.into(), value.into()))
+                .into();
         assert_eq!(detail(&fields, b""), "name=ada");
         assert_eq!(detail(&[], br#"{"sql":"select 1","password":"hush"}"#), r#"{"sql":"select 1"}"#);
         assert_eq!(detail(&[], b"\xff\xfe"), "");

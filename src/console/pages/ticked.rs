@@ -18,8 +18,10 @@ use crate::console::words;
 
 /// The field of a run's tick box.
 const RUN: &str = "run";
-/// Runs of one form at most: more than the page shows.
-const RUNS_MAX: usize = 200;
+/// Runs of one form at most: more than the page shows, and no more than the audit log has room to name.
+const RUNS_MAX: usize = 64;
+/// Characters of a run's name that are kept: more than any has.
+const SHOWN_MAX: usize = 60;
 /// Outcomes that are kept for the pages that show them.
 const OUTCOMES_MAX: usize = 64;
 
@@ -95,7 +97,7 @@ impl Outcome {
                         tr {
                             th scope="row" { @match run_id(run) {
                                 Some(run) => { a href={ "/batch/runs/" (run) } { (run) } }
-                                None => { (words::begin(run, 60)) }
+                                None => { (run) }
                             } }
                             @match result {
                                 Ok(()) => { td { (badge(State::Good, word)) } td.wrap { (note) } }
@@ -166,7 +168,8 @@ async fn each(view: &View, form: &[(String, String)], shared: &Shared, act: Act)
             (None, Act::Retry) => told(retry_one(shared, run).await, &mut away),
             (None, Act::Cancel) => told(cancel_one(shared, run).await, &mut away),
         };
-        runs.push((run.to_owned(), result));
+        // What is no run's name may be as long as a form; it is shown, and kept for a while.
+        runs.push((words::begin(run, SHOWN_MAX), result));
     }
     let did = shared.outcomes.keep(&view.caller.name, Outcome { act, runs });
     Ok(go(&again("/batch", field(SHOWN).next().unwrap_or_default(), &[("did", &did)])))
