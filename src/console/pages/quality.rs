@@ -189,10 +189,16 @@ fn refused_rows(name: &str, answer: &anyhow::Result<Answer>, range: Range) -> Ma
             @match answer {
                 Ok(answer) if !answer.rows.is_empty() => { (rows(answer)) }
                 Ok(_) => { (empty(&format!("No row of the last {} was refused", range.words()), html! { "Rows that are no events, or break an expectation of severity quarantine, appear here." })) }
-                Err(_) => { (empty("No row was refused yet", html! { "The table comes with the first " a href="/batch" { "batch run" } "." })) }
+                Err(error) if no_table(error) => { (empty("No row was refused yet", html! { "The table comes with the first " a href="/batch" { "batch run" } "." })) }
+                Err(error) => { p.error role="status" { "How many rows were refused cannot be said: " (format!("{error:#}")) } }
             }
         }
     }
+}
+
+/// Whether a query failed because its table is not there yet.
+fn no_table(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("_refused' not found")
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ async fn quality(browser: &Browser) {
             "aria-label=\"broken in 0 of 1 check\"",
             "class=\"cell good\"",
             "class=\"cell none\"",
-            "was refused",
+            &format!("No row of the last {words} was refused"),
         ] {
             assert!(page.contains(part), "{part} is missing in {page}");
         }
