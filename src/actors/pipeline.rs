@@ -216,6 +216,12 @@ impl PipelineSupervisor {
         }
     }
 
+    /// Whether this very consumer runs: not one that took its partition up again after it.
+    fn runs(&self, source: &Arc<Source>) -> bool {
+        let running = self.session.as_ref().and_then(|s| s.partitions.get(&source.partition));
+        running.is_some_and(|running| Arc::ptr_eq(&running.source, source))
+    }
+
     fn tick(&mut self, ctx: &mut Context<Self>) {
         failpoint::hit("actor.pipeline_supervisor");
         let Some(session) = &self.session else { return };
@@ -363,21 +369,21 @@ impl Handler<PartitionFailed> for PipelineSupervisor {
 #[rtype(result = "()")]
 struct ConsumerEnded {
     round: u64,
-    partition: i32,
+    source: Arc<Source>,
     how: Ended,
 }
 
 impl Handler<ConsumerEnded> for PipelineSupervisor {
     type Result = ();
 
-    fn handle(&mut self, ConsumerEnded { round, partition, how }: ConsumerEnded, ctx: &mut Context<Self>) {
+    fn handle(&mut self, ConsumerEnded { round, source, how }: ConsumerEnded, ctx: &mut Context<Self>) {
         if self.round != round {
             return;
         }
         match how {
             Ended::Panicked(text) => {
-                if let Some(running) = self.session.as_ref().and_then(|s| s.partitions.get(&partition)) {
-                    let id = ActorId::new("partition_consumer", running.source.to_string());
+                if self.runs(&source) {
+                    let id = ActorId::new("partition_consumer", source.to_string());
                     self.setup.board.actor_failed(&id, text.as_str(), false);
                 }
                 self.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
@@ -385,7 +391,7 @@ impl Handler<ConsumerEnded> for PipelineSupervisor {
             // By itself it ends when it is revoked, when the Bronze writer has failed, which says why, or when its
             // reader has panicked, which nobody else tells.
             Ended::Stopped => {
-                ctx.run_later(LAST_WORDS, move |supervisor, ctx| supervisor.missed(round, partition, ctx));
+                ctx.run_later(LAST_WORDS, move |supervisor, ctx| supervisor.missed(round, &source, ctx));
             }
         }
     }

@@ -178,12 +178,12 @@ impl PipelineSupervisor {
         setup.board.actor_running(&id, false);
         windows.do_send(Consumer(consumer.clone()));
         let (done, consumer_ended) = oneshot::channel();
-        let (round, partition, supervisor) = (self.round, source.partition, self.mailbox(ctx));
+        let (round, of, supervisor) = (self.round, source.clone(), self.mailbox(ctx));
         // Not in this actor's own context, which stands still while it drains what has just ended.
         actix_rt::spawn(async move {
             let how = ended.await.unwrap_or(Ended::Stopped);
             let _ = done.send(());
-            supervisor.do_send(ConsumerEnded { round, partition, how });
+            supervisor.do_send(ConsumerEnded { round, source: of, how });
         });
         tracing::info!(%source, position = at.next_offset, "partition taken up at Bronze's position");
         if let Some(session) = &mut self.session {

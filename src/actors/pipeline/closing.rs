@@ -1,5 +1,6 @@
 //! How a round ends: by a fault, because somebody changes the table by hand, or because the daemon stops.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -8,6 +9,7 @@ use tokio::sync::oneshot;
 use super::super::supervise::End;
 use super::{PipelineSupervisor, StopPipeline};
 use crate::bronze::{BronzeError, Table};
+use crate::kafka::Source;
 
 /// Clients that may be left behind before the pipeline stays down: each keeps its threads and its connections.
 const LEFT_BEHIND: u32 = 5;
@@ -238,10 +240,10 @@ impl PipelineSupervisor {
     }
 
     /// A consumer has ended; if nobody has asked it to, or has told why, its reader has failed.
-    pub(super) fn missed(&mut self, round: u64, partition: i32, ctx: &mut Context<Self>) {
-        let running = self.session.as_ref().filter(|s| s.client.is_some() && s.partitions.contains_key(&partition));
-        if self.round == round && running.is_some() {
-            let error = format!("the reader of partition {partition} ended by itself");
+    pub(super) fn missed(&mut self, round: u64, source: &Arc<Source>, ctx: &mut Context<Self>) {
+        let missed = self.session.as_ref().is_some_and(|s| s.client.is_some()) && self.runs(source);
+        if self.round == round && missed {
+            let error = format!("the reader of partition {} ended by itself", source.partition);
             self.fail(Fault::Again(error), ctx);
         }
     }
