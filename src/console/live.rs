@@ -25,6 +25,8 @@ use crate::telemetry::Status;
 
 /// Pages are rendered anew this often.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long a page may take to be rendered: the meter is looked at in between.
+const RENDER: Duration = Duration::from_secs(5);
 /// Readers at the same time.
 const READERS_MAX: usize = 1_000;
 /// Pages that are looked at at the same time: each run is one of its own.
@@ -154,10 +156,12 @@ impl Hub {
                 topics.retain(|_, sender| sender.receiver_count() > 0);
                 topics.keys().cloned().collect::<Vec<_>>()
             });
-            for topic in wanted {
-                // A history that is away must not hold up the other pages for long.
-                let rendered = tokio::time::timeout(Duration::from_secs(5), topic.render(&shared)).await;
-                let Ok(Ok(parts)) = rendered else { continue };
+            // All at once: a history that is away holds up every page that asks it no longer than one.
+            let rendered = wanted.into_iter().map(async |topic| {
+                let rendered = tokio::time::timeout(RENDER, topic.render(&shared)).await;
+                Some((topic, rendered.ok()?.ok()?))
+            });
+            for (topic, parts) in futures::future::join_all(rendered).await.into_iter().flatten() {
                 let frame: Frame = parts.into_iter().map(|(id, content)| encode(id, content)).collect();
                 self.topics(|topics| {
                     if let Some(sender) = topics.get(&topic) {
