@@ -65,7 +65,7 @@ impl Graph {
             return Err(mistakes);
         }
         let parsed = order::sort(&pipeline.name, parsed)?;
-        let planner = sql::Planner::new(&pipeline.name, silver)?;
+        let planner = sql::Planner::new(pipeline, silver)?;
         let mut graph = Graph::default();
         for model in parsed {
             match graph.node(&model, &planner, silver) {

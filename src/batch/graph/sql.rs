@@ -17,7 +17,7 @@ use futures::FutureExt;
 
 use super::super::model::{Mistakes, Model};
 use super::stable;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Pipeline, Role};
 use crate::event::EVENT_TIME_COLUMN;
 
 /// The catalog of a session over the lakehouse.
@@ -65,13 +65,6 @@ impl Parsed {
     }
 }
 
-/// What tells the rows of silver apart: their places in Kafka, and an event in its hour.
-const SILVER_KEYS: [&[&str]; 3] = [
-    &["topic", "generation", "partition", "offset"],
-    &["event_date", "event_hour", "event_id"],
-    &[EVENT_TIME_COLUMN, "event_id"],
-];
-
 pub(super) const NAMES: &str = "models read silver.PIPELINE and other models by name, as in gold.user_days";
 
 type Found = Result<Vec<TableReference>, DataFusionError>;
@@ -114,7 +107,7 @@ fn session() -> SessionContext {
 }
 
 impl Planner {
-    pub fn new(pipeline: &str, silver: &SchemaRef) -> Result<Self, Vec<ConfigError>> {
+    pub fn new(pipeline: &Pipeline, silver: &SchemaRef) -> Result<Self, Vec<ConfigError>> {
         let planner = Self { session: session(), keyed: session() };
         for session in [&planner.session, &planner.keyed] {
             let catalog = MemoryCatalogProvider::new();
@@ -123,7 +116,11 @@ impl Planner {
             }
             session.register_catalog(CATALOG, Arc::new(catalog));
         }
-        planner.add(SILVER, pipeline, silver, &SILVER_KEYS)?;
+        let id = pipeline.role(Role::EventId).map(|i| pipeline.fields[i].name.as_str()).unwrap_or_default();
+        // What tells rows apart: their places in Kafka, and an event in its hour.
+        let place = ["topic", "generation", "partition", "offset"];
+        let keys = [&place[..], &["event_date", "event_hour", id], &[EVENT_TIME_COLUMN, id]];
+        planner.add(SILVER, &pipeline.name, silver, &keys)?;
         Ok(planner)
     }
 

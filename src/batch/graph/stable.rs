@@ -14,8 +14,9 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility, WindowFrame, WindowFrameUnits};
 use datafusion::sql::sqlparser::ast::{
-    self, Distinct, Function, FunctionArgumentClause, FunctionArguments, LimitClause, NamedWindowDefinition,
-    NamedWindowExpr, Query, Select, SetExpr, Spanned, Visit, Visitor, WindowFrameBound, WindowSpec, WindowType,
+    self, Distinct, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, LimitClause,
+    NamedWindowDefinition, NamedWindowExpr, PipeOperator, Query, Select, SelectItem, SetExpr, Spanned, Visit, Visitor,
+    WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::super::model::Mistakes;
@@ -40,7 +41,7 @@ pub(super) type Calls = Vec<(String, usize)>;
 
 /// Finds what gives other rows at each run, whatever the tables hold.
 pub(super) fn check(statement: &ast::Statement, state: &SessionState, mistakes: &mut Mistakes<'_>) -> Calls {
-    let mut found = Found { state, windows: Vec::new(), calls: Calls::new(), mistakes };
+    let mut found = Found { state, windows: Vec::new(), exists: None, calls: Calls::new(), mistakes };
     let _ = statement.visit(&mut found);
     found.calls
 }
@@ -49,6 +50,8 @@ struct Found<'a, 'm> {
     state: &'a SessionState,
     /// The named windows of the SELECTs around.
     windows: Vec<Vec<NamedWindowDefinition>>,
+    /// The query of an EXISTS that is about to be looked at: which rows it takes is asked by nobody.
+    exists: Option<*const Query>,
     calls: Calls,
     mistakes: &'a mut Mistakes<'m>,
 }
@@ -57,18 +60,31 @@ impl Visitor for Found<'_, '_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        if query.order_by.is_none() {
-            match &query.limit_clause {
-                Some(LimitClause::LimitOffset { limit: None, offset: None, .. }) | None => {}
-                Some(clause) => {
-                    self.wrong(line(clause), "LIMIT without ORDER BY takes whichever rows come first", "ORDER BY");
-                }
-            }
-            if let SetExpr::Select(select) = &*query.body
-                && let Some(Distinct::On(columns)) = &select.distinct
-            {
-                let line = columns.first().and_then(line).or_else(|| line(&**select));
-                self.wrong(line, "DISTINCT ON without ORDER BY takes whichever row comes first", "ORDER BY");
+        if self.exists.take().is_some_and(|exists| std::ptr::eq(exists, query)) {
+            return ControlFlow::Continue(());
+        }
+        match &query.limit_clause {
+            Some(LimitClause::LimitOffset { limit: None, offset: None, .. }) | None => {}
+            Some(clause) if query.order_by.is_none() && !self.is_one_row(&query.body) => self.unordered(line(clause)),
+            Some(_) => {}
+        }
+        match &*query.body {
+            SetExpr::Select(select) if query.order_by.is_none() => self.distinct(select),
+            SetExpr::Select(_) => {}
+            // ORDER BY at the end is that of the whole.
+            body => self.distinct_of(body),
+        }
+        let mut ordered = query.order_by.is_some();
+        for operator in &query.pipe_operators {
+            match operator {
+                PipeOperator::OrderBy { .. } => ordered = true,
+                PipeOperator::Limit { expr, .. } if !ordered => self.unordered(line(expr)),
+                PipeOperator::Limit { .. }
+                | PipeOperator::Where { .. }
+                | PipeOperator::Select { .. }
+                | PipeOperator::Extend { .. }
+                | PipeOperator::As { .. } => {}
+                _ => ordered = false,
             }
         }
         ControlFlow::Continue(())
@@ -85,8 +101,10 @@ impl Visitor for Found<'_, '_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
-        if let ast::Expr::Function(function) = expr {
-            self.call(function);
+        match expr {
+            ast::Expr::Function(function) => self.call(function),
+            ast::Expr::Exists { subquery, .. } => self.exists = Some(&raw const **subquery),
+            _ => {}
         }
         ControlFlow::Continue(())
     }
@@ -97,10 +115,52 @@ impl Found<'_, '_> {
         self.mistakes.add(line, what, format!("add {add} with columns that are unique together; {WHY}"));
     }
 
+    fn unordered(&mut self, line: Option<usize>) {
+        self.wrong(line, "LIMIT without ORDER BY takes whichever rows come first", "ORDER BY");
+    }
+
+    fn distinct(&mut self, select: &Select) {
+        if let Some(Distinct::On(columns)) = &select.distinct {
+            let line = columns.first().and_then(line).or_else(|| line(select));
+            self.wrong(line, "DISTINCT ON without ORDER BY takes whichever row comes first", "ORDER BY");
+        }
+    }
+
+    fn distinct_of(&mut self, body: &SetExpr) {
+        match body {
+            SetExpr::Select(select) => self.distinct(select),
+            SetExpr::SetOperation { left, right, .. } => [left, right].into_iter().for_each(|of| self.distinct_of(of)),
+            // One in parentheses is looked at for itself.
+            _ => {}
+        }
+    }
+
+    /// Whether it gives one row at most, as an aggregate of all rows does.
+    fn is_one_row(&self, body: &SetExpr) -> bool {
+        let SetExpr::Select(select) = body else { return false };
+        let whole = matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
+        let mut items = select.projection.iter();
+        whole
+            && items.any(|item| match item {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => self.is_aggregate(expr),
+                _ => false,
+            })
+    }
+
+    fn is_aggregate(&self, expr: &ast::Expr) -> bool {
+        match expr {
+            ast::Expr::Function(function) => {
+                let aggregate = |name| self.state.aggregate_functions().contains_key(&name);
+                function.over.is_none() && own_name(function).is_some_and(aggregate)
+            }
+            ast::Expr::Cast { expr, .. } | ast::Expr::Nested(expr) => self.is_aggregate(expr),
+            _ => false,
+        }
+    }
+
     fn call(&mut self, function: &Function) {
         let line = line(&function.name);
-        let name = function.name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase());
-        let Some(name) = name else { return };
+        let Some(name) = own_name(function) else { return };
         if let Some(scalar) = self.state.scalar_functions().get(&name) {
             if scalar.signature().volatility != Volatility::Immutable {
                 self.mistakes.add(line, format!("`{}()` gives another value at each run", scalar.name()), WHY);
@@ -178,6 +238,11 @@ struct Window {
     ordered: bool,
     /// Its frame counts rows.
     by_place: bool,
+}
+
+/// A function's name without those of its schema.
+fn own_name(function: &Function) -> Option<String> {
+    function.name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase())
 }
 
 /// Whether an aggregate has an order of its own.

@@ -88,6 +88,11 @@ fn what_gives_other_rows_each_time_is_refused_with_its_line() {
         ("FROM gold.page_days\nLIMIT 10", "LIMIT without ORDER BY"),
         ("FROM gold.page_days\nOFFSET 10", "LIMIT without ORDER BY"),
         ("FROM (SELECT * FROM gold.page_days\nLIMIT 10) AS p", "LIMIT without ORDER BY"),
+        ("FROM gold.page_days |> LIMIT\n10", "LIMIT without ORDER BY"),
+        (
+            "FROM gold.page_days UNION ALL SELECT DISTINCT ON (\npage) event_date, page, purchase_count FROM gold.page_days",
+            "DISTINCT ON without ORDER BY",
+        ),
         ("FROM gold.page_days WHERE\nrandom() < 0.5", "`random()` gives another value"),
         ("FROM gold.page_days WHERE\nevent_date < current_date", "`current_date()` gives another value"),
         ("FROM gold.page_days WHERE page <>\nuuid()", "`uuid()` gives another value"),
@@ -114,6 +119,20 @@ fn what_gives_other_rows_each_time_is_refused_with_its_line() {
         file.text = file.text.replace(rows, "FROM gold.page_days WINDOW w AS (PARTITION BY event_date)");
         let found = mistakes(pipeline);
         assert!(found.len() == 1 && found[0].contains(message), "{count}: {found:?}");
+    }
+}
+
+/// Which rows it takes makes no difference to the model's.
+#[test]
+fn a_limit_that_leaves_no_choice_is_no_mistake() {
+    for rows in [
+        "FROM gold.page_days AS p WHERE EXISTS (SELECT 1 FROM gold.source_days AS s WHERE s.event_date = p.event_date LIMIT 1)",
+        "FROM gold.page_days WHERE event_date < (SELECT max(event_date) AS newest FROM gold.page_days LIMIT 1)",
+        "FROM gold.page_days |> ORDER BY event_date, page |> WHERE purchase_count > 0 |> LIMIT 10",
+    ] {
+        let rest = "FROM gold.page_days\nWHERE purchase_count > 0";
+        let pipeline = changed("purchases_per_page_daily", rest, rows);
+        check_models(&[Arc::new(pipeline)]).unwrap_or_else(|found| panic!("{rows}: {found}"));
     }
 }
 
@@ -182,6 +201,16 @@ fn an_order_that_may_leave_rows_equal_is_noted() {
         assert!(found.len() == 1 && found[0].contains(message), "{select}: {found:?}");
         assert!(found[0].contains(&format!("purchases_per_page_daily.sql:{line}: ")), "{select}: {found:?}");
     }
+    // An event's id is the field of that role, whatever its name.
+    let mut renamed = Pipeline::clone(&seed());
+    renamed.fields.iter_mut().filter(|f| f.name == "event_id").for_each(|f| f.name = "id".into());
+    renamed.models.retain(|m| m.name == "purchases_per_page_daily");
+    let text = &mut renamed.models[0].text;
+    let count = "row_number() OVER (PARTITION BY user_id ORDER BY event_time, id) AS purchase_count";
+    *text = text.replace("page, purchase_count", &format!("page, {count}"));
+    *text = text.replace("FROM gold.page_days\nWHERE purchase_count > 0", "FROM silver.user_events");
+    let graph = Graph::build(&renamed, &silver_columns(&renamed)).expect("right");
+    assert!(graph.nodes[0].remarks.is_empty(), "{:?}", graph.nodes[0].remarks);
     let limited = notes("purchase_count", "FROM gold.page_days\nORDER BY purchase_count LIMIT 10");
     assert!(limited.len() == 1 && limited[0].contains("LIMIT"), "{limited:?}");
 }
