@@ -111,10 +111,13 @@ impl Opened {
         let noted = match known {
             Some((at, noted)) if at == version => return Ok(noted),
             Some((at, noted)) if at < version && version - at <= ENTRIES_MAX => {
-                match noted_since(table, id, at, version).await? {
-                    Since::Noted(newer) => Some(newer),
-                    Since::Nothing => noted,
-                    Since::Unknown => state.transaction_version(table.log_store().as_ref(), id).await?,
+                match noted_since(table, at, version).await? {
+                    Some(newer) => {
+                        self.bring(&address, at, version, &newer);
+                        newer.get(id).copied().or(noted)
+                    }
+                    // An entry is not there any more.
+                    None => state.transaction_version(table.log_store().as_ref(), id).await?,
                 }
             }
             _ => state.transaction_version(table.log_store().as_ref(), id).await?,
@@ -125,6 +128,17 @@ impl Opened {
             known.noted.insert(id.to_owned(), (version, noted));
         }
         Ok(noted)
+    }
+
+    /// Brings all that is known as of one version to another: the entries between are read once for every id.
+    fn bring(&self, address: &str, from: u64, to: u64, newer: &HashMap<String, i64>) {
+        if let Some(known) = self.known().get_mut(address)
+            && known.table.version().is_some_and(|newest| newest >= to)
+        {
+            for (id, (at, noted)) in known.noted.iter_mut().filter(|(_, (at, _))| *at == from) {
+                (*at, *noted) = (to, newer.get(id).copied().or(*noted));
+            }
+        }
     }
 }
 
@@ -142,24 +156,19 @@ fn is_same(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     (a.size, a.last_modified, &a.e_tag) == (b.size, b.last_modified, &b.e_tag)
 }
 
-enum Since {
-    Noted(i64),
-    Nothing,
-    /// An entry is not there any more.
-    Unknown,
-}
-
-/// What the entries between two versions have noted under an application id.
-async fn noted_since(table: &DeltaTable, id: &str, after: u64, until: u64) -> Result<Since, DeltaTableError> {
-    let mut noted = Since::Nothing;
+/// What the entries between two versions have noted, by application id; none where one of them is not there any more.
+async fn noted_since(
+    table: &DeltaTable,
+    after: u64,
+    until: u64,
+) -> Result<Option<HashMap<String, i64>>, DeltaTableError> {
+    let mut noted = HashMap::new();
     for version in after + 1..=until {
-        let Some(entry) = table.log_store().read_commit_entry(version).await? else { return Ok(Since::Unknown) };
-        let Some(txns) = of_entry(&entry) else { return Ok(Since::Unknown) };
-        if let Some(txn) = txns.into_iter().rev().find(|txn| txn.app_id == id) {
-            noted = Since::Noted(txn.version);
-        }
+        let Some(entry) = table.log_store().read_commit_entry(version).await? else { return Ok(None) };
+        let Some(txns) = of_entry(&entry) else { return Ok(None) };
+        noted.extend(txns.into_iter().map(|txn| (txn.app_id, txn.version)));
     }
-    Ok(noted)
+    Ok(Some(noted))
 }
 
 #[cfg(test)]
@@ -244,5 +253,27 @@ mod tests {
         }
         std::fs::remove_dir_all(&path).unwrap();
         assert!(open().await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn entries_are_read_once_for_all_that_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap(), 1 << 20, folder.path().join("spill")).unwrap();
+        let store = lake.log_store(Layer::Gold, "t").unwrap();
+        create(&store, "00000000-0000-0000-0000-000000000001").await;
+        let open = async || lake.open(Layer::Gold, "t").await.unwrap().unwrap();
+        let noted = async |table, id| lake.noted(table, id).await.unwrap();
+        assert!(put(&store, 1, &entry(&[txn("a", 1), txn("b", 1), txn("c", 1)])).await.unwrap());
+        let table = open().await;
+        for id in ["a", "b", "c"] {
+            assert_eq!(noted(&table, id).await, Some(1));
+        }
+        assert!(put(&store, 2, &entry(&[txn("a", 2), txn("b", 2)])).await.unwrap());
+        assert!(put(&store, 3, &entry(&[txn("b", 3)])).await.unwrap());
+        let table = open().await;
+        assert_eq!(noted(&table, "a").await, Some(2));
+        // What is asked for next needs none of them.
+        std::fs::remove_dir_all(folder.path().join("gold/t/_delta_log")).unwrap();
+        assert_eq!((noted(&table, "b").await, noted(&table, "c").await), (Some(3), Some(1)));
     }
 }

@@ -148,7 +148,7 @@ impl Facts {
 enum Shown {
     Nothing,
     /// Dates touched since are all that is to be published.
-    Standing(GoldStanding),
+    Standing(GoldStanding, Touched),
     /// Whatever is shown gives way, also to what was made from an earlier version of the same silver; why.
     GivesWay(String),
 }
@@ -167,30 +167,32 @@ impl Shown {
         let Some(standing) = client.gold_standing(&pipeline.name).await.map_err(served_error)? else {
             return Ok(Self::Nothing);
         };
-        let mark = &standing.mark;
+        let (mark, shown) = (&standing.mark, standing.mark.version);
+        if mark.table != silver.id {
+            return Ok(Self::Standing(standing, Touched::TooLongAgo));
+        }
         // Looked at after what is shown: a version that somebody has published is there.
-        if mark.table == silver.id && mark.version > silver.version {
+        if shown > silver.version {
             let newest = silver.newest_version().await?;
-            if mark.version > newest {
-                let shown = mark.version;
+            if shown > newest {
                 return Ok(Self::GivesWay(format!(
                     "version {shown} of silver was published, which has only {newest}: it was restored, or its last \
                      commits were lost"
                 )));
             }
-        } else if mark.table == silver.id && silver.touched(mark.version, Some(mark.entry)).await? == Touched::Replaced
-        {
-            let shown = mark.version;
-            return Ok(Self::GivesWay(format!(
-                "version {shown} of silver was published, which is another commit now: it was restored"
-            )));
+            return Ok(Self::Standing(standing, Touched::TooLongAgo));
         }
-        Ok(Self::Standing(standing))
+        match silver.touched(shown, Some(mark.entry)).await? {
+            Touched::Replaced => Ok(Self::GivesWay(format!(
+                "version {shown} of silver was published, which is another commit now: it was restored"
+            ))),
+            touched => Ok(Self::Standing(standing, touched)),
+        }
     }
 
     fn standing(&self) -> Option<&GoldStanding> {
         match self {
-            Self::Standing(standing) => Some(standing),
+            Self::Standing(standing, _) => Some(standing),
             Self::Nothing | Self::GivesWay(_) => None,
         }
     }
@@ -252,14 +254,14 @@ async fn dates(
     let why = match shown {
         Shown::Nothing => "nothing is published yet".to_owned(),
         Shown::GivesWay(why) => why.clone(),
-        Shown::Standing(s) if s.mark.table != mark.table => {
+        Shown::Standing(s, _) if s.mark.table != mark.table => {
             "silver was made again since the last publication".to_owned()
         }
-        Shown::Standing(s) if s.mark.models != mark.models => "a served model was changed".to_owned(),
-        Shown::Standing(s) => match silver.touched(s.mark.version, Some(s.mark.entry)).await? {
+        Shown::Standing(s, _) if s.mark.models != mark.models => "a served model was changed".to_owned(),
+        Shown::Standing(s, touched) => match touched {
             Touched::Dates(touched) => {
                 let why = format!("touched in silver after version {}", s.mark.version);
-                return Ok((gold::reached(&touched, reach), why));
+                return Ok((gold::reached(touched, reach), why));
             }
             Touched::TooLongAgo | Touched::Replaced => {
                 format!("silver's log no longer reaches back to version {}", s.mark.version)
