@@ -28,7 +28,8 @@ pub async fn delta_leftovers(lake: &Lake, graphs: &[Graph]) -> Result<BTreeMap<S
 
 /// The Delta table of this name in gold, if a model has made it which is none of these.
 pub async fn delta_leftover(lake: &Lake, graphs: &[Graph], name: &str) -> Result<Option<TableSummary>, BatchError> {
-    if graphs.iter().any(|graph| graph.node_of(name).is_some()) {
+    // Models are named in small letters, and not every disk tells them from capitals.
+    if graphs.iter().any(|graph| graph.node_of(&name.to_ascii_lowercase()).is_some()) {
         return Ok(None);
     }
     let Some(table) = lake.open(Layer::Gold, name).await? else { return Ok(None) };

@@ -15,6 +15,8 @@ const SILVER_BITS: u32 = 40;
 /// How long rows that are not published stay, at least: a run may still be about to publish them, and a query that
 /// has begun may still read them. Hours.
 const KEEP_HOURS: u32 = 6;
+/// ClickHouse's error of a column that a table has not.
+const UNKNOWN_IDENTIFIER: u32 = 47;
 
 /// What a publication is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,14 +88,18 @@ impl Client {
 
     /// The newest steps first.
     async fn gold_progress(&self, pipeline: &str) -> Result<Vec<Progress>, Error> {
-        let query = self
-            .query(
-                "SELECT version, silver_table, silver_version, silver_entry, models, run_id, complete \
-                 FROM gold.progress FINAL \
-                 WHERE pipeline = ? ORDER BY version DESC LIMIT 1000",
-            )
-            .bind(pipeline);
-        self.rows("read gold.progress", query).await
+        let read = async |entry: &str| -> Result<Vec<Progress>, Error> {
+            let sql = format!(
+                "SELECT version, silver_table, silver_version, {entry} AS silver_entry, models, run_id, complete \
+                 FROM gold.progress FINAL WHERE pipeline = ? ORDER BY version DESC LIMIT 1000"
+            );
+            self.rows("read gold.progress", self.query(&sql).bind(pipeline)).await
+        };
+        match read("silver_entry").await {
+            // An earlier version made the table, and none of this one has published yet, which adds the column.
+            Err(e) if e.code == Some(UNKNOWN_IDENTIFIER) => read("toUInt64(0)").await,
+            found => found,
+        }
     }
 
     /// Begins a publication: takes its version, above those of everything that was made from an earlier silver table

@@ -12,6 +12,7 @@ use boathouse::serving::{Client, ServedColumn, ServedModel, ServedType, SilverMa
 
 use super::lakehouse::{Lakehouse, events};
 use crate::support::engine::Engine;
+use crate::support::without_marks;
 
 fn client(engine: &Engine) -> Client {
     Client::new(&config::ClickHouse { url: engine.url.clone(), ..config::ClickHouse::default() }).expect("a client")
@@ -211,6 +212,30 @@ async fn a_silver_that_was_put_back_by_one_version_is_seen() {
         let again = publish(&lakehouse, &engine, "d").await;
         assert!(again.summary.contains("is served already"), "{again:?}");
     }
+}
+
+/// Tables in Delta and in ClickHouse that were made before marks of what was read were noted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_version_has_made_is_gone_on_with() {
+    let engine = Engine::start();
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(16, 200, 0..3)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    assert!(without_marks(&lakehouse.path().join("gold")) > 0);
+    engine.sql("ALTER TABLE gold.progress DROP COLUMN silver_entry");
+    let standing = client(&engine).gold_standing("user_events").await.expect("it can be read still");
+    assert_eq!(standing.map(|s| (s.run_id, s.mark.entry)), Some(("a".into(), 0)));
+    gold(&lakehouse).await;
+    let again = publish(&lakehouse, &engine, "b").await;
+    assert!(again.summary.contains("is served already"), "{again:?}");
+
+    lakehouse.add(&[(2, 3, 77, "purchase", "/late", "web")]).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "c").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+    let dates = engine.sql("SELECT DISTINCT event_date FROM gold.published WHERE startsWith(run_id, 'c') ORDER BY 1");
+    assert_eq!(dates, "2026-02-03\n", "nothing else is published again");
 }
 
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {

@@ -10,6 +10,7 @@ use boathouse::failpoint;
 
 use super::world::World;
 use crate::bronze::{event, pipeline};
+use crate::support::without_marks;
 
 /// Names a lakehouse: this process is then one that a test has started to be killed in it.
 const CHILD: &str = "BOATHOUSE_TEST_SILVER_LAKEHOUSE";
@@ -114,6 +115,21 @@ async fn a_bronze_that_was_put_back_is_seen_also_once_it_has_as_many_versions_ag
         world.run().await;
         world.assert_recounted().await;
         assert_eq!(world.run().await.rows_in, 0, "once");
+    }
+}
+
+/// Tables that were made before marks of what was read were noted.
+#[tokio::test]
+async fn tables_without_marks_are_gone_on_with() {
+    let mut world = World::new().await;
+    world.fill(1, 300).await;
+    world.run().await;
+    assert!(without_marks(&world.folder.path().join("silver")) > 0);
+    assert_eq!(world.run().await.rows_in, 0, "nothing is made anew");
+    for seed in 2..4 {
+        world.fill(seed, 100).await;
+        assert_eq!(world.run().await.rows_in, 100, "only what is new");
+        world.assert_recounted().await;
     }
 }
 
