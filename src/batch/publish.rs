@@ -14,14 +14,14 @@ use futures::StreamExt;
 
 use super::gold::{self, PinnedSilver, Touched, date_of, days_since_epoch};
 use super::graph::{Graph, Node};
-use super::mark::Marked;
+use super::mark::{Marked, replaced};
 use super::quality::{self, Held};
 use super::{BatchError, Lake, Layer, TaskContext, TaskReport};
 use crate::config::Pipeline;
 use crate::failpoint;
 use crate::serving::{
-    self, Client, ErrorKind, GoldStanding, LayerFreshness, Publication, ServedColumn, ServedModel, ServedType,
-    SilverMark, gold_row_binary,
+    self, Client, ErrorKind, GoldStanding, GoldSteps, LayerFreshness, Publication, ServedColumn, ServedModel,
+    ServedType, SilverMark, gold_row_binary,
 };
 
 /// Dates that one insert may span: ClickHouse takes 100 partitions at once, and a month is one.
@@ -164,30 +164,21 @@ impl Shown {
         if made_tables {
             return Ok(Self::GivesWay("tables were missing in ClickHouse".into()));
         }
-        let Some(standing) = client.gold_standing(&pipeline.name).await.map_err(served_error)? else {
-            return Ok(Self::Nothing);
-        };
-        let (mark, shown) = (&standing.mark, standing.mark.version);
-        if mark.table != silver.id {
-            return Ok(Self::Standing(standing, Touched::TooLongAgo));
-        }
-        // Looked at after what is shown: a version that somebody has published is there.
-        if shown > silver.version {
-            let newest = silver.newest_version().await?;
-            if shown > newest {
-                return Ok(Self::GivesWay(format!(
-                    "version {shown} of silver was published, which has only {newest}: it was restored, or its last \
-                     commits were lost"
-                )));
+        let GoldSteps { standing, begun } = client.gold_steps(&pipeline.name).await.map_err(served_error)?;
+        // One that was cut off may have shown its dates.
+        for mark in begun.iter().chain(standing.as_ref().map(|s| &s.mark)) {
+            if let Some(why) = gone(silver, mark).await? {
+                return Ok(Self::GivesWay(why));
             }
-            return Ok(Self::Standing(standing, Touched::TooLongAgo));
         }
-        match silver.touched(shown, Some(mark.entry)).await? {
-            Touched::Replaced => Ok(Self::GivesWay(format!(
-                "version {shown} of silver was published, which is another commit now: it was restored"
-            ))),
-            touched => Ok(Self::Standing(standing, touched)),
-        }
+        let Some(standing) = standing else { return Ok(Self::Nothing) };
+        let mark = &standing.mark;
+        let touched = match mark.table == silver.id && mark.version <= silver.version {
+            // That it is the same commit is known.
+            true => silver.touched(mark.version, None).await?,
+            false => Touched::TooLongAgo,
+        };
+        Ok(Self::Standing(standing, touched))
     }
 
     fn standing(&self) -> Option<&GoldStanding> {
@@ -200,6 +191,27 @@ impl Shown {
     fn gives_way(&self) -> bool {
         matches!(self, Self::GivesWay(_))
     }
+}
+
+/// Why what was made from a version of this silver cannot stand: it is not there any more.
+async fn gone(silver: &PinnedSilver, made_from: &SilverMark) -> Result<Option<String>, BatchError> {
+    let version = made_from.version;
+    if made_from.table != silver.id {
+        return Ok(None);
+    }
+    if version > silver.version {
+        // Looked at after what is shown: a version that somebody has published is there.
+        let newest = silver.newest_version().await?;
+        return Ok((version > newest).then(|| {
+            format!(
+                "version {version} of silver was published, which has only {newest}: it was restored, or its last \
+                 commits were lost"
+            )
+        }));
+    }
+    let replaced = replaced(&silver.table.log_store(), version, Some(made_from.entry)).await?;
+    Ok(replaced
+        .then(|| format!("version {version} of silver was published, which is another commit now: it was restored")))
 }
 
 /// The served models' tables, all of one version of silver.

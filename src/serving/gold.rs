@@ -16,7 +16,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 pub use leftover::GoldLeftover;
-pub use publish::{GoldStanding, LayerFreshness, Publication, SilverMark};
+pub use publish::{GoldStanding, GoldSteps, LayerFreshness, Publication, SilverMark};
 pub use rows::{GoldRowError, gold_row_binary};
 pub use tables::GoldReady;
 

@@ -25,8 +25,8 @@ pub use error::{Error, ErrorKind};
 pub use flush::{PartitionFlush, flush};
 pub(crate) use gold::literal;
 pub use gold::{
-    GoldLeftover, GoldReady, GoldRowError, GoldStanding, LayerFreshness, Publication, ServedColumn, ServedModel,
-    ServedType, SilverMark, gold_row_binary,
+    GoldLeftover, GoldReady, GoldRowError, GoldStanding, GoldSteps, LayerFreshness, Publication, ServedColumn,
+    ServedModel, ServedType, SilverMark, gold_row_binary,
 };
 pub use load::load;
 pub use look::PublishedDate;

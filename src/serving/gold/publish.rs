@@ -39,6 +39,14 @@ pub struct GoldStanding {
     pub version: u64,
 }
 
+/// How far a pipeline's publications have come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GoldSteps {
+    pub standing: Option<GoldStanding>,
+    /// What the newest one is made from, where it has not come to its end: dates of it may be shown already.
+    pub begun: Option<SilverMark>,
+}
+
 /// A publication that has begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
@@ -62,6 +70,17 @@ struct Progress {
     complete: u8,
 }
 
+impl Progress {
+    fn mark(&self) -> SilverMark {
+        SilverMark {
+            table: self.silver_table.clone(),
+            version: self.silver_version,
+            entry: self.silver_entry,
+            models: self.models.clone(),
+        }
+    }
+}
+
 #[derive(Row, Deserialize)]
 struct Day {
     /// Days since 1970.
@@ -71,19 +90,18 @@ struct Day {
 impl Client {
     /// The newest publication that came to its end, if none has begun since that starts from nothing.
     pub async fn gold_standing(&self, pipeline: &str) -> Result<Option<GoldStanding>, Error> {
+        Ok(self.gold_steps(pipeline).await?.standing)
+    }
+
+    /// How far publications have come.
+    pub async fn gold_steps(&self, pipeline: &str) -> Result<GoldSteps, Error> {
         let steps = self.gold_progress(pipeline).await?;
-        let Some(newest) = steps.first().map(|p| p.version >> SILVER_BITS) else { return Ok(None) };
-        let complete = steps.into_iter().find(|p| p.complete == 1 && p.version >> SILVER_BITS == newest);
-        Ok(complete.map(|p| GoldStanding {
-            mark: SilverMark {
-                table: p.silver_table,
-                version: p.silver_version,
-                entry: p.silver_entry,
-                models: p.models,
-            },
-            run_id: p.run_id,
-            version: p.version,
-        }))
+        let Some(newest) = steps.first() else { return Ok(GoldSteps::default()) };
+        let incarnation = newest.version >> SILVER_BITS;
+        let begun = (newest.complete == 0).then(|| newest.mark());
+        let complete = steps.iter().find(|p| p.complete == 1 && p.version >> SILVER_BITS == incarnation);
+        let standing = complete.map(|p| GoldStanding { mark: p.mark(), run_id: p.run_id.clone(), version: p.version });
+        Ok(GoldSteps { standing, begun })
     }
 
     /// The newest steps first.

@@ -296,6 +296,29 @@ async fn a_publication_that_was_overtaken_drops_no_table() {
     assert_eq!(served(&engine), lakehouse.recount());
 }
 
+/// A publication is cut off once its dates are shown, and silver is put back to before what it was made from.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_publication_showed_that_was_cut_off_goes_with_the_commit_that_it_was_made_from() {
+    let engine = Engine::start();
+    let client = client(&engine);
+    let mut lakehouse = Lakehouse::new();
+    lakehouse.write(&events(17, 100, 0..3)).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "a").await;
+    let standing = client.gold_standing("user_events").await.expect("an answer").expect("a publication");
+    // No commit that silver has now has this mark.
+    let lost = SilverMark { version: standing.mark.version + 1, entry: 7, ..standing.mark };
+    let cut_off = client.begin_publication("user_events", "lost", lost, false).await.expect("it begins");
+    let days = client.published_days("user_events").await.expect("dates");
+    client.publish_gold_dates(&cut_off, &days[..1]).await.expect("its dates are shown");
+    assert_ne!(served(&engine), lakehouse.recount());
+    // What comes next is of another date.
+    lakehouse.add(&[(2, 3, 77, "purchase", "/late", "web")]).await;
+    gold(&lakehouse).await;
+    publish(&lakehouse, &engine, "b").await;
+    assert_eq!(served(&engine), lakehouse.recount());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn that_nothing_comes_any_more_is_noticed() {
     let engine = Engine::start();
