@@ -46,6 +46,10 @@ pub(super) async fn drain(site: &Site, ends: &Ends, stop: &StopSignal) -> anyhow
             break;
         }
         meter.look_at_threads();
+        // It says so before it closes its pages and ends, which is no part of draining.
+        if stopping && served.is_none() && daemon.last_lines().contains(DRAINED) {
+            served = Some(Instant::now());
+        }
         if let Some(status) = site.status().await {
             let now = Instant::now();
             if first.is_none() && status.partitions.iter().any(|p| p.records > 0) {
@@ -74,7 +78,7 @@ pub(super) async fn drain(site: &Site, ends: &Ends, stop: &StopSignal) -> anyhow
     }
     let ended = Instant::now();
     ended_in_order(&mut daemon, stopping).await?;
-    // Its end says that both sinks hold everything, if no look saw it before.
+    // The daemon has said it, if no look saw it.
     let served = served.unwrap_or(ended);
     let first = first.with_context(|| format!("no look at {} saw a record", site.run))?;
     let millions = count as f64 / 1e6;
