@@ -13,7 +13,7 @@ use crate::support::engine::Engine;
 use crate::support::node::modules;
 
 /// What a first paint may take here: the bar is 200 ms on a machine that does nothing else, and tests run side by side.
-const FIRST_PAINT_MS_MAX: u64 = 6_000;
+const FIRST_PAINT_MS_MAX: u64 = 2_000;
 
 /// Events that go on; killed when dropped.
 struct Producer(Child);

@@ -162,7 +162,7 @@ async fn a_run_that_is_cancelled_uses_no_time_and_no_memory_any_more() {
 async fn a_run_that_is_cancelled_ends_a_join_that_gives_nothing() {
     // By the hash of the date, and by looking at every pair.
     for equal_dates in ["a.event_date = b.event_date", "a.event_date <= b.event_date"] {
-        // So many that to look at all the pairs takes longer than [`patience`] does.
+        // So many that to look at all the pairs takes longer than [`PATIENCE`].
         ends_when_cancelled(&barren(equal_dates), 200_000).await;
     }
 }
