@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
 use serde::Serialize;
 
@@ -16,8 +16,12 @@ use super::event::Decimal;
 use super::fault::Kind;
 use super::generator::Generator;
 
-/// Records between two looks at the clock and at the deliveries.
+/// Records between two looks at the clock.
 const CHUNK: u64 = 256;
+/// Shortest and longest sleep until the next record is due: high rates go in batches, a stop is seen soon.
+const SLEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// How long a full queue is given to empty.
+const QUEUE_FULL: Duration = Duration::from_millis(5);
 /// A progress line stands at a multiple of this many records.
 const PROGRESS_RECORDS: u64 = 50;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -203,7 +207,9 @@ pub fn run(
     stopped: impl Fn() -> bool,
 ) -> Result<Summary, KafkaError> {
     let account = Account { delivered: AtomicU64::new(0), failed: AtomicU64::new(0), first_error: Mutex::new(None) };
-    let producer: BaseProducer<Account> = BaseProducer::from_config_and_context(config, account)?;
+    // Its own thread takes the deliveries: the binding's `poll` with a time limit turns in a loop for the last
+    // millisecond of it, which at high rates is all the time.
+    let producer: ThreadedProducer<Account> = ThreadedProducer::from_config_and_context(config, account)?;
     let mut counts = [0u64; Kind::ALL.len()];
     let mut sent = 0;
     let mut value = Vec::with_capacity(1024);
@@ -224,8 +230,7 @@ pub fn run(
         if due <= sent {
             let Pace::PerSecond(rate) = plan.pace else { continue };
             let wait = Duration::from_secs_f64(sent as f64 / rate).saturating_sub(start.elapsed());
-            // The client wakes for nothing but a delivery; at least a millisecond keeps high rates in batches.
-            producer.poll(wait.clamp(Duration::from_millis(1), Duration::from_millis(100)));
+            std::thread::sleep(wait.clamp(SLEEP.0, SLEEP.1));
             continue;
         }
         let now = now_s();
@@ -246,7 +251,7 @@ pub fn run(
                     break 'sending;
                 }
                 record = back;
-                producer.poll(Duration::from_millis(5));
+                std::thread::sleep(QUEUE_FULL);
             }
             sent += 1;
             counts[written.kind as usize] += 1;
@@ -263,7 +268,6 @@ pub fn run(
                 }
             }
         }
-        producer.poll(Duration::ZERO);
     }
 
     flush(&producer, &stopped);
@@ -291,7 +295,7 @@ pub fn run(
 
 /// Waits until every record is delivered or given up (the client's own time limit sees to that); once asked to
 /// stop, for ten seconds at most.
-fn flush(producer: &BaseProducer<Account>, stopped: &impl Fn() -> bool) {
+fn flush(producer: &ThreadedProducer<Account>, stopped: &impl Fn() -> bool) {
     let mut stopped_at = None;
     while producer.flush(Duration::from_millis(100)).is_err() {
         if stopped() && stopped_at.get_or_insert_with(Instant::now).elapsed() > STOP_FLUSH {
