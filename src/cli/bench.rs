@@ -240,22 +240,26 @@ impl Run<'_> {
                 load.produced_per_second = self.produce_backlog(&topic)?;
             }
             let flush = self.args.flush.first().copied().unwrap_or(Duration::from_secs(1));
-            let site = self.site(format!("drain {pair}"), &topic, flush)?;
-            let ends = site.ends()?;
             // Each goes first every other time: whoever follows finds the broker's pages warm, and the machine changes.
             let watch = self.args.console_clients > 0;
-            if pair % 2 == 1 {
-                consumed.push(self.consume(&site, pair)?);
-                drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
-                if watch {
-                    watched.push(self.drain_watched(&topic, flush, &ends, pair, verdicts).await?);
+            if watch && pair % 2 == 0 {
+                watched.push(self.drain_watched(&topic, flush, pair, verdicts).await?);
+            }
+            let ends = {
+                // Its engine ends here: one that is left over would run beside the next drain.
+                let site = self.site(format!("drain {pair}"), &topic, flush)?;
+                let ends = site.ends()?;
+                if pair % 2 == 1 {
+                    consumed.push(self.consume(&site, pair)?);
+                    drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
+                } else {
+                    drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
+                    consumed.push(self.consume(&site, pair)?);
                 }
-            } else {
-                if watch {
-                    watched.push(self.drain_watched(&topic, flush, &ends, pair, verdicts).await?);
-                }
-                drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
-                consumed.push(self.consume(&site, pair)?);
+                ends
+            };
+            if watch && pair % 2 == 1 {
+                watched.push(self.drain_watched(&topic, flush, pair, verdicts).await?);
             }
             (load.event_count, load.partition_count) = (ends.values().map(|e| e.unsigned_abs()).sum(), ends.len());
         }
@@ -283,13 +287,13 @@ impl Run<'_> {
         &self,
         topic: &str,
         flush: Duration,
-        ends: &site::Ends,
         pair: u32,
         verdicts: &mut Vec<ReconcileVerdict>,
     ) -> anyhow::Result<Watched> {
         let site = self.site(format!("drain {pair} beside the console"), topic, flush)?;
+        let ends = site.ends()?;
         let viewers = Viewers::open(&site, self.args.console_clients.into());
-        let drain = self.drain_reconciled(&site, ends, pair, verdicts).await?;
+        let drain = self.drain_reconciled(&site, &ends, pair, verdicts).await?;
         let (open_count, byte_count) = viewers.close();
         say(&format!(
             "pair {pair}: {open_count} pages of the console were live and took {} MB",
