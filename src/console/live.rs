@@ -1,5 +1,6 @@
 //! Server-sent events: the parts of a page that change, rendered once a second for everybody who looks at that page.
-//! A page that nobody looks at is not rendered.
+//! A page that nobody looks at is not rendered. Where many look, each is sent what has changed less often, so that those who
+//! look never cost the stream more than a few do.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +28,10 @@ use crate::telemetry::Status;
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a page may take to be rendered: the meter is looked at in between.
 const RENDER: Duration = Duration::from_secs(5);
+/// So many readers are sent what has changed with every rendering; twice as many with every other, and so on.
+const READERS_AT_ONCE: usize = 50;
+/// With every so many renderings at least.
+const STRIDE_MAX: usize = 5;
 /// Readers at the same time.
 const READERS_MAX: usize = 1_000;
 /// Pages that are looked at at the same time: each run is one of its own.
@@ -124,7 +129,7 @@ impl Hub {
 
     fn join(&self, topic: Topic) -> Option<(watch::Receiver<Frame>, Reader)> {
         let readers = self.readers.fetch_add(1, Ordering::Relaxed);
-        let reader = Reader(self.readers.clone());
+        let reader = Reader { all: self.readers.clone(), place: readers };
         let receiver = self.topics(|topics| {
             if readers >= READERS_MAX || (topics.len() >= TOPICS_MAX && !topics.contains_key(&topic)) {
                 return None;
@@ -177,11 +182,28 @@ impl Hub {
     }
 }
 
-struct Reader(Arc<AtomicUsize>);
+/// Renderings from one that a reader is sent to the next. Those who came at once take turns from the `first` on.
+fn renderings(readers: usize, place: usize, first: bool) -> u32 {
+    let stride = readers.div_ceil(READERS_AT_ONCE).clamp(1, STRIDE_MAX);
+    // STRIDE_MAX at most.
+    (if first { 1 + place % stride } else { stride }) as u32
+}
+
+struct Reader {
+    all: Arc<AtomicUsize>,
+    /// How many there were when it came.
+    place: usize,
+}
+
+impl Reader {
+    fn renderings(&self, first: bool) -> u32 {
+        renderings(self.all.load(Ordering::Relaxed), self.place, first)
+    }
+}
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -201,9 +223,9 @@ pub async fn live(
     let (receiver, reader) = shared.hub.join(topic).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open; close some, or reload by hand")
     })?;
-    let mut looked_at = LookedAt { receiver, sent: HashMap::new(), _reader: reader };
     // The page as the browser has it may be a second old: it gets all parts at once.
-    looked_at.receiver.mark_changed();
+    let looked_at =
+        LookedAt { receiver, sent: HashMap::new(), changed: true, due: Instant::now(), fresh: true, reader };
     Ok(events::answer(&view, &shared, looked_at))
 }
 
@@ -212,13 +234,45 @@ struct LookedAt {
     receiver: watch::Receiver<Frame>,
     /// What the reader has of each part.
     sent: HashMap<&'static str, [u8; 32]>,
-    _reader: Reader,
+    /// There is something that it may not have.
+    changed: bool,
+    /// When it may be sent.
+    due: Instant,
+    /// Nothing has been sent yet.
+    fresh: bool,
+    reader: Reader,
+}
+
+impl LookedAt {
+    /// Waits until something has changed and may be sent; none once the page is closed. May be dropped and asked again.
+    async fn turn(&mut self) -> Option<()> {
+        loop {
+            tokio::select! {
+                biased;
+                changed = self.receiver.changed() => {
+                    changed.ok()?;
+                    self.changed = true;
+                }
+                () = tokio::time::sleep_until(self.due.into()), if self.changed => {
+                    self.changed = false;
+                    return Some(());
+                }
+            }
+        }
+    }
+
+    /// Something has been sent.
+    fn pace(&mut self) {
+        let renderings = self.reader.renderings(std::mem::take(&mut self.fresh));
+        // Half a rendering early, so that the one that is meant is not missed.
+        self.due = Instant::now() + EVERY * renderings - EVERY / 2;
+    }
 }
 
 impl Source for LookedAt {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            self.receiver.changed().await.ok()?;
+            self.turn().await?;
             let frame = self.receiver.borrow_and_update().clone();
             let mut out = Vec::new();
             for part in frame.iter() {
@@ -227,8 +281,61 @@ impl Source for LookedAt {
                 }
             }
             if !out.is_empty() {
+                self.pace();
                 return Some(out.into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_readers_cost_what_few_do() {
+        for readers in [1, 49, 50, 51, 200, 250, 900] {
+            let every = renderings(readers, 0, false);
+            // Over twenty renderings at the pace that they have once they have been sent something.
+            let sent = (1..=20).map(|rendering| {
+                let first = |place| renderings(readers, place, true);
+                (0..readers)
+                    .filter(|place| rendering >= first(*place) && (rendering - first(*place)) % every == 0)
+                    .count()
+            });
+            let most = sent.max().unwrap();
+            assert!(most <= 50.max(readers.div_ceil(STRIDE_MAX)), "{readers} readers: {most} at once");
+            assert!(every <= 5, "{readers} readers wait {every} renderings");
+        }
+        assert_eq!((renderings(50, 7, true), renderings(50, 7, false)), (1, 1), "few wait for nothing");
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_a_readers_turn_comes_with_it() {
+        let hub = Hub::default();
+        let mut readers: Vec<_> = (0..51)
+            .map(|_| {
+                let (receiver, reader) = hub.join(Topic::Actors).unwrap();
+                LookedAt { receiver, sent: HashMap::new(), changed: true, due: Instant::now(), fresh: true, reader }
+            })
+            .collect();
+        let show = |text: &str| {
+            let frame = Arc::from([encode("actors", maud::html! { (text) })]);
+            hub.topics(|topics| topics[&Topic::Actors].send_replace(frame));
+        };
+        let text = |sent: Option<Bytes>| String::from_utf8(sent.unwrap().into()).unwrap();
+        show("one");
+        for reader in &mut readers {
+            assert!(text(reader.next().await).contains("one"));
+        }
+        let reader = &mut readers[50];
+        show("two");
+        // It is not its turn yet; whoever waited is dropped, as by a look at the session.
+        assert!(futures::poll!(Box::pin(reader.next())).is_pending());
+        show("three");
+        assert!(text(reader.next().await).contains("three"));
+        show("four");
+        hub.close();
+        assert!(reader.next().await.is_none(), "a page that is closed waits for no turn");
     }
 }
