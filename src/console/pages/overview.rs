@@ -1,6 +1,7 @@
 //! The overview: the flow, what is wrong now, the last hour.
 
 use actix_web::{HttpResponse, web};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use maud::{Markup, html};
 
 use crate::console::days;
@@ -9,11 +10,17 @@ use crate::console::draw::flow;
 use crate::console::live::Parts;
 use crate::console::meter::{Gap, Point};
 use crate::console::notices::{Level, Notice};
+use crate::console::points::POINT_EVERY;
 use crate::console::problem::Problem;
 use crate::console::range::{self, Range};
 use crate::console::shared::{Look, Shared};
 use crate::console::view::{State, View, badge, figure, part};
 use crate::console::words;
+
+/// Between two points.
+const EVERY: TimeDelta = TimeDelta::seconds(POINT_EVERY.as_secs() as i64);
+/// For so long the newest point is as new as one can be.
+const STANDS: TimeDelta = TimeDelta::seconds(2 * POINT_EVERY.as_secs() as i64);
 
 pub async fn page(
     view: View,
@@ -97,10 +104,11 @@ fn figures(look: &Look) -> Markup {
 }
 
 fn charts(shared: &Shared, look: &Look, range: Range) -> Markup {
-    let (to, from) = (look.now, look.now - range.span());
     html! {
         @for (place, name) in shared.pipeline_names().iter().enumerate() {
-            @let over = shared.meter(|meter| meter.over(name, range, to));
+            @let over = shared.meter(|meter| meter.over(name, range, look.now));
+            @let to = edge(over.points.last(), look.now);
+            @let from = to - range.span();
             @let chart = |title, shown, value: fn(&Point) -> Option<f64>| {
                 let points = over.points.iter().filter_map(|p| Some((p.at, value(p)?))).collect();
                 Chart { title, shown, from, to, step_seconds: over.step_seconds, points, unknown: &over.unknown }.draw()
@@ -127,6 +135,15 @@ fn charts(shared: &Shared, look: &Look, range: Range) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// Where charts end: at the newest point, so that they change with the points and not with every second that passes; where
+/// there has been none for long, at the next time at which one would be due.
+fn edge(newest: Option<&Point>, now: DateTime<Utc>) -> DateTime<Utc> {
+    match newest {
+        Some(point) if now - point.at <= STANDS => point.at,
+        _ => now.duration_trunc(EVERY).map_or(now, |begun| begun + EVERY),
     }
 }
 
