@@ -292,7 +292,7 @@ impl Run<'_> {
     ) -> anyhow::Result<Watched> {
         let site = self.site(format!("drain {pair} beside the console"), topic, flush)?;
         let ends = site.ends()?;
-        let viewers = Viewers::open(&site, self.args.console_clients.into());
+        let viewers = Viewers::open(&site, self.args.console_clients.into())?;
         let drain = self.drain_reconciled(&site, &ends, pair, verdicts).await?;
         let (open_count, byte_count) = viewers.close();
         say(&format!(
