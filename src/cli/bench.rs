@@ -250,11 +250,11 @@ impl Run<'_> {
                 let site = self.site(format!("drain {pair}"), &topic, flush)?;
                 let ends = site.ends()?;
                 if pair % 2 == 1 {
-                    consumed.push(self.consume(&site, pair)?);
+                    consumed.push(self.consume(&site, pair).await?);
                     drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
                 } else {
                     drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
-                    consumed.push(self.consume(&site, pair)?);
+                    consumed.push(self.consume(&site, pair).await?);
                 }
                 ends
             };
@@ -302,8 +302,9 @@ impl Run<'_> {
         Ok(Watched { drain, open_count, byte_count })
     }
 
-    fn consume(&self, site: &Site, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
+    async fn consume(&self, site: &Site, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
         self.go_on()?;
+        quiet_disk().await?;
         let sample = drain::consume(site)?;
         say(&format!(
             "pair {pair}: consume only {:.0} events/s, {:.3} CPU s per million",
@@ -314,6 +315,7 @@ impl Run<'_> {
 
     async fn drain(&self, site: &Site, ends: &site::Ends, pair: u32) -> anyhow::Result<crate::bench::DrainSample> {
         self.go_on()?;
+        quiet_disk().await?;
         let sample = drain::drain(site, ends, self.stop).await?;
         say(&format!(
             "pair {pair}: whole daemon {:.0} events/s, {:.3} CPU s per million, peak {} MiB",
@@ -417,6 +419,13 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Waits until the disk has what was written before: else it would be written beside what is measured next, and more of it
+/// beside what follows a drain than beside what follows a mere reading.
+async fn quiet_disk() -> anyhow::Result<()> {
+    // SAFETY: sync takes nothing and cannot fail.
+    tokio::task::spawn_blocking(|| unsafe { libc::sync() }).await.context("the disk was not waited for")
 }
 
 fn machine(load_average: Option<f64>, broker: &str) -> Machine {

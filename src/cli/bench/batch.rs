@@ -15,7 +15,7 @@ use chrono::Utc;
 use self::bronze::{Maker, size_of};
 use super::meter::Meter;
 use super::site::{Site, Wanted};
-use super::{conclude, load_average, machine, own_folder, say};
+use super::{conclude, load_average, machine, own_folder, quiet_disk, say};
 use crate::bench::{Account, BatchLoad, BatchReport, BatchRun, FIGURES, Incremental};
 use crate::cli::clickhouse::Http;
 use crate::cli::{Context, Outcome};
@@ -203,8 +203,7 @@ impl Bench<'_> {
         let first = self.measure(&mut site).await?;
         self.judge(&site, &name, &first, &maker.account, Some(history), differences).await?;
         // Else the disk would be writing the history while the hours are measured, the longer the larger it is.
-        // SAFETY: sync takes nothing and cannot fail.
-        tokio::task::spawn_blocking(|| unsafe { libc::sync() }).await.context("the disk was not waited for")?;
+        quiet_disk().await?;
         let mut runs = Vec::new();
         for hour in 0..args.hours {
             let start = begin + (span + HOUR * hour).as_secs() as i64;

@@ -13,6 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::batches;
 use super::meter::Meter;
+use super::quiet_disk;
 use super::site::{Ends, Site, reached};
 use crate::bench::{LatencyMs, RateSample};
 use crate::cli::clickhouse::Http;
@@ -59,6 +60,7 @@ type Probes = Arc<Mutex<HashMap<u32, Probe>>>;
 
 /// The run; what it measured, and how long each kill took to be caught up with.
 pub(super) async fn run(site: &Site, plan: &Plan, stop: &StopSignal) -> anyhow::Result<(RateSample, Vec<f64>)> {
+    quiet_disk().await?;
     let mut daemon = site.start_daemon()?;
     let partitions = site.ends()?.len();
     wait(site, &mut daemon, stop, "its partitions", |s| s.partitions.len() == partitions).await?;
