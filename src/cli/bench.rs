@@ -240,26 +240,27 @@ impl Run<'_> {
                 load.produced_per_second = self.produce_backlog(&topic)?;
             }
             let flush = self.args.flush.first().copied().unwrap_or(Duration::from_secs(1));
-            // Each goes first every other time: whoever follows finds the broker's pages warm, and the machine changes.
-            let watch = self.args.console_clients > 0;
-            if watch && pair % 2 == 0 {
+            // Each goes first every other time: whoever follows finds the broker's pages warm, and the machine changes. Drains
+            // that are compared with each other both follow the consume-only loop as often as the other.
+            let (watch, odd) = (self.args.console_clients > 0, pair % 2 == 1);
+            if watch || odd {
+                consumed.push(self.consume(&topic, flush, pair).await?);
+            }
+            if watch && !odd {
                 watched.push(self.drain_watched(&topic, flush, pair, verdicts).await?);
             }
             let ends = {
                 // Its engine ends here: one that is left over would run beside the next drain.
                 let site = self.site(format!("drain {pair}"), &topic, flush)?;
                 let ends = site.ends()?;
-                if pair % 2 == 1 {
-                    consumed.push(self.consume(&site, pair).await?);
-                    drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
-                } else {
-                    drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
-                    consumed.push(self.consume(&site, pair).await?);
-                }
+                drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
                 ends
             };
-            if watch && pair % 2 == 1 {
+            if watch && odd {
                 watched.push(self.drain_watched(&topic, flush, pair, verdicts).await?);
+            }
+            if !watch && !odd {
+                consumed.push(self.consume(&topic, flush, pair).await?);
             }
             (load.event_count, load.partition_count) = (ends.values().map(|e| e.unsigned_abs()).sum(), ends.len());
         }
@@ -302,10 +303,11 @@ impl Run<'_> {
         Ok(Watched { drain, open_count, byte_count })
     }
 
-    async fn consume(&self, site: &Site, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
+    async fn consume(&self, topic: &str, flush: Duration, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
         self.go_on()?;
+        let site = self.site(format!("consume {pair}"), topic, flush)?;
         quiet_disk().await?;
-        let sample = drain::consume(site)?;
+        let sample = drain::consume(&site)?;
         say(&format!(
             "pair {pair}: consume only {:.0} events/s, {:.3} CPU s per million",
             sample.events_per_second, sample.cpu_seconds_per_million
