@@ -20,4 +20,4 @@ pub use report::{
 };
 pub use sample::DrainSample;
 pub use stats::{LatencyMs, median};
-pub use viewers::{BesideConsole, Watched};
+pub use viewers::{BesideConsole, Turn};

@@ -20,10 +20,10 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 
 use self::site::{Site, Wanted};
-use self::viewers::Viewers;
+use self::viewers::Turns;
 use super::{Context, Outcome, output};
 use crate::bench::{
-    BesideConsole, Drains, Load, Machine, RateSample, ReconcileVerdict, Recovery, Report, Verdict, Watched,
+    BesideConsole, Drains, Load, Machine, RateSample, ReconcileVerdict, Recovery, Report, Turn, Verdict,
 };
 use crate::kafka::settings;
 use crate::producer::sender::{self, Pace};
@@ -48,7 +48,7 @@ Examples:
   boathouse bench --events 1000000 --rates '' --pairs 5          draining alone
   boathouse bench --pairs 0 --rates 20000 --flush 100ms          latency alone
   boathouse bench --pairs 0 --kills 0 --beside-batch             latency with and without a batch beside it
-  boathouse bench --events 10000000 --pairs 8 --rates '' --kills 0 --console-clients 200
+  boathouse bench --events 20000000 --pairs 8 --rates '' --kills 0 --console-clients 200
                                                                  draining with and without people at the console
   boathouse bench batch                                          the batch: Bronze to silver to gold to ClickHouse")]
 pub(crate) struct Args {
@@ -83,7 +83,7 @@ pub(crate) struct Args {
     #[arg(long)]
     beside_batch: bool,
 
-    /// Drain each pair's backlog once more beside so many live pages of the console.
+    /// Drain each pair's backlog once more, with so many live pages of the console that come and go turn by turn.
     #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(0..=900))]
     console_clients: u16,
 
@@ -240,35 +240,43 @@ impl Run<'_> {
                 load.produced_per_second = self.produce_backlog(&topic)?;
             }
             let flush = self.args.flush.first().copied().unwrap_or(Duration::from_secs(1));
-            // Each goes first every other time: whoever follows finds the broker's pages warm, and the machine changes. Drains
-            // that are compared with each other both follow the consume-only loop as often as the other.
-            let (watch, odd) = (self.args.console_clients > 0, pair % 2 == 1);
-            if watch || odd {
-                consumed.push(self.consume(&topic, flush, pair).await?);
-            }
-            if watch && !odd {
-                watched.push(self.drain_watched(&topic, flush, pair, verdicts).await?);
-            }
             let ends = {
                 // Its engine ends here: one that is left over would run beside the next drain.
                 let site = self.site(format!("drain {pair}"), &topic, flush)?;
                 let ends = site.ends()?;
-                drained.push(self.drain_reconciled(&site, &ends, pair, verdicts).await?);
+                // Each goes first every other time: whoever follows finds the broker's pages warm, and the machine changes.
+                if pair % 2 == 1 {
+                    consumed.push(self.consume(&site, pair).await?);
+                    drained.push(self.drain_reconciled(&site, &ends, pair, None, verdicts).await?);
+                } else {
+                    drained.push(self.drain_reconciled(&site, &ends, pair, None, verdicts).await?);
+                    consumed.push(self.consume(&site, pair).await?);
+                }
                 ends
             };
-            if watch && odd {
+            if self.args.console_clients > 0 {
                 watched.push(self.drain_watched(&topic, flush, pair, verdicts).await?);
-            }
-            if !watch && !odd {
-                consumed.push(self.consume(&topic, flush, pair).await?);
             }
             (load.event_count, load.partition_count) = (ends.values().map(|e| e.unsigned_abs()).sum(), ends.len());
         }
         if let Some(one) = consumed.first() {
             load.mean_record_bytes = one.byte_count as f64 / one.record_count as f64;
         }
-        let beside = BesideConsole::of(self.args.console_clients.into(), &drained, watched);
+        let beside = self.beside_console(watched)?;
         Ok((load, Drains::of(consumed, drained), beside))
+    }
+
+    /// What live pages cost, of the turns of each drain and the bytes that the pages took.
+    fn beside_console(&self, watched: Vec<(Vec<Turn>, u64)>) -> anyhow::Result<Option<BesideConsole>> {
+        if watched.is_empty() {
+            return Ok(None);
+        }
+        let (turns, bytes): (Vec<_>, Vec<u64>) = watched.into_iter().unzip();
+        let beside = BesideConsole::of(self.args.console_clients.into(), turns, bytes.iter().sum());
+        let events = self.args.events;
+        Ok(Some(beside.with_context(|| {
+            format!("{events} events were drained before live pages had come and gone: ask for more with --events")
+        })?))
     }
 
     async fn drain_reconciled(
@@ -276,12 +284,21 @@ impl Run<'_> {
         site: &Site,
         ends: &site::Ends,
         pair: u32,
+        turns: Option<&mut Turns>,
         verdicts: &mut Vec<ReconcileVerdict>,
     ) -> anyhow::Result<crate::bench::DrainSample> {
-        let drain = self.drain(site, ends, pair).await?;
+        self.go_on()?;
+        quiet_disk().await?;
+        let sample = drain::drain(site, ends, self.stop, turns).await?;
+        say(&format!(
+            "pair {pair}: whole daemon {:.0} events/s, {:.3} CPU s per million, peak {} MiB",
+            sample.events_per_second,
+            sample.cpu_seconds_per_million,
+            sample.peak_rss_bytes >> 20
+        ));
         say("reconciling");
         verdicts.push(site.reconcile()?);
-        Ok(drain)
+        Ok(sample)
     }
 
     async fn drain_watched(
@@ -290,40 +307,28 @@ impl Run<'_> {
         flush: Duration,
         pair: u32,
         verdicts: &mut Vec<ReconcileVerdict>,
-    ) -> anyhow::Result<Watched> {
+    ) -> anyhow::Result<(Vec<Turn>, u64)> {
         let site = self.site(format!("drain {pair} beside the console"), topic, flush)?;
         let ends = site.ends()?;
-        let viewers = Viewers::open(&site, self.args.console_clients.into())?;
-        let drain = self.drain_reconciled(&site, &ends, pair, verdicts).await?;
-        let (open_count, byte_count) = viewers.close();
+        // A drain begins faster than it goes on: its first turn is one of live pages every other time.
+        let mut turns = Turns::new(&site, self.args.console_clients.into(), pair % 2 == 1)?;
+        self.drain_reconciled(&site, &ends, pair, Some(&mut turns), verdicts).await?;
+        let (turns, bytes) = turns.end();
         say(&format!(
-            "pair {pair}: {open_count} pages of the console were live and took {} MB",
-            byte_count / 1_000_000
+            "pair {pair}: {} turns of live pages and none; the pages took {} MB",
+            turns.len(),
+            bytes / 1_000_000
         ));
-        Ok(Watched { drain, open_count, byte_count })
+        Ok((turns, bytes))
     }
 
-    async fn consume(&self, topic: &str, flush: Duration, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
+    async fn consume(&self, site: &Site, pair: u32) -> anyhow::Result<crate::bench::ConsumeSample> {
         self.go_on()?;
-        let site = self.site(format!("consume {pair}"), topic, flush)?;
         quiet_disk().await?;
-        let sample = drain::consume(&site)?;
+        let sample = drain::consume(site)?;
         say(&format!(
             "pair {pair}: consume only {:.0} events/s, {:.3} CPU s per million",
             sample.events_per_second, sample.cpu_seconds_per_million
-        ));
-        Ok(sample)
-    }
-
-    async fn drain(&self, site: &Site, ends: &site::Ends, pair: u32) -> anyhow::Result<crate::bench::DrainSample> {
-        self.go_on()?;
-        quiet_disk().await?;
-        let sample = drain::drain(site, ends, self.stop).await?;
-        say(&format!(
-            "pair {pair}: whole daemon {:.0} events/s, {:.3} CPU s per million, peak {} MiB",
-            sample.events_per_second,
-            sample.cpu_seconds_per_million,
-            sample.peak_rss_bytes >> 20
         ));
         Ok(sample)
     }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::meter::Meter;
 use super::site::{Ends, Site, reached};
+use super::viewers::Turns;
 use crate::bench::{ConsumeSample, DrainSample};
 use crate::servers::Child;
 use crate::stop_signal::StopSignal;
@@ -34,7 +35,12 @@ pub(super) fn consume(site: &Site) -> anyhow::Result<ConsumeSample> {
 
 /// Starts the daemon on the backlog, lets it drain, stops it as soon as it has read everything (so that nothing waits for a
 /// flush interval that no further record would end) and measures until both sinks hold everything.
-pub(super) async fn drain(site: &Site, ends: &Ends, stop: &StopSignal) -> anyhow::Result<DrainSample> {
+pub(super) async fn drain(
+    site: &Site,
+    ends: &Ends,
+    stop: &StopSignal,
+    mut turns: Option<&mut Turns>,
+) -> anyhow::Result<DrainSample> {
     let count: u64 = ends.values().map(|end| end.unsigned_abs()).sum();
     let limit = Duration::from_secs(60 + count / SLOWEST_PER_SECOND);
     let started = Instant::now();
@@ -60,6 +66,9 @@ pub(super) async fn drain(site: &Site, ends: &Ends, stop: &StopSignal) -> anyhow
             }
             // Not before ClickHouse has taken the first totals: until its tables are made there is nothing to drain into.
             let begun = status.partitions.iter().any(|p| p.realtime_position > 0);
+            if let Some(turns) = turns.as_mut().filter(|_| begun && !stopping) {
+                turns.look(now, status.partitions.iter().map(|p| p.records).sum(), meter.cpu_seconds())?;
+            }
             if !stopping && begun && reached(&status, ends, |p| p.position) {
                 daemon.signal(libc::SIGTERM);
                 stopping = true;
