@@ -95,7 +95,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
-    /// Where the run keeps its data while it lasts (0.6 KB an event); by default the system's folder for temporary files.
+    /// Where the run keeps its data while it lasts (0.6 KB an event); by default the system's folder for temporary files. Where
+    /// many files were deleted in the last minutes, ext4 takes long to make new ones, and short flush intervals show it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 
