@@ -1,6 +1,6 @@
 //! Server-sent events: the parts of a page that change, rendered once a second for everybody who looks at that page.
 //! A page that nobody looks at is not rendered. Where many look, each is sent what has changed less often, so that those who
-//! look never cost the stream more than a few do.
+//! look cost the stream little.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -195,12 +195,6 @@ struct Reader {
     place: usize,
 }
 
-impl Reader {
-    fn renderings(&self, first: bool) -> u32 {
-        renderings(self.all.load(Ordering::Relaxed), self.place, first)
-    }
-}
-
 impl Drop for Reader {
     fn drop(&mut self) {
         self.all.fetch_sub(1, Ordering::Relaxed);
@@ -223,10 +217,7 @@ pub async fn live(
     let (receiver, reader) = shared.hub.join(topic).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open; close some, or reload by hand")
     })?;
-    // The page as the browser has it may be a second old: it gets all parts at once.
-    let looked_at =
-        LookedAt { receiver, sent: HashMap::new(), changed: true, due: Instant::now(), fresh: true, reader };
-    Ok(events::answer(&view, &shared, looked_at))
+    Ok(events::answer(&view, &shared, LookedAt::new(receiver, reader)))
 }
 
 /// A page of one reader.
@@ -234,38 +225,25 @@ struct LookedAt {
     receiver: watch::Receiver<Frame>,
     /// What the reader has of each part.
     sent: HashMap<&'static str, [u8; 32]>,
-    /// There is something that it may not have.
-    changed: bool,
-    /// When it may be sent.
+    /// When something may be sent again.
     due: Instant,
-    /// Nothing has been sent yet.
-    fresh: bool,
     reader: Reader,
 }
 
 impl LookedAt {
-    /// Waits until something has changed and may be sent; none once the page is closed. May be dropped and asked again.
-    async fn turn(&mut self) -> Option<()> {
-        loop {
-            tokio::select! {
-                biased;
-                changed = self.receiver.changed() => {
-                    changed.ok()?;
-                    self.changed = true;
-                }
-                () = tokio::time::sleep_until(self.due.into()), if self.changed => {
-                    self.changed = false;
-                    return Some(());
-                }
-            }
-        }
+    /// The page as the browser has it may be a second old: it gets all parts at once.
+    fn new(mut receiver: watch::Receiver<Frame>, reader: Reader) -> Self {
+        receiver.mark_changed();
+        Self { receiver, sent: HashMap::new(), due: Instant::now(), reader }
     }
 
-    /// Something has been sent.
-    fn pace(&mut self) {
-        let renderings = self.reader.renderings(std::mem::take(&mut self.fresh));
-        // Half a rendering early, so that the one that is meant is not missed.
-        self.due = Instant::now() + EVERY * renderings - EVERY / 2;
+    /// Waits until something has changed and may be sent; none once the page is closed. May be dropped and asked again.
+    async fn turn(&mut self) -> Option<()> {
+        let mut closed = self.receiver.clone();
+        tokio::select! {
+            () = tokio::time::sleep_until(self.due.into()) => self.receiver.changed().await.ok(),
+            _ = closed.wait_for(|_| false) => None,
+        }
     }
 }
 
@@ -274,6 +252,7 @@ impl Source for LookedAt {
         loop {
             self.turn().await?;
             let frame = self.receiver.borrow_and_update().clone();
+            let first = self.sent.is_empty();
             let mut out = Vec::new();
             for part in frame.iter() {
                 if self.sent.insert(part.id, part.digest) != Some(part.digest) {
@@ -281,7 +260,9 @@ impl Source for LookedAt {
                 }
             }
             if !out.is_empty() {
-                self.pace();
+                let renderings = renderings(self.reader.all.load(Ordering::Relaxed), self.reader.place, first);
+                // Half a rendering early, so that the one that is meant is not missed.
+                self.due = Instant::now() + EVERY * renderings - EVERY / 2;
                 return Some(out.into());
             }
         }
@@ -316,7 +297,7 @@ mod tests {
         let mut readers: Vec<_> = (0..51)
             .map(|_| {
                 let (receiver, reader) = hub.join(Topic::Actors).unwrap();
-                LookedAt { receiver, sent: HashMap::new(), changed: true, due: Instant::now(), fresh: true, reader }
+                LookedAt::new(receiver, reader)
             })
             .collect();
         let show = |text: &str| {
