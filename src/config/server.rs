@@ -69,7 +69,7 @@ pub struct Kafka {
     pub stuck_after: Duration,
     /// Whether the instance has a lasting name in its group (`group.instance.id`, kept in `data_dir`): one that is started
     /// again within the session timeout then finds its partitions as they were. Off for a broker that does not know such
-    /// members, or never lets go of one that died, as tansu.
+    /// members, or never lets go of one that died.
     pub static_membership: bool,
     /// Any other librdkafka setting by its own name, such as `security.protocol`. Settings that exactly-once
     /// delivery depends on cannot be changed here.

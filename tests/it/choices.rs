@@ -291,7 +291,7 @@ async fn a_pipeline_that_is_down_at_two_instances_is_resolved_at_one() {
 async fn a_choice_does_not_wait_for_the_group() {
     let kafka = broker().await;
     if kafka.kind() == BrokerKind::Tansu {
-        return not_checked("a group that waits for a member that is gone; tansu's do not");
+        return not_checked("a choice while the group waits for a member that is gone; tansu tells no group's state");
     }
     let engine = Engine::start();
     let topic = kafka.new_topic("choices-group", 3).await;

@@ -4,7 +4,6 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use boathouse::servers::BrokerKind;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
@@ -207,11 +206,6 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
     // The group must notice within the test that the zombie is gone.
     site.environment.push(("BOATHOUSE__KAFKA__PROPERTIES__SESSION.TIMEOUT.MS".into(), "10000".into()));
-    if kafka.kind() == BrokerKind::Tansu {
-        // tansu's group looks for members that are gone only when one without a lasting name joins, syncs or beats: beside
-        // static members a stopped leader leads for ever, and nobody gets its partitions.
-        site.environment.push(("BOATHOUSE__KAFKA__STATIC_MEMBERSHIP".into(), "false".into()));
-    }
     let load = Load::start(kafka.address(), &topic, &["--seed", "14"]);
     let mut zombie = site.start();
     zombie.wait("all partitions", all_partitions(|_| true)).await;

@@ -82,11 +82,6 @@ async fn records_in_transactions_count_when_committed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_of_one_group_share_the_partitions_and_hand_them_over() {
     let kafka = broker().await;
-    if kafka.kind() == BrokerKind::Tansu {
-        // It gives a partition to one member before another has let it go (Bronze fences that), and after two have left
-        // the third does not get theirs within a minute.
-        return not_checked("several instances that come and go; tansu's groups do not settle");
-    }
     let engine = Engine::start();
     let topic = kafka.new_topic("shared", 3).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);

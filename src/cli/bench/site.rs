@@ -60,7 +60,9 @@ pub(super) type Ends = BTreeMap<i32, i64>;
 impl Site {
     /// Writes the configuration and starts the engine.
     pub fn new(wanted: Wanted<'_>) -> anyhow::Result<Self> {
-        let folder = wanted.folder.join(wanted.run.replace([' ', ',', '/'], "-"));
+        // Runs may be the same but for their topic: one flush interval may be measured twice.
+        let name = format!("{}-{}", wanted.topic, wanted.run.replace([' ', ',', '/'], "-"));
+        let folder = wanted.folder.join(&name);
         let pipeline = folder.join("config/pipelines/user_events");
         fs::create_dir_all(&pipeline).with_context(|| format!("cannot create {}", pipeline.display()))?;
         let (bronze, realtime) = (wanted.bronze_flush.as_millis(), wanted.realtime_flush.as_millis());
@@ -80,7 +82,7 @@ impl Site {
             ("DATA_DIR", folder.join("data").display().to_string()),
             ("PIPELINES__DIR", folder.join("config/pipelines").display().to_string()),
             ("KAFKA__BROKERS", wanted.brokers.to_owned()),
-            ("KAFKA__GROUP", format!("{}-{}", wanted.topic, wanted.run.replace([' ', ',', '/'], "-"))),
+            ("KAFKA__GROUP", name),
             ("LAKEHOUSE__URI", folder.join("lakehouse").display().to_string()),
             ("CLICKHOUSE__URL", engine.url()),
             ("METRICS__LISTEN", format!("127.0.0.1:{metrics_port}")),
