@@ -1,7 +1,8 @@
 //! Named places at which a test stops the process, as a SIGKILL would: between every two durable steps.
 //!
 //! `BOATHOUSE_FAIL_POINT=realtime.after_intents` ends the process the first time that point is reached,
-//! `realtime.after_intents:3` the third time; `panic!actor.bronze_writer:3` panics there instead, and `hang!reader.take:3`
+//! `realtime.after_intents:3` the third time; `panic!actor.bronze_writer:3` panics there instead, `panics!…` from then on
+//! each time, and `hang!reader.take:3`
 //! keeps the thread there while the file that `BOATHOUSE_FAIL_POINT_WHILE` names is there, `stick!reader.take:3` for ever.
 //! Without the variable a point costs one relaxed load. The variables are read here and not in `config`, because they are no
 //! settings of the product.
@@ -35,6 +36,8 @@ enum How {
     /// The process ends.
     End,
     Panic,
+    /// From then on each time.
+    Panics,
     Hang,
     /// The thread never goes on.
     Stick,
@@ -66,10 +69,13 @@ fn reached(name: &str) {
     });
     if let Some(armed) = armed
         && armed.name == name
-        && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
+        && match armed.left.fetch_sub(1, Ordering::SeqCst) {
+            1 => true,
+            left => left < 1 && armed.how == How::Panics,
+        }
     {
         match armed.how {
-            How::Panic => panic!("fail point {name} reached"),
+            How::Panic | How::Panics => panic!("fail point {name} reached"),
             How::Hang => {
                 eprintln!("fail point {name} reached: its thread hangs");
                 #[expect(clippy::disallowed_methods, reason = "a thread that hangs is what a test asks for")]
@@ -95,6 +101,7 @@ fn reached(name: &str) {
 fn parse(spec: &str) -> Option<Armed> {
     let (how, spec) = match spec.split_once('!') {
         Some(("panic", rest)) => (How::Panic, rest),
+        Some(("panics", rest)) => (How::Panics, rest),
         Some(("hang", rest)) => (How::Hang, rest),
         Some(("stick", rest)) => (How::Stick, rest),
         Some(_) => return None,
@@ -122,6 +129,7 @@ mod tests {
         assert_eq!(parse("hang!a").map(|a| a.how), Some(How::Hang));
         assert_eq!(parse("stick!a").map(|a| a.how), Some(How::Stick));
         assert_eq!(parse("panic!a:2").map(|a| a.how), Some(How::Panic));
+        assert_eq!(parse("panics!a").map(|a| a.how), Some(How::Panics));
         assert_eq!(read("burn!a"), None);
     }
 }

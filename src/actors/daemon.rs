@@ -9,14 +9,14 @@ use actix::prelude::*;
 use anyhow::{Context as _, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::budget::Budget;
 use super::disks;
 use super::pipeline::{PipelineSupervisor, StopPipeline};
 use super::scheduler;
 use super::setup::Setup;
-use super::supervise::{Backoff, Ended, launch};
+use super::supervise::{Backoff, Ended, FIRST_PAUSE, GIVE_UP_AFTER, HEALTHY_AFTER, LONGEST_PAUSE, launch};
 use crate::batch;
 use crate::config::{Config, Pipeline, Server, Setting};
 use crate::console::{Console, Given};
@@ -29,11 +29,8 @@ use crate::telemetry::{ActorId, Board, DaemonPhase, Limits, Listener, Recorder, 
 
 /// How long the start asks the broker how many partitions a topic has; the answer only cuts the memory budget.
 const ASK: Duration = Duration::from_secs(2);
-/// Pauses before a supervisor that panicked is made anew, how often in a row, and what counts as a recovery.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-const GIVE_UP_AFTER: u32 = 10;
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// How long the actors' threads may take to end, once there is nothing to wait for. One that hangs ends with the process.
+const THREADS_END: Duration = Duration::from_secs(2);
 /// Partitions assumed where the broker does not say.
 const PARTITIONS: usize = 8;
 
@@ -181,9 +178,17 @@ async fn serve(
     for arbiter in &arbiters {
         arbiter.stop();
     }
-    for arbiter in arbiters {
-        // An arbiter ends when its actors have been dropped; a panicked one has nothing more to say.
-        let _ = arbiter.join();
+    // Joined on a thread of its own: neither the deadline nor a second signal may wait for one that hangs.
+    let (sender, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        for arbiter in arbiters {
+            // An arbiter ends when its actors have been dropped; a panicked one has nothing more to say.
+            let _ = arbiter.join();
+        }
+        let _ = sender.send(());
+    });
+    if tokio::time::timeout(THREADS_END, ended).await.is_err() {
+        tracing::warn!("a thread of the stream hangs; it ends with the process");
     }
     Ok(())
 }

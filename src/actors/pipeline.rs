@@ -22,7 +22,7 @@ use super::consumer::PartitionConsumer;
 use super::mailbox::{Mailbox, count_channel, takes_mail};
 use super::realtime::{RealtimeWriter, Served};
 use super::setup::Setup;
-use super::supervise::{Backoff, Ended, launch};
+use super::supervise::{Backoff, End, Ended, FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, launch};
 use super::upkeep::Upkeep;
 use crate::bronze::{BronzeError, Table};
 use crate::event::Schema;
@@ -91,6 +91,10 @@ pub struct PipelineSupervisor {
     round: u64,
     session: Option<Session>,
     backoff: Backoff,
+    /// Panics on the way to Bronze, one soon after the other.
+    panics: u32,
+    /// Pauses of what is made anew beside the running stream, and since when there has been no need.
+    beside: (Backoff, Instant),
     /// Whether the table could not be opened the last time.
     table_fails: bool,
     /// Why the session is being closed, when it is for a fault.
@@ -112,7 +116,9 @@ impl PipelineSupervisor {
             inbox,
             round: 0,
             session: None,
-            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), None, Duration::from_secs(60)),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, None, HEALTHY_AFTER),
+            panics: 0,
+            beside: (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, None, HEALTHY_AFTER), Instant::now()),
             table_fails: false,
             fault: None,
             stopping: Vec::new(),
@@ -166,7 +172,7 @@ impl PipelineSupervisor {
                 supervisor.setup.board.sink(&supervisor.setup.bronze_sink(), condition);
                 supervisor.fail(Fault::from(&error), ctx);
             }
-            Err(panic) => supervisor.fail(Fault::Again(panic.to_string()), ctx),
+            Err(panic) => supervisor.panicked(panic.to_string(), ctx),
         }));
     }
 
@@ -287,9 +293,19 @@ impl Actor for PipelineSupervisor {
 }
 
 impl Drop for PipelineSupervisor {
-    /// After a panic: the client closes on a thread of its own, for it waits for an answer that nobody gives any more.
+    /// After a panic: the round's actors end, or they would still commit beside those of the next one. The client closes on a
+    /// thread of its own, for it waits for an answer that nobody gives any more.
     fn drop(&mut self) {
-        if let Some(client) = self.session.as_mut().and_then(|session| session.client.take()) {
+        let Some(session) = self.session.take() else { return };
+        session.bronze.do_send(End);
+        session.realtime.do_send(End);
+        if let Some(upkeep) = &session.upkeep {
+            upkeep.do_send(End);
+        }
+        for running in session.partitions.values() {
+            running.consumer.do_send(End);
+        }
+        if let Some(client) = session.client {
             client.stop();
             self.setup.io.spawn_blocking(move || drop(client));
         }
@@ -386,7 +402,7 @@ impl Handler<ConsumerEnded> for PipelineSupervisor {
                     let id = ActorId::new("partition_consumer", source.to_string());
                     self.setup.board.actor_failed(&id, text.as_str(), false);
                 }
-                self.fail(Fault::Again(format!("partition consumer panicked: {text}")), ctx);
+                self.panicked(format!("partition consumer panicked: {text}"), ctx);
             }
             // By itself it ends when it is revoked, when the Bronze writer has failed, which says why, or when its
             // reader has panicked, which nobody else tells.

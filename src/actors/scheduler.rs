@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::desk::Desk;
 use super::mailbox::takes_mail;
-use super::supervise::{Backoff, Ended, launch};
+use super::supervise::{Backoff, Ended, FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, launch};
 use crate::batch::Lake;
 use crate::batch::run::Work;
 use crate::config::{Pipeline, Server};
@@ -30,10 +30,6 @@ use crate::telemetry::{ActorId, Board};
 /// How often the history is looked at, and how often when it is away.
 const LOOK: Duration = Duration::from_millis(500);
 const LOOK_AWAY: Duration = Duration::from_secs(5);
-/// Pauses before a scheduler that panicked is made anew; it never gives up.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// What the scheduler is given.
 pub struct Setup {
@@ -62,6 +58,7 @@ pub struct StopScheduler;
 /// under way.
 pub async fn keep(setup: Arc<Setup>) {
     let id = ActorId::new("scheduler", "batch");
+    // It never gives up: runs that are due are seen when it is well again.
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, None, HEALTHY_AFTER);
     let mut leaving = setup.leaving.clone();
     let mut restart = false;

@@ -66,6 +66,12 @@ fn panic_text(error: tokio::task::JoinError) -> String {
     }
 }
 
+/// Pauses before what failed is made anew, how often in a row what panics is, and how long it must run to count as recovered.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub const GIVE_UP_AFTER: u32 = 10;
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
 /// Exponential backoff with jitter, that gives up when failures come too thick. Time is an argument.
 #[derive(Debug, Clone)]
 pub struct Backoff {

@@ -15,6 +15,7 @@ use super::recount;
 use super::setup::Setup;
 use super::supervise::End;
 use crate::bronze;
+use crate::failpoint;
 use crate::kafka::{self, Source, now_micros};
 use crate::serving::{PartitionFlush, Reach};
 use crate::window::AggregatePlan;
@@ -63,6 +64,7 @@ impl Upkeep {
 
     /// Checkpoints and log cleanup, from a state of their own: never in the way of a commit.
     fn checkpoint(&mut self, ctx: &mut Context<Self>) {
+        failpoint::hit("actor.upkeep");
         let table = self.served.table.clone();
         let checkpoint_every = u64::from(self.setup.pipeline.bronze.checkpoint_commits);
         let work = self.setup.io.spawn(async move {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
@@ -82,15 +82,21 @@ pub struct ActorState {
     pub restarts: u64,
     /// Why it failed last, and when.
     pub last_failure: Option<(Instant, String)>,
+    /// When it failed first of the failures that came one soon after the other, and how many there were.
+    pub failures: Option<(Instant, u32)>,
     /// What waits for it, in its present life.
     pub inbox: Inbox,
 }
 
 impl Default for ActorState {
     fn default() -> Self {
-        Self { phase: ActorPhase::Running, restarts: 0, last_failure: None, inbox: Inbox::default() }
+        Self { phase: ActorPhase::Running, restarts: 0, last_failure: None, failures: None, inbox: Inbox::default() }
     }
 }
+
+/// Failures that come sooner one after the other are one trouble: the longest pause before an actor is made anew, and how
+/// long it must then run to count as recovered.
+pub const IN_A_ROW: Duration = Duration::from_secs(90);
 
 /// Whether a sink takes what it is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -277,9 +283,15 @@ impl Board {
 
     /// An actor failed; `gave_up` when its supervisor will not build it again.
     pub fn actor_failed(&self, id: &ActorId, error: impl Into<String>, gave_up: bool) {
+        let now = Instant::now();
         self.actor(id, |actor| {
             actor.phase = if gave_up { ActorPhase::GaveUp } else { ActorPhase::BackingOff };
-            actor.last_failure = Some((Instant::now(), error.into()));
+            let last = actor.last_failure.as_ref().filter(|(at, _)| now.saturating_duration_since(*at) < IN_A_ROW);
+            actor.failures = match actor.failures.filter(|_| last.is_some()) {
+                Some((first, count)) => Some((first, count + 1)),
+                None => Some((now, 1)),
+            };
+            actor.last_failure = Some((now, error.into()));
         });
     }
 

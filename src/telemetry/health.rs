@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::board::{ActorPhase, Board, DaemonPhase, SinkCondition};
+use super::board::{ActorPhase, Board, DaemonPhase, IN_A_ROW, SinkCondition};
 use super::partition::{PartitionPhase, PartitionState};
 use crate::kafka::Source;
 
@@ -22,6 +22,9 @@ impl Default for Limits {
         Self { stall: Duration::from_secs(60), recovery: Duration::from_secs(60) }
     }
 }
+
+/// Failures in a row from which on an actor that runs again each time counts as one that does not.
+const AGAIN_AND_AGAIN: u32 = 3;
 
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -62,7 +65,21 @@ pub fn readiness(board: &Board, now: Instant, limits: Limits) -> Readiness {
             ActorPhase::BackingOff if down_for > limits.recovery => {
                 reasons.push(format!("actor {} {} is down for {}: {why}", id.kind, id.name, seconds(down_for)));
             }
-            ActorPhase::BackingOff | ActorPhase::Running => {}
+            ActorPhase::BackingOff | ActorPhase::Running => {
+                // Each life is short and each pause is within the limit; all the same it does not do its work.
+                if let (Some((first, count)), Some((last, _))) = (actor.failures, failure)
+                    && count >= AGAIN_AND_AGAIN
+                    && now.saturating_duration_since(*last) < IN_A_ROW
+                    && last.saturating_duration_since(first) > limits.recovery
+                {
+                    reasons.push(format!(
+                        "actor {} {} has failed {count} times in {}, and is made anew each time: {why}",
+                        id.kind,
+                        id.name,
+                        seconds(now.saturating_duration_since(first))
+                    ));
+                }
+            }
         }
     }
 
@@ -232,6 +249,25 @@ mod tests {
         assert_eq!(after(&board, 62).reasons, ["kafka has failed for 62 s: all brokers are down; it is tried again"]);
         board.sink("kafka", SinkCondition::Healthy);
         assert!(after(&board, 62).ready);
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_not_ready_although_it_runs_each_time() {
+        let board = running_board();
+        let id = ActorId::new("pipeline", "user_events");
+        let fail = || {
+            board.actor_failed(&id, "a bad batch", false);
+            board.actor_running(&id, true);
+        };
+        let at = |limits, seconds| readiness(&board, Instant::now() + Duration::from_secs(seconds), limits).reasons;
+        let at_once = Limits { recovery: Duration::ZERO, ..Limits::default() };
+        (fail(), fail());
+        assert_eq!(at(at_once, 0), Vec::<String>::new(), "twice may happen");
+        fail();
+        let told = "actor pipeline user_events has failed 3 times in 5 s, and is made anew each time: a bad batch";
+        assert_eq!(at(at_once, 5), [told]);
+        assert_eq!(at(Limits::default(), 5), Vec::<String>::new(), "it may take a minute to recover");
+        assert_eq!(at(at_once, IN_A_ROW.as_secs() + 1), Vec::<String>::new(), "it has recovered");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
 use super::support::broker::{Kafka, OwnBroker, broker};
-use super::support::daemon::{Daemon, PATIENCE, Site};
+use super::support::daemon::{Daemon, PATIENCE, Site, produce};
 use super::support::engine::Engine;
 use super::support::soak::{Spread, say};
 
@@ -297,6 +297,8 @@ async fn a_panic_in_any_actor_is_survived() {
         "actor.window_aggregator",
         "actor.realtime_writer",
         "actor.pipeline_supervisor",
+        "actor.upkeep",
+        "actor.scheduler",
     ] {
         site.environment = plain.clone();
         site.environment.push(("BOATHOUSE_FAIL_POINT".into(), format!("panic!{actor}:2")));
@@ -314,4 +316,32 @@ async fn a_panic_in_any_actor_is_survived() {
     site.assert_reconciled();
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&["panicked", "the reader of partition"]);
+}
+
+/// An actor that panics whatever is tried is not made anew for ever, and not in silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_panics_again_and_again_is_given_up_loudly() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("given-up", 1).await;
+    produce(kafka.address(), &topic, &["--count", "1000", "--max-rate", "--seed", "17"]);
+    let ends = kafka.end_offsets(&topic);
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    let plain = site.environment.clone();
+    site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "panics!actor.bronze_writer".into()));
+    let mut daemon = site.start();
+    daemon.wait("the pipeline to be given up", |_| site.log().contains("stays down until somebody acts")).await;
+    let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", site.metrics_port)).await.expect("an answer");
+    assert_eq!(answer.status(), 503);
+    let told = answer.text().await.expect("a text");
+    for part in ["gave up", "bronze_writer panicked", "11 tries in a row", "is started again"] {
+        assert!(told.contains(part), "{part} is missing: {told}");
+    }
+    daemon.stop().await;
+    site.environment = plain;
+    let mut daemon = site.start();
+    daemon.wait_until_served(&ends).await;
+    site.assert_reconciled();
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&["panicked"]);
 }

@@ -1,5 +1,7 @@
 //! A consumer that is alive and does not consume.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::support::broker::broker;
@@ -79,7 +81,11 @@ async fn a_reader_that_never_comes_back_holds_up_neither_the_stream_nor_the_end(
     site.assert_log_is_clean_but_for(&[LEFT_BEHIND, STUCK]);
 }
 
-/// The thread of the windows and the consumers stands still: what is sent to them waits, and is seen to.
+/// How long a daemon may take to leave that is to leave at once, on a machine with much to do.
+const LEAVES: Duration = Duration::from_secs(60);
+
+/// The thread of the windows and the consumers stands still: what is sent to them waits, and is seen to; and neither the
+/// deadline nor a second signal waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_no_actor_takes_up_are_shown() {
     let kafka = broker().await;
@@ -87,6 +93,8 @@ async fn messages_that_no_actor_takes_up_are_shown() {
     let topic = kafka.unique_name("mailboxes");
     produce(kafka.address(), &topic, &["--count", "300000", "--max-rate", "--seed", "1"]);
     let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    let plain = site.environment.clone();
+    site.environment.push(("BOATHOUSE__SHUTDOWN__DEADLINE".into(), "2s".into()));
     site.environment.push(("BOATHOUSE_FAIL_POINT".into(), "stick!actor.window_aggregator:3".into()));
     let mut daemon = site.start();
     let waiting = |status: &Value, kind: &str| {
@@ -106,6 +114,29 @@ async fn messages_that_no_actor_takes_up_are_shown() {
         assert!(line.contains("3 for 3 partition_consumers"), "{line}");
         assert!(line.contains(" for window_aggregator user_events/") || line.contains(" window_aggregators"), "{line}");
     }
-    // Nothing ends a thread that stands still; the next start goes on at Bronze's position.
-    daemon.kill();
+    // Nothing ends a thread that stands still: the deadline comes, and the process ends with the thread in it.
+    daemon.signal(libc::SIGTERM);
+    let status = daemon.wait_exit("the deadline", LEAVES).await;
+    assert_eq!(status.code(), Some(0), "{}", site.log());
+
+    // Nor does somebody who cannot wait for the deadline.
+    site.environment.push(("BOATHOUSE__SHUTDOWN__DEADLINE".into(), "1h".into()));
+    let sticks = || site.log().matches("its thread sticks there").count();
+    let mut daemon = site.start();
+    daemon.wait("the thread to stick again", |_| sticks() == 2).await;
+    daemon.signal(libc::SIGTERM);
+    daemon.wait("it to begin to stop", |_| site.log().matches("stopping: draining").count() == 2).await;
+    daemon.signal(libc::SIGTERM);
+    daemon.wait_exit("the second signal", LEAVES).await;
+
+    site.environment = plain;
+    let mut daemon = site.start();
+    daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
+    site.assert_reconciled();
+    daemon.stop().await;
+    let told = ["stopped at the deadline", "stopped at once", "a thread of the stream hangs"];
+    site.assert_log_is_clean_but_for(&told);
+    for (line, times) in told.into_iter().zip([1, 1, 2]) {
+        assert_eq!(site.log().matches(line).count(), times, "{line}: {}", site.log());
+    }
 }

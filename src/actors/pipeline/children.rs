@@ -2,7 +2,7 @@
 //! actor is made anew beside the running stream.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 use super::super::consumer::NewWindows;
 use super::super::mailbox::Mailbox;
 use super::super::realtime::{RealtimeWriter, Served, Windows};
-use super::super::supervise::{Ended, launch};
+use super::super::supervise::{Ended, LONGEST_PAUSE, launch};
 use super::super::upkeep::Upkeep;
 use super::super::windows::{Consumer, WindowAggregator};
-use super::{Fault, PipelineSupervisor};
+use super::PipelineSupervisor;
 use crate::kafka::Source;
 use crate::telemetry::{ActorId, Inbox};
 use crate::window::Standing;
@@ -47,13 +47,34 @@ impl PipelineSupervisor {
         realtime
     }
 
-    /// The realtime writer is made anew and given the windows again; they keep what was not acknowledged.
+    /// How long what panicked on the way to ClickHouse rests. It is never given up: Bronze goes on meanwhile.
+    fn pause_beside(&mut self) -> Duration {
+        let (backoff, made) = &mut self.beside;
+        let pause = backoff.next(made.elapsed()).unwrap_or(LONGEST_PAUSE);
+        *made = Instant::now() + pause;
+        pause
+    }
+
+    /// The realtime writer is made anew after a pause and given the windows again; they keep what was not acknowledged.
     fn realtime_ended(&mut self, round: u64, text: &str, ctx: &mut Context<Self>) {
         if self.round != round || self.session.is_none() {
             return;
         }
-        tracing::error!(pipeline = self.setup.pipeline.name, panic = text, "the realtime writer panicked; made anew");
+        let pause = self.pause_beside();
+        tracing::error!(
+            pipeline = self.setup.pipeline.name,
+            panic = text,
+            ?pause,
+            "the realtime writer panicked; made anew after a pause"
+        );
         self.setup.board.actor_failed(&self.child("realtime_writer"), text, false);
+        ctx.run_later(pause, move |supervisor, ctx| supervisor.realtime_anew(round, ctx));
+    }
+
+    fn realtime_anew(&mut self, round: u64, ctx: &mut Context<Self>) {
+        if self.round != round {
+            return;
+        }
         // The windows hold the old writer's address: with it they go, and count again from Bronze.
         let Some(served) = self.session.as_ref().map(|s| s.served.clone()) else { return };
         let realtime = self.launch_realtime(&served, true, ctx);
@@ -83,7 +104,7 @@ impl PipelineSupervisor {
                 && let Ok(Ended::Panicked(text)) = how
             {
                 supervisor.setup.board.actor_failed(&id, text.as_str(), false);
-                supervisor.fail(Fault::Again(format!("{kind} panicked: {text}")), ctx);
+                supervisor.panicked(format!("{kind} panicked: {text}"), ctx);
             }
         }));
     }
@@ -103,18 +124,28 @@ impl PipelineSupervisor {
             })
         };
         session.realtime.do_send(Windows(source.clone(), Some(windows.clone())));
-        let (round, partition) = (self.round, source.partition);
+        let (round, source) = (self.round, source.clone());
         let id = ActorId::new("window_aggregator", source.to_string());
         self.setup.board.actor_lives(&id, windows.inbox());
         self.setup.board.actor_running(&id, start.is_none());
         ctx.spawn(ended.into_actor(self).map(move |how, supervisor, ctx| {
             if let Ok(Ended::Panicked(text)) = how
                 && supervisor.round == round
-                && supervisor.holds(partition)
+                && supervisor.runs(&source)
             {
-                tracing::error!(actor = %id.name, panic = text, "windows panicked; counted again from Bronze");
+                let pause = supervisor.pause_beside();
+                tracing::error!(
+                    actor = %id.name,
+                    panic = text,
+                    ?pause,
+                    "windows panicked; counted again from Bronze after a pause"
+                );
                 supervisor.setup.board.actor_failed(&id, text, false);
-                supervisor.relaunch_windows(partition, ctx);
+                ctx.run_later(pause, move |supervisor, ctx| {
+                    if supervisor.round == round && supervisor.runs(&source) {
+                        supervisor.relaunch_windows(source.partition, ctx);
+                    }
+                });
             }
         }));
         Some(windows)

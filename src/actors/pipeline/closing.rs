@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use super::super::supervise::End;
+use super::super::supervise::{End, GIVE_UP_AFTER, HEALTHY_AFTER, LONGEST_PAUSE};
 use super::{PipelineSupervisor, StopPipeline};
 use crate::bronze::{BronzeError, Table};
 use crate::kafka::Source;
@@ -63,6 +63,29 @@ impl PipelineSupervisor {
         }
         self.fault = Some(fault);
         self.close(ctx);
+    }
+
+    /// An actor on the way to Bronze panicked: worth another try, unless tries have ended so again and again.
+    pub(super) fn panicked(&mut self, what: String, ctx: &mut Context<Self>) {
+        // Of one round the first counts.
+        if self.fault.is_none() {
+            if self.session.as_ref().is_some_and(|session| session.opened.elapsed() >= HEALTHY_AFTER) {
+                self.panics = 0;
+            }
+            self.panics += 1;
+        }
+        let panics = self.panics;
+        self.fail(
+            if panics > GIVE_UP_AFTER {
+                Fault::Loud(format!(
+                    "{what}; so ended {panics} tries in a row. Nothing is lost: Bronze goes on at its position when the \
+                     daemon is started again. Report it with the log"
+                ))
+            } else {
+                Fault::Again(what)
+            },
+            ctx,
+        );
     }
 
     /// Closes the client on a thread of its own: closing revokes, and this actor answers the revocation.
@@ -147,7 +170,7 @@ impl PipelineSupervisor {
                 self.watch_for_choice(epoch, ctx);
             }
             _ => {
-                let pause = self.backoff.next(ran).unwrap_or(Duration::from_secs(30));
+                let pause = self.backoff.next(ran).unwrap_or(LONGEST_PAUSE);
                 let round = self.round;
                 ctx.run_later(pause, move |supervisor, ctx| {
                     // Else somebody has let it stand still meanwhile, and go on.
@@ -276,6 +299,7 @@ impl StreamHandler<StandStill> for PipelineSupervisor {
             self.setup.standstill.tell(false);
             // What had stopped for good is looked at with new eyes.
             self.stopped = false;
+            self.panics = 0;
             if self.session.is_none() {
                 self.open(ctx);
             }
