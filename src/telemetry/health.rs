@@ -261,7 +261,8 @@ mod tests {
         };
         let at = |limits, seconds| readiness(&board, Instant::now() + Duration::from_secs(seconds), limits).reasons;
         let at_once = Limits { recovery: Duration::ZERO, ..Limits::default() };
-        (fail(), fail());
+        fail();
+        fail();
         assert_eq!(at(at_once, 0), Vec::<String>::new(), "twice may happen");
         fail();
         let told = "actor pipeline user_events has failed 3 times in 5 s, and is made anew each time: a bad batch";
