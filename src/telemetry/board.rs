@@ -218,7 +218,7 @@ impl Board {
         self.with(source, |p| p.consumed(batch, Instant::now()));
     }
 
-    /// The broker told its high watermark.
+    /// The broker told where what may be read ends.
     pub fn end_offset(&self, source: &Source, end: i64) {
         self.with(source, |p| p.end_offset(end, Instant::now()));
     }

@@ -157,7 +157,7 @@ pub const LAG: Definition = board(
     "boathouse_lag_records",
     Kind::Gauge,
     PARTITION,
-    "Offsets between the read position and the broker's high watermark.",
+    "Offsets between the read position and the end of what may be read: the broker's high watermark, or where a transaction that is open begins.",
 );
 pub const PENDING: Definition = board(
     "boathouse_pending_records",

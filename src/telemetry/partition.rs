@@ -120,7 +120,8 @@ pub struct PartitionState {
     pub bytes: u64,
     /// Records per verdict, indexed by `Verdict as usize`.
     pub verdicts: [u64; Verdict::ALL.len()],
-    /// The broker's high watermark; none until it is known.
+    /// The end of what may be read, as the broker tells it: its high watermark, or where a transaction that is open begins. None
+    /// until it is known.
     pub end_offset: Option<i64>,
     /// Greatest accepted event time, microseconds since the epoch.
     pub mark: Option<i64>,
@@ -174,8 +175,8 @@ impl PartitionState {
         self.realtime.position
     }
 
-    /// Offsets between the read position and the broker's high watermark: records not yet read, counting transaction
-    /// markers and compacted offsets as records.
+    /// Offsets between the read position and that end: records not yet read, counting transaction markers and compacted
+    /// offsets as records.
     pub fn lag(&self) -> Option<i64> {
         self.end_offset.map(|end| (end - self.read.position).max(0))
     }

@@ -49,7 +49,7 @@ pub struct PartitionStatus {
     pub position: i64,
     pub bronze_position: i64,
     pub realtime_position: i64,
-    /// The broker's high watermark; none until it is known.
+    /// The end of what may be read: the broker's high watermark, or where an open transaction begins; none until it is known.
     pub end_offset: Option<i64>,
     pub lag_records: Option<i64>,
     pub records: u64,
