@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::error::Error;
 use super::tables::{Named, table};
+use crate::failpoint;
 use crate::window::AggregatePlan;
 
 impl Client {
@@ -21,6 +22,7 @@ impl Client {
             .bind(keep_from / 1_000_000);
         let days: Vec<String> = self.rows::<Named>(&what, query).await?.into_iter().map(|p| p.name).collect();
         for day in days.iter().filter(|day| day.bytes().all(|b| b.is_ascii_digit())) {
+            failpoint::hit("realtime.before_drop_day");
             let sql = format!("ALTER TABLE {} DROP PARTITION {day}", table(&name));
             self.execute(&format!("drop day {day} of realtime.{name}"), &sql).await?;
         }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::error::{Error, ErrorKind};
+use crate::failpoint;
 
 /// One step of the schema. A step that has been released never changes; a new one is added below it.
 struct Migration {
@@ -123,6 +124,7 @@ impl Client {
             for statement in migration.statements {
                 self.execute(&format!("migrate realtime to version {}", migration.version), statement).await?;
             }
+            failpoint::hit("realtime.migrated");
             if !applied.iter().any(|a| a.version == migration.version) {
                 let sql = format!(
                     "INSERT INTO realtime.migrations (version, name) VALUES ({}, '{}')",

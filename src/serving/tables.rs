@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::client::Client;
 use super::error::{Error, ErrorKind};
 use super::schema::DURABLE;
+use crate::failpoint;
 use crate::window::{AggregatePlan, is_identifier};
 
 #[derive(Row, Deserialize)]
@@ -114,6 +115,7 @@ impl Client {
             .bind(plan.partials_table());
         let tables: Vec<String> = self.rows::<Named>(&what, query).await?.into_iter().map(|t| t.name).collect();
         for name in &tables {
+            failpoint::hit("realtime.before_drop_superseded");
             self.execute(&format!("drop realtime.{name}"), &format!("DROP TABLE IF EXISTS {}", table(name))).await?;
         }
         Ok(tables)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::client::Client;
 use super::error::{Error, ErrorKind};
 use super::tables::{dimension_list, table};
+use crate::failpoint;
 use crate::window::AggregatePlan;
 
 /// What a view shows.
@@ -148,7 +149,9 @@ impl Client {
         if self.view(&plan.name).await? == Some(describe(plan)) {
             return Ok(false);
         }
+        failpoint::hit("realtime.before_view");
         self.create_view(plan).await?;
+        failpoint::hit("realtime.between_views");
         self.refresh_windows_view().await?;
         Ok(true)
     }

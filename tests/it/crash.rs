@@ -236,8 +236,13 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
     ));
 }
 
-/// Between every two durable steps, and during recovery.
-const FAIL_POINTS: [&str; 11] = [
+/// Between every two durable steps, and during recovery. The first three are of the very start, where nothing is there yet:
+/// the shared tables of ClickHouse, and Bronze's own with its first log entry. `tests/it/tidy.rs` looks that a test names
+/// each point that there is.
+const FAIL_POINTS: [&str; 14] = [
+    "realtime.migrated:1",
+    "bronze.before_put:1",
+    "bronze.after_put:1",
     "bronze.before_file",
     "bronze.before_put",
     "bronze.after_put",
@@ -263,8 +268,9 @@ async fn killed_at_every_fail_point_nothing_is_lost_or_counted_twice() {
     for point in FAIL_POINTS {
         // Points of the start are reached at once; those of a flush a few times, so that some flushes came to their end.
         let nth = if point.starts_with("recover") { 1 } else { random.random_range(1..4) };
+        let at = if point.contains(':') { point.to_owned() } else { format!("{point}:{nth}") };
         site.environment = plain.clone();
-        site.environment.push(("BOATHOUSE_FAIL_POINT".into(), format!("{point}:{nth}")));
+        site.environment.push(("BOATHOUSE_FAIL_POINT".into(), at));
         if point.ends_with("checkpoint") {
             let key = "BOATHOUSE__PIPELINE__USER_EVENTS__BRONZE__CHECKPOINT_COMMITS";
             site.environment.push((key.into(), "2".into()));
@@ -277,9 +283,68 @@ async fn killed_at_every_fail_point_nothing_is_lost_or_counted_twice() {
     load.finish();
     let mut daemon = site.start();
     daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
-    site.assert_reconciled();
+    let report = site.assert_reconciled();
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);
+    say(&format!("ended at {} fail points under load on {:?}: {}", FAIL_POINTS.len(), kafka.kind(), found(&report)));
+}
+
+/// What is counted anew when the definition changes, in the order in which a start comes to them. Each time the start
+/// before was ended, so that all that a point stands before is still to be done.
+const CHANGE_POINTS: [&str; 5] = [
+    "recover.after_spill",
+    "realtime.before_view",
+    "realtime.between_views",
+    "realtime.before_drop_superseded",
+    "realtime.before_drop_day",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_step_of_a_new_definition_the_views_end_at_it() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("definitions", 1).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    produce(kafka.address(), &topic, &["--count", "300000", "--max-rate", "--span", "3d", "--seed", "17"]);
+    let ends = kafka.end_offsets(&topic);
+    let mut daemon = site.start();
+    daemon.wait_until_served(&ends).await;
+    daemon.stop().await;
+    // Another length of the windows, and an aggregate with so many totals that a recount of them does not fit into memory at
+    // once.
+    let text = std::fs::read_to_string(site.pipeline_file()).expect("pipeline.toml");
+    let measure = "measure = \"event_count\"\n";
+    let changed = text.replace(measure, &format!("{measure}window = \"2m\"\n"));
+    assert_ne!(changed, text, "the shipped pipeline counts events");
+    let ids = "\n[[aggregate]]\nname = \"events_by_id\"\nmeasure = \"event_count\"\ndimensions = [\"event_id\"]\n\
+               [realtime]\nmax_combinations = 1000000\n";
+    let changed = changed + ids;
+    std::fs::write(site.pipeline_file(), &changed).expect("pipeline.toml");
+    let plain = site.environment.clone();
+    for point in CHANGE_POINTS {
+        site.environment = plain.clone();
+        site.environment.push(("BOATHOUSE_FAIL_POINT".into(), point.into()));
+        if point == "realtime.before_drop_day" {
+            // Only now: totals beyond it would not have been counted in the first place.
+            let kept = format!("{changed}[retention]\nrealtime = \"1d\"\n");
+            std::fs::write(site.pipeline_file(), kept).expect("pipeline.toml");
+        }
+        let mut daemon = site.start();
+        let status = daemon.wait_exit(point, PATIENCE).await;
+        assert_eq!(status.code(), Some(86), "{point} was not what ended it");
+    }
+    site.environment = plain;
+    let mut daemon = site.start();
+    daemon.wait_until_served(&ends).await;
+    let left =
+        "SELECT count() FROM system.tables WHERE database = 'realtime' AND name LIKE 'events_per_minute_partials_%'";
+    daemon.wait("the earlier totals to be gone", |_| engine.sql(left).trim() == "1").await;
+    let odd = "SELECT countIf(toUnixTimestamp(window_start) % 120 != 0) FROM realtime.events_per_minute";
+    assert_eq!(engine.sql(odd).trim(), "0", "the view shows windows of two minutes");
+    let report = site.assert_reconciled();
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&[]);
+    say(&format!("ended at {} steps of a new definition: {}", CHANGE_POINTS.len(), found(&report)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Silver as its callers use it: a Bronze table of the real writer, runs, and a plain recount in SQL.
 
+mod cut_off;
 mod recovery;
 mod retention;
 mod upkeep;

@@ -1,5 +1,6 @@
 //! The invariants of docs/architecture.md that a reader could break without noticing: what each room must not know.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Crates and clocks that a pure room has no business with.
@@ -120,4 +121,27 @@ fn files_stay_readable_in_one_sitting() {
         })
         .collect();
     assert!(long.is_empty(), "split them by idea, at most {LINES_MAX} lines a file:\n{}", long.join("\n"));
+}
+
+/// The names that follow `before` in the files of a folder, up to the next quotation mark.
+fn names_after(folder: &str, before: &str) -> BTreeSet<String> {
+    let files = rust_files(&source(folder)).into_iter();
+    let texts = files.map(|file| std::fs::read_to_string(file).expect("source"));
+    let names = |text: String| -> Vec<String> {
+        text.split(before).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+    };
+    texts.flat_map(names).collect()
+}
+
+#[test]
+fn a_test_names_every_fail_point() {
+    let points = names_after("src", "failpoint::hit(\"");
+    assert!(points.len() > 30, "{points:?}");
+    // In a test a name may stand after what is to happen there, and before how often it is passed.
+    let tests: BTreeSet<String> = names_after("tests/it", "\"")
+        .iter()
+        .filter_map(|text| text.rsplit('!').next()?.split(':').next().map(str::to_owned))
+        .collect();
+    let forgotten: Vec<&String> = points.difference(&tests).collect();
+    assert!(forgotten.is_empty(), "no test ends a process at {forgotten:?}");
 }
