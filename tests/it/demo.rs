@@ -10,6 +10,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+use super::support::terminal::Terminal;
+
 /// How long a demo may take to be as wanted, and to end.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -95,8 +97,45 @@ async fn the_demo_runs_stops_in_order_and_goes_on_where_it_stopped() {
         first.iter().any(|(window, events)| *events > 100 && second.get(window) >= Some(events))
     };
     Demo::new().until(&data, &["--rate", "0.1"], goes_on).await;
-    let output = Demo::new().run(&data, &["--for", "1s"]).await;
+    let demo = Demo::new();
+    let output = demo.run(&data, &["--for", "2s"]).await;
     assert!(output.status.success(), "it ends by itself: {}", String::from_utf8_lossy(&output.stderr));
+    // Told in lines, where there is no terminal.
+    let said = String::from_utf8_lossy(&output.stdout);
+    let [kafka, clickhouse, metrics, console] = demo.ports;
+    for address in [
+        format!("127.0.0.1:{kafka}"),
+        format!("http://127.0.0.1:{clickhouse}"),
+        format!("http://127.0.0.1:{metrics}/status"),
+        format!("http://127.0.0.1:{console}"),
+    ] {
+        assert!(said.contains(&address), "{address} in\n{said}");
+    }
+    assert!(said.contains(" events/s ") && !said.contains('\x1b'), "{said}");
+    tokio::task::spawn_blocking(move || seen_at_a_terminal(&data)).await.unwrap();
+}
+
+/// The live view is drawn over itself, and Ctrl-C, which reaches all of the demo's programs, ends it in order.
+fn seen_at_a_terminal(data: &Path) {
+    let mut terminal = Terminal::open();
+    let mut command = Demo::new().command(data, &["--rate", "100"]);
+    let mut demo = terminal.run(command.as_std_mut());
+    terminal.wait_for(&["Ctrl-C stops everything.", "\x1b[J"]);
+    // A rate is of the second between two looks; a window of now has what was sent.
+    let drawn = |screen: &str| {
+        let block = screen.rsplit("\x1b[J").find(|block| block.contains("realtime.purchases_per_minute"));
+        block.is_some_and(|block| {
+            let rate = block.split("events     ").nth(1).and_then(|rest| rest.split("/s").next()?.parse::<f64>().ok());
+            let windows = block.split("realtime.events_per_minute").nth(1).unwrap_or_default();
+            rate > Some(20.0) && windows.contains("click ") && block.contains(" lag ")
+        })
+    };
+    terminal.wait_until("rates and windows", drawn);
+    terminal.press("\x03");
+    assert_eq!(demo.ends(&mut terminal).code(), Some(0), "{}", terminal.seen);
+    for part in ["producer", "daemon", "ClickHouse engine", "Kafka broker"] {
+        assert!(terminal.seen.contains(&format!("stopped: {part}")), "{part} in\n{}", terminal.seen);
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ mod reference;
 mod remote;
 mod scheduler;
 mod serving;
+mod shell;
 mod silver;
 mod storage;
 mod stream;

@@ -1,8 +1,6 @@
 //! The first password, shown once; and a lost one, set anew from the machine itself.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::Write;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +9,8 @@ use serde_json::json;
 
 use super::alone;
 use super::browser::Browser;
-use crate::support::daemon::{Daemon, PATIENCE, Site};
+use crate::support::daemon::{PATIENCE, Site};
+use crate::support::terminal::Terminal;
 
 /// The command with a line on its standard input.
 fn set(site: &Site, arguments: &[&str], line: &str) -> Output {
@@ -76,49 +75,11 @@ async fn a_lost_password_is_set_anew_on_the_machine() {
     assert!(!entries.contains(new) && !site.log().contains(new), "a password shows");
 }
 
-/// A terminal: what a person sees on it, and the end that a program is given.
-struct Terminal {
-    screen: File,
-    end: OwnedFd,
-    seen: String,
-}
-
-impl Terminal {
-    fn open() -> Self {
-        let (mut screen, mut end) = (-1, -1);
-        let none = std::ptr::null_mut();
-        // SAFETY: both places are ours; no name, no settings and no size are asked for.
-        assert_eq!(unsafe { libc::openpty(&mut screen, &mut end, none, none.cast(), none.cast()) }, 0, "a terminal");
-        // SAFETY: the call has given two descriptors, which nobody else has.
-        let (screen, end) = unsafe { (File::from_raw_fd(screen), OwnedFd::from_raw_fd(end)) };
-        // SAFETY: the descriptor is open; what nobody has written is not waited for.
-        assert_eq!(unsafe { libc::fcntl(screen.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
-        Self { screen, end, seen: String::new() }
-    }
-
-    fn start(&self, site: &Site) -> Daemon {
-        let end = || Stdio::from(self.end.try_clone().expect("another descriptor"));
-        site.start_at(end(), end())
-    }
-
-    /// Everything that was written to it so far.
-    fn look(&mut self) -> &str {
-        let mut bytes = [0; 4096];
-        loop {
-            match self.screen.read(&mut bytes) {
-                Ok(n) => self.seen.push_str(&String::from_utf8_lossy(&bytes[..n])),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return &self.seen,
-                Err(error) => panic!("the terminal: {error}"),
-            }
-        }
-    }
-}
-
 #[tokio::test]
 async fn the_first_start_at_a_terminal_shows_the_password_once_and_keeps_only_its_hash() {
     let site = alone();
     let mut terminal = Terminal::open();
-    let mut daemon = terminal.start(&site);
+    let mut daemon = site.start_at(terminal.end(), terminal.end());
     let begin = Instant::now();
     while !terminal.look().contains("console set-password admin") {
         assert!(begin.elapsed() < PATIENCE, "{}\n{}", terminal.seen, site.log());
@@ -148,7 +109,7 @@ async fn the_first_start_at_a_terminal_shows_the_password_once_and_keeps_only_it
     // The second start shows nothing.
     daemon.stop().await;
     let before = terminal.look().len();
-    let mut daemon = terminal.start(&site);
+    let mut daemon = site.start_at(terminal.end(), terminal.end());
     admin = Browser::of(&site).await;
     admin.sign_in("admin", &password).await;
     daemon.stop().await;

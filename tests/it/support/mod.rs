@@ -12,6 +12,7 @@ pub mod prometheus;
 pub mod python;
 pub mod s3;
 pub mod soak;
+pub mod terminal;
 
 /// Says past the test's capture that something cannot be looked at here.
 pub fn not_checked(what: &str) {
