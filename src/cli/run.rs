@@ -1,5 +1,7 @@
 //! `boathouse run`: the daemon.
 
+use anyhow::bail;
+
 use super::{Context, Outcome};
 use crate::actors;
 use crate::batch::check_models;
@@ -15,6 +17,9 @@ pub(crate) struct Args {}
 
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        if context.json {
+            bail!("`boathouse run` prints no results: for logs as JSON set log.format to \"json\"");
+        }
         let Loaded { config, settings, .. } = context.loaded()?;
         check_models(&config.pipelines)?;
         logs::init(&config.server.log)?;

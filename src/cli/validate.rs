@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::output::{self, Grid};
@@ -31,6 +32,9 @@ pub(crate) struct Args {
 impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let mut out = output::stdout();
+        if self.reference && context.json {
+            bail!("--reference is a Markdown document; every value in force as JSON: boathouse validate --show --json");
+        }
         if self.reference {
             write!(out, "{}", docs::reference())?;
             out.flush()?;

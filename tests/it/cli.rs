@@ -43,6 +43,13 @@ fn help_teaches_with_examples_and_exit_codes() {
         assert!(help.contains("Examples:"), "{command}:\n{help}");
     }
     fail(&boathouse(&["no-such-command"]).output().unwrap(), 2);
+    // What cannot be JSON says so, and where JSON is to be had.
+    for (arguments, instead) in [(&["run"][..], "log.format"), (&["validate", "--reference"], "validate --show --json")]
+    {
+        let output = boathouse(&[arguments, &["--json"]].concat()).output().unwrap();
+        let said = fail(&output, 2);
+        assert!(said.contains(instead) && output.stdout.is_empty(), "{said}");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use chrono::{DateTime, Local, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 
 use super::settings::Settings;
 use crate::config::Secret;
@@ -19,11 +20,11 @@ const LIMIT: Duration = Duration::from_secs(2);
 const WINDOWS: usize = 3;
 const MINUTES_BACK: u32 = 15;
 
-/// What one look found. What could not be had is an error text in its place.
+/// What one look found, which `--json` prints. What could not be had is an `error` in its place.
 #[derive(Debug, Serialize)]
 pub(super) struct Sample {
-    /// Local time, `HH:MM:SS`.
-    pub(super) time: String,
+    pub(super) time: DateTime<Utc>,
+    #[serde(serialize_with = "itself_or_error")]
     pub(super) daemon: Result<DaemonSample, String>,
     pub(super) aggregates: Vec<AggregateSample>,
 }
@@ -48,21 +49,46 @@ pub(super) struct DaemonSample {
     pub(super) partition_count: usize,
     pub(super) resident_bytes: Option<u64>,
     /// Per pipeline, how its batch stands.
-    pub(super) batches: Vec<String>,
+    pub(super) batches: Vec<BatchStatus>,
 }
 
 /// The newest windows of one aggregate.
 #[derive(Debug, Serialize)]
 pub(super) struct AggregateSample {
     pub(super) name: String,
+    #[serde(flatten, serialize_with = "windows_or_error")]
     pub(super) windows: Result<Vec<Window>, String>,
 }
 
 /// One window: its start, and counts by the values of its dimensions.
 #[derive(Debug, Serialize)]
 pub(super) struct Window {
+    /// As ClickHouse writes it: UTC, `2026-02-06 14:32:00`.
+    #[serde(serialize_with = "rfc_3339")]
     pub(super) window_start: String,
     pub(super) counts: Vec<(String, u64)>,
+}
+
+/// The value, or an object of its `error` alone.
+fn itself_or_error<T: Serialize, S: Serializer>(found: &Result<T, String>, to: S) -> Result<S::Ok, S::Error> {
+    match found {
+        Ok(value) => value.serialize(to),
+        Err(error) => BTreeMap::from([("error", error)]).serialize(to),
+    }
+}
+
+/// The field `windows`, or `error` in its place.
+fn windows_or_error<S: Serializer>(found: &Result<Vec<Window>, String>, to: S) -> Result<S::Ok, S::Error> {
+    let mut fields = to.serialize_map(Some(1))?;
+    match found {
+        Ok(windows) => fields.serialize_entry("windows", windows)?,
+        Err(error) => fields.serialize_entry("error", error)?,
+    }
+    fields.end()
+}
+
+fn rfc_3339<S: Serializer>(clickhouse: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&(clickhouse.replace(' ', "T") + "Z"))
 }
 
 /// Asks again and again, and remembers what it needs for rates.
@@ -117,7 +143,7 @@ impl Looker {
             self.before = Some((now, sample.record_count));
             sample
         });
-        Sample { time: Local::now().format("%H:%M:%S").to_string(), daemon, aggregates }
+        Sample { time: Utc::now(), daemon, aggregates }
     }
 
     async fn status(&self) -> Result<Status, String> {
@@ -197,30 +223,9 @@ impl DaemonSample {
             unparsed_record_count: sum(|p| p.unparsed_records),
             partition_count: partitions.len(),
             resident_bytes: status.memory.resident_bytes,
-            batches: status.batches.iter().map(batch).collect(),
+            batches: status.batches.clone(),
         }
     }
-}
-
-/// How a pipeline's batch stands, in a line.
-fn batch(status: &BatchStatus) -> String {
-    let time = |at: DateTime<Utc>| at.with_timezone(&Local).format("%H:%M:%S").to_string();
-    let BatchStatus { pipeline, state } = status;
-    if let Some(running) = &state.running {
-        return format!("{pipeline} is at {}", running.task.as_deref().unwrap_or("its start"));
-    }
-    let last = state.last.as_ref().map_or_else(
-        || "has not run yet".into(),
-        |last| {
-            format!(
-                "{} at {}{}",
-                last.outcome,
-                time(last.ended),
-                last.error.as_ref().map_or(String::new(), |e| format!(" ({e})"))
-            )
-        },
-    );
-    format!("{pipeline} {last}{}", state.next_slot.map_or(String::new(), |next| format!(", next {}", time(next))))
 }
 
 /// The cause, without the address that every message would repeat.
@@ -261,6 +266,8 @@ mod tests {
         let starts: Vec<&str> = windows.iter().map(|w| w.window_start.as_str()).collect();
         assert_eq!(starts, ["2026-02-06 14:32:00", "2026-02-06 14:31:00", "2026-02-06 14:30:00"]);
         assert_eq!(windows[0].counts, [("click".to_owned(), 30), ("login".to_owned(), 2)]);
+        let shown = serde_json::to_value(&windows[1]).unwrap();
+        assert_eq!(shown, serde_json::json!({"window_start": "2026-02-06T14:31:00Z", "counts": [["click", 4]]}));
         let total = newest_windows("[\"2026-02-06 14:32:00\",\"7\"]\n");
         assert_eq!(total[0].counts, [(String::new(), 7)]);
     }
@@ -269,5 +276,19 @@ mod tests {
     fn the_query_names_what_the_aggregate_has() {
         let text = query("logins_per_source", &["source".into()], "login_count");
         assert!(text.starts_with("SELECT toString(window_start), toString(`source`), toString(`login_count`) FROM realtime.`logins_per_source` "));
+    }
+
+    #[test]
+    fn what_could_not_be_had_is_an_error_in_its_place() {
+        let aggregates = [Ok(Vec::new()), Err("down".to_owned())]
+            .map(|windows| AggregateSample { name: "a".into(), windows })
+            .into();
+        let sample = Sample { time: DateTime::UNIX_EPOCH, daemon: Err("it is down".into()), aggregates };
+        let expected = serde_json::json!({
+            "time": "1970-01-01T00:00:00Z",
+            "daemon": {"error": "it is down"},
+            "aggregates": [{"name": "a", "windows": []}, {"name": "a", "error": "down"}],
+        });
+        assert_eq!(serde_json::to_value(&sample).unwrap(), expected);
     }
 }

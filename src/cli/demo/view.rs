@@ -2,14 +2,17 @@
 
 use std::io::{self, Write};
 
+use chrono::{DateTime, Local, Utc};
+
 use super::look::{AggregateSample, Sample, Window};
+use crate::telemetry::BatchStatus;
 
 /// Columns when the terminal does not tell.
 const WIDTH: usize = 100;
 
 /// The lines of the live view.
 pub(super) fn lines(sample: &Sample) -> Vec<String> {
-    let mut lines = vec![format!("{}  {}", sample.time, state(sample))];
+    let mut lines = vec![format!("{}  {}", clock(sample.time), state(sample))];
     if let Ok(daemon) = &sample.daemon {
         lines.push(format!(
             "events     {}/s   {} read by {} partitions   lag {}   late {}  future {}  unparsed {}",
@@ -27,7 +30,7 @@ pub(super) fn lines(sample: &Sample) -> Vec<String> {
             daemon.realtime_pending_records,
             daemon.resident_bytes.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20))
         ));
-        lines.extend(daemon.batches.iter().map(|batch| format!("batch      {batch}")));
+        lines.extend(daemon.batches.iter().map(|status| format!("batch      {}", batch(status))));
         lines.extend(daemon.reasons.iter().map(|reason| format!("not ready: {reason}")));
     }
     for aggregate in &sample.aggregates {
@@ -44,7 +47,7 @@ pub(super) fn lines(sample: &Sample) -> Vec<String> {
 
 /// The sample as one line, for logs and pipes.
 pub(super) fn one_line(sample: &Sample) -> String {
-    let mut line = format!("{}  {}", sample.time, state(sample));
+    let mut line = format!("{}  {}", clock(sample.time), state(sample));
     if let Ok(daemon) = &sample.daemon {
         line += &format!(
             "  {} events/s  {} read  lag {}",
@@ -74,6 +77,31 @@ fn state(sample: &Sample) -> String {
         Ok(_) => "not ready".into(),
         Err(error) => format!("the daemon does not answer: {error}"),
     }
+}
+
+/// How a pipeline's batch stands, in a line.
+fn batch(status: &BatchStatus) -> String {
+    let BatchStatus { pipeline, state } = status;
+    if let Some(running) = &state.running {
+        return format!("{pipeline} is at {}", running.task.as_deref().unwrap_or("its start"));
+    }
+    let last = state.last.as_ref().map_or_else(
+        || "has not run yet".into(),
+        |last| {
+            format!(
+                "{} at {}{}",
+                last.outcome,
+                clock(last.ended),
+                last.error.as_ref().map_or(String::new(), |e| format!(" ({e})"))
+            )
+        },
+    );
+    format!("{pipeline} {last}{}", state.next_slot.map_or(String::new(), |next| format!(", next {}", clock(next))))
+}
+
+/// The time of day where the terminal is.
+fn clock(at: DateTime<Utc>) -> String {
+    at.with_timezone(&Local).format("%H:%M:%S").to_string()
 }
 
 fn rate(events_per_second: Option<f64>) -> String {
@@ -132,6 +160,7 @@ fn size() -> (usize, usize) {
 mod tests {
     use super::*;
     use crate::cli::demo::look::DaemonSample;
+    use crate::telemetry::BatchState;
 
     fn sample() -> Sample {
         let window = |start: &str, counts: &[(&str, u64)]| Window {
@@ -139,7 +168,7 @@ mod tests {
             counts: counts.iter().map(|(values, count)| ((*values).into(), *count)).collect(),
         };
         Sample {
-            time: "12:00:00".into(),
+            time: DateTime::UNIX_EPOCH,
             daemon: Ok(DaemonSample {
                 ready: true,
                 reasons: Vec::new(),
@@ -153,7 +182,7 @@ mod tests {
                 unparsed_record_count: 0,
                 partition_count: 3,
                 resident_bytes: Some(64 << 20),
-                batches: vec!["user_events has not run yet".into()],
+                batches: vec![BatchStatus { pipeline: "user_events".into(), state: BatchState::default() }],
             }),
             aggregates: vec![
                 AggregateSample {
@@ -168,10 +197,8 @@ mod tests {
     #[test]
     fn one_line_holds_the_figures() {
         let line = one_line(&sample());
-        assert_eq!(
-            line,
-            "12:00:00  ready  5.0 events/s  100 read  lag 2  events_per_minute 14:32:00: click 3  login 1"
-        );
+        let (_, line) = line.split_once("  ").unwrap();
+        assert_eq!(line, "ready  5.0 events/s  100 read  lag 2  events_per_minute 14:32:00: click 3  login 1");
     }
 
     #[test]
@@ -179,6 +206,7 @@ mod tests {
         let lines = lines(&sample());
         assert!(lines.iter().any(|line| line == "  14:32:00   click 3  login 1"), "{lines:?}");
         assert!(lines.iter().any(|line| line == "  down"));
+        assert!(lines.iter().any(|line| line == "batch      user_events has not run yet"), "{lines:?}");
         let mut screen = Screen::default();
         let mut out = Vec::new();
         screen.draw(&lines, &mut out).unwrap();
