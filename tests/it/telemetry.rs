@@ -170,3 +170,24 @@ fn the_operations_page_lists_every_metric_as_it_is_defined() {
         .collect();
     assert_eq!(listed, defined, "the table should read:\n{}", defined.join("\n"));
 }
+
+/// A daemon alone is enough: it starts, warns of the servers that are away, and stops.
+#[tokio::test]
+async fn logs_as_json_are_an_object_a_line() {
+    let mut site = Site::new("127.0.0.1:1", "http://127.0.0.1:1", "json-logs");
+    site.environment.push(("BOATHOUSE__LOG__FORMAT".into(), "json".into()));
+    let mut daemon = site.start();
+    daemon.wait("warnings of the servers", |_| site.log().contains("ClickHouse does not take totals")).await;
+    daemon.stop().await;
+    let log = site.log();
+    let mut levels = std::collections::BTreeSet::new();
+    for line in log.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let text = |field: &str| entry[field].as_str().unwrap_or_else(|| panic!("no {field} in {line}")).to_owned();
+        assert!(chrono::DateTime::parse_from_rfc3339(&text("timestamp")).is_ok(), "{line}");
+        assert!(!text("message").is_empty() && !text("target").is_empty(), "{line}");
+        levels.insert(text("level"));
+    }
+    assert!(levels.contains("INFO") && levels.contains("WARN"), "{levels:?} in\n{log}");
+    assert!(log.contains("\"pipelines\":\"user_events\""), "fields are fields of their own:\n{log}");
+}
