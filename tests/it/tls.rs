@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::support::broker::broker;
+use super::support::curl;
 use super::support::daemon::{PATIENCE, Site};
 use super::support::engine::Engine;
 
@@ -28,14 +29,6 @@ fn with(site: &mut Site, certificate: &Path, key: &Path) {
         ("BOATHOUSE__CONSOLE__TLS_CERTIFICATE".into(), certificate.display().to_string()),
         ("BOATHOUSE__CONSOLE__TLS_KEY".into(), key.display().to_string()),
     ]);
-}
-
-fn curl(arguments: &[&str]) -> Output {
-    Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "120"])
-        .args(arguments)
-        .output()
-        .expect("curl runs")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::process::Command;
 use clickhouse::{Client, Compression, Row};
 use serde::{Deserialize, Serialize};
 
+use crate::support::curl;
 use crate::support::engine::Engine;
 
 #[derive(Debug, Clone, PartialEq, Row, Serialize, Deserialize)]
@@ -152,4 +153,60 @@ fn clickhouse_connect_works_unchanged() {
     let ran = Command::new(python.trim()).args(["-c", PYTHON, engine.address()]).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success() && String::from_utf8_lossy(&ran.stdout).contains("fine"), "{said}");
+}
+
+#[test]
+fn curl_works_unchanged() {
+    let engine = Engine::start();
+    let url = format!("{}/", engine.url);
+    let said = |arguments: &[&str]| {
+        let output = curl(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let to = |sql: &str| format!("{url}?query={}", sql.replace(' ', "+"));
+    assert_eq!(said(&[&url, "--data-binary", "CREATE TABLE c (a UInt64, b String) ENGINE = MergeTree ORDER BY a"]), "");
+    // Above one MiB curl asks first whether it may send the body.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.tsv");
+    let rows: String = (0..60_000).map(|n| format!("{n}\tthe row of {n}\n")).collect();
+    assert!(rows.len() > 1 << 20);
+    std::fs::write(&file, &rows).unwrap();
+    let insert = to("INSERT INTO c FORMAT TSV");
+    let asked = curl(&["--verbose", &insert, "--data-binary", &format!("@{}", file.display())]);
+    let verbose = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.success() && verbose.contains("> Expect: 100-continue"), "{verbose}");
+    assert!(verbose.contains("< HTTP/1.1 100 Continue") && verbose.contains("< HTTP/1.1 200 OK"), "{verbose}");
+    // In chunks, of a length that nobody knows before.
+    let piped = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail-with-body", "--max-time", "120", "--verbose"])
+        .args(["-X", "POST", "-T", "-", &insert])
+        .stdin(std::fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    let verbose = String::from_utf8_lossy(&piped.stderr);
+    assert!(piped.status.success() && verbose.contains("> Transfer-Encoding: chunked"), "{verbose}");
+    assert_eq!(engine.sql("SELECT count(), uniqExact(a, b) FROM c"), "120000\t60000\n");
+    let sql = "query=SELECT count() FROM c WHERE a < {n:UInt64} AND b = {s:String}";
+    assert_eq!(
+        said(&["-G", &url, "--data-urlencode", sql, "-d", "param_n=8", "--data-urlencode", "param_s=the row of 7"]),
+        "2\n"
+    );
+    // Packed on the way, and whole again.
+    let all = "query=SELECT a, b FROM c LIMIT 1 BY a FORMAT TSV";
+    let packed = ["-G", "--compressed", "--dump-header", "/dev/stderr", "-d", "enable_http_compression=1"];
+    let output = curl(&[&packed[..], &[&url, "--data-urlencode", all]].concat());
+    let head = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
+    assert!(head.contains("content-encoding:"), "{head}");
+    let mut lines: Vec<&str> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
+    lines.sort_by_key(|l| l.split('\t').next().unwrap().parse::<u64>().unwrap());
+    assert!(lines.join("\n") + "\n" == rows, "the rows that went in");
+    // What is wrong is an exit code for a script that asks for one.
+    let wrong = curl(&["--fail-with-body", &url, "--data-binary", "SELECT * FROM nope"]);
+    let text = String::from_utf8_lossy(&wrong.stdout);
+    assert_eq!(wrong.status.code(), Some(22), "{text}");
+    assert!(text.starts_with("Code: 60.") && text.contains("UNKNOWN_TABLE"), "{text}");
+    let status = ["--output", "/dev/null", "--write-out", "%{http_code}", &url, "--data-binary", "SELECT * FROM nope"];
+    assert_eq!(said(&status), "404");
 }

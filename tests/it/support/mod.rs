@@ -14,6 +14,15 @@ pub mod s3;
 pub mod soak;
 pub mod terminal;
 
+/// curl as people have it, without its progress.
+pub fn curl(arguments: &[&str]) -> std::process::Output {
+    std::process::Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "120"])
+        .args(arguments)
+        .output()
+        .expect("curl runs (Debian, Ubuntu: apt install curl)")
+}
+
 /// Says past the test's capture that something cannot be looked at here.
 pub fn not_checked(what: &str) {
     use std::io::Write;
