@@ -12,11 +12,13 @@ export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) * 2)))
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-.PHONY: require require-dev
+.PHONY: require require-dev require-test
 require:
 	@tools/check.sh
 require-dev:
 	@tools/check.sh dev
+require-test:
+	@tools/check.sh test
 
 .PHONY: check
 check: require-dev ## Formatting and lints alone, without tests
@@ -24,7 +26,7 @@ check: require-dev ## Formatting and lints alone, without tests
 	@$(STAGE) lint cargo clippy --locked --release --all-targets -- -D warnings
 
 .PHONY: test
-test: check tools ## Formatting, lints, all tests, documentation
+test: require-test check tools ## Formatting, lints, all tests, documentation
 	@$(STAGE) test cargo test --locked --release
 	@$(STAGE) documentation cargo doc --locked --release --no-deps --document-private-items
 
@@ -37,7 +39,7 @@ audit: require ## Licences, sources and known vulnerabilities of the dependencie
 SOAK_BROKERS ?= kafka tansu
 SOAK := BOATHOUSE_SOAK_KILLS=50 BOATHOUSE_SOAK_OUTAGE_S=300 BOATHOUSE_SOAK_BROKER_S=60 BOATHOUSE_SOAK_ZOMBIE_S=60
 .PHONY: soak
-soak: require-dev tools ## Long rounds of kills, outages and zombies on each broker; 20,000 seeds of each protocol simulation
+soak: require-test tools ## Long rounds of kills, outages and zombies on each broker; 20,000 seeds of each protocol simulation
 	@$(STAGE) simulate env BOATHOUSE_SEEDS=20000 BOATHOUSE_MODEL_SEEDS=20000 \
 		cargo test --locked --release --lib -- bronze::simulation window::tests::model simulation::both
 	@$(STAGE) "batch: 5 million events recounted by DuckDB, 100 kills, random sequences" \

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
 # Names every tool that is missing and how to get it; exits 1 if one is.
+#   tools/check.sh       what building and the demo need
+#   tools/check.sh dev   and the lints
+#   tools/check.sh test  and the tests
 set -euo pipefail
 
 missing=0
@@ -15,6 +18,27 @@ need cc "compiles librdkafka and zstd" "Debian, Ubuntu: apt-get install build-es
 need make "compiles librdkafka" "Debian, Ubuntu: apt-get install build-essential; Fedora: dnf install gcc make"
 need npm "fetches the ClickHouse engine (a library in an npm package)" "Debian, Ubuntu: apt-get install npm; or https://nodejs.org"
 
+if [ "${1:-}" = test ]; then
+  need node "runs the tests' JavaScript clients and drives the console's pages" "Debian, Ubuntu: apt-get install nodejs npm; or https://nodejs.org"
+  need curl "asks the engine and the console as people do" "Debian, Ubuntu: apt-get install curl; Fedora: dnf install curl"
+  need openssl "makes the tests' certificates" "Debian, Ubuntu: apt-get install openssl; Fedora: dnf install openssl"
+  python=${PYTHON:-python3}
+  need "$python" "reads the tables with independent readers" "Debian, Ubuntu: apt-get install python3-venv; Fedora: dnf install python3"
+  if command -v node >/dev/null 2>&1 && ! node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)'; then
+    printf 'too old: node %s, needed is 20\n         get it: https://nodejs.org\n' "$(node --version)" >&2
+    missing=1
+  fi
+  if command -v "$python" >/dev/null 2>&1; then
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+      printf 'too old: %s, needed is Python 3.10\n         get it: a newer one, named by PYTHON=/path/to/python3\n' "$("$python" --version)" >&2
+      missing=1
+    elif ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+      printf 'missing: venv   of %s: the tests make environments of their own\n         get it: Debian, Ubuntu: apt-get install python3-venv\n' "$python" >&2
+      missing=1
+    fi
+  fi
+fi
+
 if command -v rustc >/dev/null 2>&1; then
   wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
   have=$(rustc --version | cut -d' ' -f2)
@@ -23,7 +47,7 @@ if command -v rustc >/dev/null 2>&1; then
     missing=1
   fi
   for component in fmt clippy; do
-    if [ "${1:-}" = dev ] && ! cargo "$component" --version >/dev/null 2>&1; then
+    if [ -n "${1:-}" ] && ! cargo "$component" --version >/dev/null 2>&1; then
       printf 'missing: cargo %s\n         get it: rustup component add %s\n' "$component" "${component/fmt/rustfmt}" >&2
       missing=1
     fi
