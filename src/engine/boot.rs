@@ -20,7 +20,7 @@ use super::users::Access;
 pub const LIBRARY_VERSION: &str = "26.7.3-stable.1";
 
 /// Settings nobody may change: they name files or hosts, hold SQL in a string, change the language, or loosen checks.
-pub(super) const FROZEN_SETTINGS: [&str; 26] = [
+pub const FROZEN_SETTINGS: [&str; 26] = [
     "additional_result_filter",
     "additional_table_filters",
     "allow_experimental_ai_functions",

@@ -22,7 +22,7 @@ mod error;
 mod execute;
 mod ffi;
 mod form;
-mod guard;
+pub mod guard;
 pub mod http;
 pub(crate) mod lexer;
 mod reply;

@@ -1,5 +1,7 @@
 //! What nobody reaches through the engine, and who may do what.
 
+use boathouse::engine::boot::FROZEN_SETTINGS;
+use boathouse::engine::guard::OUTSIDE_FUNCTIONS;
 use reqwest::Client;
 
 use crate::support::engine::{Engine, run};
@@ -311,6 +313,11 @@ async fn the_engine_is_the_one_whose_functions_were_gone_through() {
         "1825\n",
         "go through the new functions: src/engine/guard.rs"
     );
+    assert_eq!(
+        engine.sql("SELECT count() FROM system.settings"),
+        "1721\n",
+        "go through the new settings: src/engine/boot.rs"
+    );
 }
 
 #[actix_rt::test]
@@ -336,4 +343,47 @@ fn an_open_server_is_refused_beyond_loopback() {
     let refused = run(&["--path", folder.path().to_str().unwrap(), "--listen", "0.0.0.0:0"]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("--users") && said.contains("127.0.0.1"), "{said}");
+}
+
+/// Each of them by its name, for an admin, who may do most: a name that the engine no longer knows would guard nothing.
+#[actix_rt::test]
+async fn each_frozen_setting_and_each_function_that_reaches_out_is_refused() {
+    let (engine, _folder) = with_users();
+    let root = async |sql: String| ask(&engine, "root", "root secret", &sql).await;
+    let (_, known) = root("SELECT name FROM system.settings".into()).await;
+    for name in FROZEN_SETTINGS {
+        let value = match name {
+            "dialect" => "kusto",
+            "default_normal_view_sql_security" | "default_materialized_view_sql_security" => "NONE",
+            "format_schema_source" => "string",
+            "additional_table_filters" => "{'t': '1'}",
+            // They are on already, which a change must differ from.
+            "allow_introspection_functions" | "allow_python_table_function" => "0",
+            _ => "1",
+        };
+        assert!(known.lines().any(|line| line == name), "{name} is no setting");
+        let url = Client::new().post(format!("{}/", engine.url)).query(&[(name, value)]);
+        let by_url = url.basic_auth("root", Some("root secret")).body("SELECT 1").send().await.unwrap();
+        let by_url = (by_url.status().as_u16(), by_url.text().await.unwrap());
+        let quoted = if value.starts_with('{') { value.to_owned() } else { format!("'{value}'") };
+        // The engine's constraint, and before it the guard, which looks into subqueries too.
+        for (how, (status, said), expected) in [
+            ("SET", root(format!("SET {name} = {quoted}")).await, (500, "Code: 452.", "should not be changed")),
+            ("URL", by_url, (500, "Code: 452.", "should not be changed")),
+            (
+                "SETTINGS",
+                root(format!("SELECT 1 SETTINGS {name} = {quoted}")).await,
+                (403, "Code: 497.", "cannot be changed on this server"),
+            ),
+        ] {
+            let (code, begun, why) = expected;
+            let refused = status == code && said.starts_with(begun) && said.contains(&format!("Setting {name} {why}"));
+            assert!(refused, "{how} {name}: {status} {said}");
+        }
+    }
+    for name in OUTSIDE_FUNCTIONS {
+        let (status, said) = root(format!("SELECT {name}('x')")).await;
+        let why = format!("{name} reaches beyond the tables");
+        assert!(status == 403 && said.starts_with("Code: 497.") && said.contains(&why), "{name}: {status} {said}");
+    }
 }
