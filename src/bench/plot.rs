@@ -1,8 +1,9 @@
-//! The report as a picture: CPU by stage beside the consume-only loop, and latencies by rate.
+//! The report as a picture: CPU by stage beside the consume-only loop, latencies by rate, memory, start and recovery.
 
 use std::fmt::Write;
 
-use super::report::Report;
+use super::report::{RateSample, Report};
+use super::stats::LatencyMs;
 
 const WIDTH: f64 = 900.0;
 /// Where bars begin, and how long the longest is.
@@ -37,7 +38,15 @@ pub(super) fn document(headline: &str, charts: &[Chart]) -> String {
 impl Report {
     /// An SVG document.
     pub fn svg(&self) -> String {
-        let charts: Vec<Chart> = [self.cpu(), self.speed(), self.latency()].into_iter().flatten().collect();
+        let charts = [
+            self.cpu(),
+            self.speed(),
+            self.latency("Event to queryable in ClickHouse, milliseconds", |r| &r.realtime_latency),
+            self.latency("Event to durable in Bronze, milliseconds", |r| &r.bronze_latency),
+            self.memory(),
+            self.starts(),
+        ];
+        let charts: Vec<Chart> = charts.into_iter().flatten().collect();
         let verdict = if self.right { "reconciled: nothing lost or different" } else { "NOT RECONCILED" };
         document(&format!("boathouse {}, {} CPUs, {verdict}", self.version, self.machine.cpu_count), &charts)
     }
@@ -63,16 +72,38 @@ impl Report {
         (!d.daemon.is_empty()).then_some(Chart { title, unit: "M/s", bars })
     }
 
-    fn latency(&self) -> Option<Chart> {
+    fn latency(&self, title: &str, of: impl Fn(&RateSample) -> &LatencyMs) -> Option<Chart> {
         let mut bars = Vec::new();
         for r in &self.rates {
             let name = |what| format!("{:.0}/s, flush {} s, {what}", r.rate_per_second, r.realtime_flush_seconds);
-            bars.push((name("p50"), r.realtime_latency.p50_ms, "#8fcf9f"));
-            bars.push((name("p99"), r.realtime_latency.p99_ms, "#2e8b57"));
-            bars.push((name("p99.9"), r.realtime_latency.p999_ms, "#1d5c39"));
+            let latency = of(r);
+            bars.push((name("p50"), latency.p50_ms, "#8fcf9f"));
+            bars.push((name("p99"), latency.p99_ms, "#2e8b57"));
+            bars.push((name("p99.9"), latency.p999_ms, "#1d5c39"));
         }
-        let title = "Event to queryable in ClickHouse, milliseconds".to_owned();
-        (!bars.is_empty()).then_some(Chart { title, unit: "ms", bars })
+        (!bars.is_empty()).then_some(Chart { title: title.to_owned(), unit: "ms", bars })
+    }
+
+    fn memory(&self) -> Option<Chart> {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let drains = (!self.drains.daemon.is_empty()).then_some(("draining".to_owned(), self.drains.peak_rss_bytes));
+        let name = |r: &RateSample| format!("{:.0}/s, flush {} s", r.rate_per_second, r.realtime_flush_seconds);
+        let all = drains.into_iter().chain(self.rates.iter().map(|r| (name(r), r.peak_rss_bytes)));
+        let bars: Vec<_> = all.map(|(name, bytes)| (name, mib(bytes), "#a98bc4")).collect();
+        (!bars.is_empty()).then_some(Chart { title: "Peak memory (RSS) of the daemon, MiB".into(), unit: "MiB", bars })
+    }
+
+    fn starts(&self) -> Option<Chart> {
+        let d = &self.drains;
+        let mut bars = Vec::new();
+        if !d.daemon.is_empty() {
+            bars.push(("start to first record".to_owned(), d.start_to_first_record_seconds, "#e0a458"));
+        }
+        if let Some(r) = &self.recovery {
+            bars.push(("SIGKILL to caught up, median".to_owned(), r.median_seconds, "#e0a458"));
+            bars.push(("SIGKILL to caught up, greatest".to_owned(), r.max_seconds, "#b5651d"));
+        }
+        (!bars.is_empty()).then_some(Chart { title: "Start and recovery, seconds".into(), unit: "s", bars })
     }
 }
 
@@ -108,7 +139,11 @@ mod tests {
     #[test]
     fn the_longest_bar_of_each_chart_has_the_full_length() {
         let svg = sample().svg();
-        assert_eq!(svg.matches("width=\"520.0\"").count(), 3, "{svg}");
+        // One of each chart, and two of the memory: the daemon drains in as much as it takes the rate in.
+        assert_eq!(svg.matches("width=\"520.0\"").count(), 7, "{svg}");
+        for part in ["durable in Bronze", "76 MiB", "0.200 s", "SIGKILL to caught up, greatest"] {
+            assert!(svg.contains(part), "{part} is missing in\n{svg}");
+        }
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     }
 

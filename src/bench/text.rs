@@ -119,6 +119,10 @@ impl Report {
                 three(&r.bronze_latency)
             ));
         }
+        let counts = self.rates.iter().map(|r| r.realtime_latency.sample_count.min(r.bronze_latency.sample_count));
+        let least = counts.min().unwrap_or_default();
+        let greatest = if least < 1000 { "; of fewer than 1,000 the p99.9 is the greatest" } else { "" };
+        lines.push(format!("Each from at least {least} events{greatest}"));
     }
 }
 
@@ -131,7 +135,16 @@ mod tests {
     #[test]
     fn every_figure_is_named_and_the_verdict_stands_last() {
         let text = sample().text();
-        for part in ["consume only", "decode", "1.50 ×", "76 MiB", "0.200 s", "1100", "greatest 3.00 s"] {
+        for part in [
+            "consume only",
+            "decode",
+            "1.50 ×",
+            "76 MiB",
+            "0.200 s",
+            "1100",
+            "greatest 3.00 s",
+            "from at least 300 events; of fewer",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.ends_with("0 different in 1 of 1 runs\n"), "{text}");

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use super::support::broker::broker;
 
 const PICTURE: &str = "bench.svg";
+/// Where a daemon that drains spends its time, always.
+const STAGES: [&str; 7] = ["decode", "librdkafka", "bronze", "stream", "io", "main", "unattributed"];
 
 /// Runs a benchmark to its end; its report, and the folder that it had for its data.
 fn bench(arguments: &[&[&str]]) -> (Value, TempDir) {
@@ -55,11 +57,22 @@ async fn a_small_benchmark_measures_everything_and_is_right() {
         "/drains/peak_rss_bytes",
         "/drains/start_to_first_record_seconds",
         "/rates/0/consumed_per_second",
+        "/drains/daemon/0/cpu_seconds_per_million",
+        "/rates/0/cpu_percent",
+        "/rates/0/peak_rss_bytes",
+        "/rates/0/realtime_latency/p50_ms",
+        "/rates/0/realtime_latency/p99_ms",
         "/rates/0/realtime_latency/p999_ms",
         "/rates/0/bronze_latency/p50_ms",
+        "/rates/0/bronze_latency/p99_ms",
+        "/rates/0/bronze_latency/p999_ms",
         "/recovery/max_seconds",
     ] {
         assert!(report.pointer(positive).and_then(Value::as_f64) > Some(0.0), "{positive} in {report:#}");
+    }
+    let stages = report["drains"]["daemon"][0]["cpu_seconds_per_million_by_stage"].as_object().unwrap();
+    for stage in STAGES {
+        assert!(stages.get(stage).and_then(Value::as_f64).is_some(), "{stage} in {report:#}");
     }
     // Ten probes a second, each seen by both sinks.
     let count = |sink: &str| report["rates"][0][sink]["sample_count"].as_u64().unwrap();
