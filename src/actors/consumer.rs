@@ -1,6 +1,7 @@
 //! One partition's consumer: each batch goes, shared, to both sinks; the next is taken when both have it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::prelude::*;
 use tokio::sync::mpsc;
@@ -39,6 +40,8 @@ pub struct PartitionConsumer {
     windows: Mailbox<WindowAggregator>,
     events: Option<mpsc::Receiver<ReaderEvent>>,
     running: bool,
+    /// Since when there is nothing new. The reader tells it once; windows that are made anew are told again.
+    at_end: Option<Instant>,
 }
 
 impl PartitionConsumer {
@@ -51,11 +54,12 @@ impl PartitionConsumer {
         events: mpsc::Receiver<ReaderEvent>,
     ) -> Self {
         let (bronze, windows) = sinks;
-        Self { setup, round, source, supervisor, bronze, windows, events: Some(events), running: false }
+        Self { setup, round, source, supervisor, bronze, windows, events: Some(events), running: false, at_end: None }
     }
 
     fn hand_on(&mut self, batch: Arc<Batch>, ctx: &mut Context<Self>) {
         failpoint::hit("actor.partition_consumer");
+        self.at_end = None; // the windows see it by the batch
         let appended = self.bronze.send(bronze::Append(batch.clone()));
         let folded = self.windows.send(Fold(batch.clone()));
         let both = async move { tokio::join!(appended, folded) };
@@ -70,6 +74,11 @@ impl PartitionConsumer {
                 Ok(Err(_)) | Err(_) => ctx.stop(),
             }
         }));
+    }
+
+    fn at_end(&mut self, since: Option<Instant>) {
+        self.at_end = since;
+        self.windows.do_send(AtEnd(since));
     }
 
     fn tell(&mut self, batch: &Batch) {
@@ -116,7 +125,7 @@ impl StreamHandler<ReaderEvent> for PartitionConsumer {
                     self.running = true;
                     self.setup.board.partition_phase(&self.source, PartitionPhase::Running);
                 }
-                self.windows.do_send(AtEnd);
+                self.at_end(Some(Instant::now()));
             }
             ReaderEvent::Held(Some(Hold { by, since, until, reason, .. })) => {
                 tracing::info!(source = %self.source, by, reason, "partition paused; what was read is committed");
@@ -167,6 +176,7 @@ impl Handler<NewWindows> for PartitionConsumer {
 
     fn handle(&mut self, NewWindows(windows): NewWindows, _: &mut Context<Self>) {
         self.windows = windows;
+        self.windows.do_send(AtEnd(self.at_end));
     }
 }
 

@@ -36,10 +36,10 @@ pub struct Snapshot;
 #[rtype(result = "()")]
 pub struct Acknowledge(pub Vec<(usize, FlushCells)>);
 
-/// The partition has nothing new, or has again.
+/// Since when the partition has had nothing new; none where it may have.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct AtEnd;
+pub struct AtEnd(pub Option<Instant>);
 
 /// The consumer stands between two batches, at Bronze's position: count what is missing and join.
 #[derive(Message)]
@@ -292,8 +292,8 @@ impl Handler<DropStates> for WindowAggregator {
 impl Handler<AtEnd> for WindowAggregator {
     type Result = ();
 
-    fn handle(&mut self, _: AtEnd, _: &mut Context<Self>) {
-        self.at_end_since.get_or_insert_with(Instant::now);
+    fn handle(&mut self, AtEnd(since): AtEnd, _: &mut Context<Self>) {
+        self.at_end_since = since;
     }
 }
 

@@ -26,6 +26,7 @@ mod event;
 mod gold;
 mod grafana;
 mod history;
+mod idle;
 mod letters;
 mod lost_log;
 mod medallion;
