@@ -129,6 +129,8 @@ impl StreamHandler<ReaderEvent> for PartitionConsumer {
             }
             ReaderEvent::Held(Some(Hold { by, since, until, reason, .. })) => {
                 tracing::info!(source = %self.source, by, reason, "partition paused; what was read is committed");
+                // Nobody knows any more what it adds: it holds back `complete`. The reader tells the end anew.
+                self.at_end(None);
                 self.setup.board.partition_phase(&self.source, PartitionPhase::Paused { by, since, until, reason });
                 // The writer says itself why it could not.
                 self.bronze.do_send(bronze::Flush);
@@ -139,6 +141,7 @@ impl StreamHandler<ReaderEvent> for PartitionConsumer {
                 self.setup.board.resumed(&self.source);
             }
             ReaderEvent::Failed(error) => {
+                self.at_end(None); // as in a pause
                 // What was read is committed first: whoever looks what to do about it finds it in Bronze. The writer says
                 // itself why it could not.
                 let flushed = self.bronze.send(bronze::Flush);

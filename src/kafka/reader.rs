@@ -34,7 +34,7 @@ pub enum ReaderEvent {
     Batch(Arc<Batch>),
     /// The end of the partition, with nothing queued behind it.
     End,
-    /// An operator holds the partition, or no longer: nothing is read meanwhile.
+    /// An operator holds the partition, or no longer: nothing is read meanwhile, and the end is told anew afterwards.
     Held(Option<Hold>),
     /// The partition cannot be read on from this position.
     Failed(ReadError),
@@ -140,7 +140,7 @@ impl Drop for Reader {
 fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
     let Start { source, mut queue, mut decoder, mut clock, mut position, holds, mut counter } = start;
     let mut before = (0, 0);
-    // Whether the end has been told since the last record.
+    // Whether the end has been told since the last record, or pause.
     let mut told = false;
     let mut held = None;
     // One that had stopped before it was taken up here.
@@ -151,6 +151,7 @@ fn read(start: Start, events: &mpsc::Sender<ReaderEvent>, stop: &AtomicBool) {
         let hold = if holds.is_empty() { None } else { holds.of(&source.pipeline, source.partition, Utc::now()) };
         if hold != held {
             held.clone_from(&hold);
+            told = false;
             if !hand_on(events, ReaderEvent::Held(hold), stop) {
                 return;
             }

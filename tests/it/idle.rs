@@ -14,7 +14,7 @@ use super::support::engine::Engine;
 const BUSY: i32 = 0;
 const QUIET: i32 = 1;
 
-/// Events by the minute after a full one of today or yesterday: within the retention of the windows, and never of the future.
+/// Events by the minute after a full one, three hours ago: within the retention of the windows, none of the future.
 struct Clock(i64);
 
 impl Clock {
@@ -105,4 +105,46 @@ async fn complete_moves_on_beside_a_quiet_partition_whose_windows_are_made_anew(
     site.assert_reconciled();
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&["panicked"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_partition_is_not_idle_and_is_again_when_it_is_resumed() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let site = site(kafka, &engine, "idle-pause").await;
+    let (topic, clock) = (site.topic.clone(), Clock::new());
+    let stream = |what: &str| {
+        let output = site.run(&["stream", what, "--partition", &QUIET.to_string()]);
+        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let mut daemon = site.start();
+    for (partition, minute) in [(QUIET, 0), (BUSY, 0), (BUSY, 20)] {
+        add(&mut daemon, kafka, &topic, partition, &clock.event(minute)).await;
+    }
+    clock.until(&engine, 0, true, "a quiet partition").await;
+
+    // What is complete beside a quiet partition is so no longer when nobody looks whether it has something.
+    stream("pause");
+    daemon.wait("the pause", |status| phase(status, QUIET) == Some("paused")).await;
+    clock.until(&engine, 0, false, "paused").await;
+    kafka.produce(&topic, QUIET, Record::of(clock.event(21).as_bytes())).await;
+    for minute in [21, 60] {
+        add(&mut daemon, kafka, &topic, BUSY, &clock.event(minute)).await;
+    }
+    // Longer than a partition must be quiet: no time makes it idle while it is paused.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!clock.is_complete(&engine, 21), "the paused partition has an event in it");
+    stream("resume");
+    daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
+    clock.until(&engine, 21, true, "resumed").await;
+    let counted = "SELECT sum(event_count) FROM realtime.events_per_minute WHERE toUnixTimestamp(window_start) = ";
+    assert_eq!(engine.sql(&format!("{counted}{}", clock.0 + 21 * 60)).trim(), "2");
+
+    // A pause in which nothing came: the end is told anew all the same.
+    stream("pause");
+    clock.until(&engine, 21, false, "paused again").await;
+    stream("resume");
+    clock.until(&engine, 21, true, "resumed again").await;
+    site.assert_reconciled();
+    daemon.stop().await;
 }
