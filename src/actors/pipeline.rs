@@ -345,7 +345,7 @@ impl StreamHandler<Event> for PipelineSupervisor {
                     Ok(()) => SinkCondition::Healthy,
                     Err(error) => SinkCondition::Retrying { error },
                 };
-                self.setup.board.sink("kafka", condition);
+                self.setup.board.shared_sink("kafka", &self.setup.pipeline.name, condition);
             }
             ClientEvent::Failed(error) => self.fail(Fault::Again(error), ctx),
         }

@@ -157,7 +157,7 @@ impl RealtimeWriter {
         }
         self.failures = 0;
         self.refused = false;
-        self.setup.board.sink("clickhouse", SinkCondition::Healthy);
+        self.setup.board.shared_sink("clickhouse", &self.setup.pipeline.name, SinkCondition::Healthy);
     }
 
     /// What was written is told to its windows; what was not stays changed there.
@@ -209,7 +209,7 @@ impl RealtimeWriter {
             }
             SinkCondition::Retrying { error: text }
         };
-        self.setup.board.sink("clickhouse", condition);
+        self.setup.board.shared_sink("clickhouse", &self.setup.pipeline.name, condition);
         if error.kind == ErrorKind::Missing {
             // What was acknowledged went with the tables: everything is counted again.
             for windows in self.windows.values() {

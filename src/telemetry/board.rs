@@ -1,5 +1,6 @@
 //! The live state of every partition, actor and sink, in one concurrent map that actors write and others read.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::disk::Space;
 use super::inbox::Inbox;
 use super::partition::{Acquired, Consumed, PartitionPhase, PartitionState};
 use super::reconcile::ReconcileState;
+use super::sink::{SinkCondition, SinkState, worst};
 use crate::kafka::Source;
 
 /// Where the daemon as a whole stands.
@@ -98,47 +100,6 @@ impl Default for ActorState {
 /// long it must then run to count as recovered.
 pub const IN_A_ROW: Duration = Duration::from_secs(90);
 
-/// Whether a sink takes what it is given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "condition")]
-pub enum SinkCondition {
-    Healthy,
-    /// It fails and is tried again; expected to heal by itself.
-    Retrying {
-        error: String,
-    },
-    /// It refuses our name or password: nothing is dropped, and somebody must act.
-    Refused {
-        error: String,
-    },
-}
-
-impl SinkCondition {
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            SinkCondition::Healthy => "healthy",
-            SinkCondition::Retrying { .. } => "retrying",
-            SinkCondition::Refused { .. } => "refused",
-        }
-    }
-
-    /// The error, where there is one.
-    pub fn error(&self) -> Option<&str> {
-        match self {
-            SinkCondition::Healthy => None,
-            SinkCondition::Retrying { error } | SinkCondition::Refused { error } => Some(error),
-        }
-    }
-}
-
-/// The live state of one sink, such as `bronze/user_events` or `clickhouse`.
-#[derive(Debug, Clone)]
-pub struct SinkState {
-    pub condition: SinkCondition,
-    /// When it came into this condition.
-    pub since: Instant,
-}
-
 /// The board. Clones share one state. Writing to it costs one short lock of one entry: once a batch, never once a
 /// record.
 #[derive(Debug, Clone, Default)]
@@ -154,7 +115,8 @@ struct Inner {
     actors: DashMap<ActorId, ActorState>,
     /// Those that ended and had failed before: when they come again, so does what is known of them.
     gone: DashMap<ActorId, ActorState>,
-    sinks: DashMap<String, SinkState>,
+    /// By name, and by the pipeline that says it: no name for a sink that one has to itself.
+    sinks: DashMap<(String, String), SinkState>,
     /// By pipeline.
     batches: DashMap<String, BatchState>,
     /// By place: `data`, `lakehouse`.
@@ -311,11 +273,20 @@ impl Board {
 
     /// Whether a sink takes what it is given. `since` moves only when the kind of condition changes.
     pub fn sink(&self, name: &str, condition: SinkCondition) {
+        self.sink_of(name, String::new(), condition);
+    }
+
+    /// Whether a sink that all pipelines share takes what this one gives it: no other's word stands for it.
+    pub fn shared_sink(&self, name: &str, pipeline: &str, condition: SinkCondition) {
+        self.sink_of(name, pipeline.to_owned(), condition);
+    }
+
+    fn sink_of(&self, name: &str, pipeline: String, condition: SinkCondition) {
         let now = Instant::now();
         let mut sink = self
             .inner
             .sinks
-            .entry(name.to_owned())
+            .entry((name.to_owned(), pipeline))
             .or_insert_with(|| SinkState { condition: condition.clone(), since: now });
         if sink.condition.as_str() != condition.as_str() {
             sink.since = now;
@@ -404,9 +375,14 @@ impl Board {
         sorted(self.inner.actors.iter().map(|e| (e.key().clone(), e.value().clone())))
     }
 
-    /// All sinks, by name.
+    /// All sinks, by name; one that pipelines share is as the worst of them says.
     pub fn sinks(&self) -> Vec<(String, SinkState)> {
-        sorted(self.inner.sinks.iter().map(|e| (e.key().clone(), e.value().clone())))
+        let mut told: BTreeMap<String, Vec<(String, SinkState)>> = BTreeMap::new();
+        for entry in &self.inner.sinks {
+            let (name, pipeline) = entry.key().clone();
+            told.entry(name).or_default().push((pipeline, entry.value().clone()));
+        }
+        told.into_iter().filter_map(|(name, all)| Some((name, worst(all)?))).collect()
     }
 
     /// The batches of all pipelines, by name.

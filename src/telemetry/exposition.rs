@@ -4,12 +4,13 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use super::batch::{BatchState, TableState};
-use super::board::{ActorPhase, Board, SinkCondition};
+use super::board::{ActorPhase, Board};
 use super::health::{Limits, readiness};
 use super::names::{self, Definition};
 use super::partition::{PartitionPhase, PartitionState};
 use super::process;
 use super::reconcile::ReconcileState;
+use super::sink::SinkCondition;
 use super::status::{delay_seconds, wall_clock_us};
 use crate::kafka::Source;
 use crate::window::Verdict;

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::board::{ActorPhase, Board, DaemonPhase, IN_A_ROW, SinkCondition};
+use super::board::{ActorPhase, Board, DaemonPhase, IN_A_ROW};
 use super::partition::{PartitionPhase, PartitionState};
+use super::sink::SinkCondition;
 use crate::kafka::Source;
 
 /// How long work may wait before it counts as stuck.
@@ -269,6 +270,20 @@ mod tests {
         assert_eq!(at(at_once, 5), [told]);
         assert_eq!(at(Limits::default(), 5), Vec::<String>::new(), "it may take a minute to recover");
         assert_eq!(at(at_once, IN_A_ROW.as_secs() + 1), Vec::<String>::new(), "it has recovered");
+    }
+
+    #[test]
+    fn a_pipeline_that_fares_well_does_not_speak_for_another() {
+        let board = running_board();
+        board.shared_sink("clickhouse", "orders", SinkCondition::Retrying { error: "Code: 57".into() });
+        board.shared_sink("clickhouse", "user_events", SinkCondition::Healthy);
+        assert!(after(&board, 59).ready);
+        let told = ["clickhouse has failed for 62 s: pipeline orders: Code: 57; it is tried again"];
+        assert_eq!(after(&board, 62).reasons, told);
+        board.shared_sink("clickhouse", "user_events", SinkCondition::Healthy);
+        assert_eq!(after(&board, 62).reasons, told, "since it failed, not since another said it was well");
+        board.shared_sink("clickhouse", "orders", SinkCondition::Healthy);
+        assert!(after(&board, 62).ready);
     }
 
     #[test]

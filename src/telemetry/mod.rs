@@ -16,10 +16,11 @@ mod partition;
 mod process;
 mod reconcile;
 mod recorder;
+mod sink;
 mod status;
 
 pub use batch::{BatchEnded, BatchRunning, BatchState, BatchStatus, Freshness, TableState, UpkeepState};
-pub use board::{ActorId, ActorPhase, ActorState, Board, DaemonPhase, SinkCondition, SinkState};
+pub use board::{ActorId, ActorPhase, ActorState, Board, DaemonPhase};
 pub use disk::{Space, space};
 pub use exposition::render_board;
 pub use health::{Limits, Readiness, readiness};
@@ -29,4 +30,5 @@ pub use partition::{Acquired, Consumed, PartitionPhase, PartitionState};
 pub use process::cpu_seconds;
 pub use reconcile::{LayerDifference, ReconcileState, Reconciled};
 pub use recorder::Recorder;
+pub use sink::{SinkCondition, SinkState};
 pub use status::{ActorStatus, MemoryStatus, PartitionStatus, SinkStatus, Status};

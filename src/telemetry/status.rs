@@ -5,10 +5,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::batch::BatchStatus;
-use super::board::{ActorPhase, Board, DaemonPhase, SinkCondition};
+use super::board::{ActorPhase, Board, DaemonPhase};
 use super::health::{Limits, Readiness, readiness};
 use super::partition::PartitionPhase;
 use super::reconcile::ReconcileState;
+use super::sink::SinkCondition;
 use crate::window::Verdict;
 
 /// Everything on the board at one moment.
