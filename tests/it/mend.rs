@@ -45,13 +45,16 @@ async fn stand_at(table: &Table, topic: &str, position: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_accepted_where_there_is_one() {
+    let kafka = broker().await;
+    if kafka.lacks("records taken away from the begin of a log") {
+        return;
+    }
     let (site, topic) = site("gap").await;
     let pipeline = pipeline(&site, &topic);
     let table = open(&site, &pipeline).await;
     stand_at(&table, &topic, 0).await;
     assert!(bronze(&site, &["accept-gap", "user_events"]).1.contains("nothing was done"));
 
-    let kafka = broker().await;
     for _ in 0..10 {
         kafka.produce(&topic, 0, Record::of(b"{}")).await;
     }

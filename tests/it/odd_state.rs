@@ -25,6 +25,9 @@ pub fn stopped_with(status: &Value, partition: i64, texts: &[&str]) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_that_overran_a_partition_stops_it_alone_until_the_gap_is_accepted() {
     let kafka = broker().await;
+    if kafka.lacks("records taken away from the begin of a log") {
+        return;
+    }
     let engine = Engine::start();
     let topic = kafka.new_topic("gap", 2).await;
     for partition in 0..2 {
@@ -109,6 +112,9 @@ async fn a_topic_made_anew_stops_until_it_is_adopted_and_old_totals_stay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_added_while_it_runs_are_read_from_their_start() {
     let kafka = broker().await;
+    if kafka.lacks("partitions added to a topic") {
+        return;
+    }
     let engine = Engine::start();
     let topic = kafka.new_topic("added", 1).await;
     let mut site = Site::new(kafka.address(), &engine.url, &topic);

@@ -38,6 +38,9 @@ async fn json(kafka: &Kafka, arguments: &[&str]) -> Value {
 #[tokio::test]
 async fn topics_are_listed_described_and_counted() {
     let kafka = broker().await;
+    if kafka.lacks("records taken away from the begin of a log") {
+        return;
+    }
     let topic = kafka.unique_name("looked-at");
     kafka.create_topic(&topic, 3, &[("message.timestamp.type", "LogAppendTime"), ("retention.ms", "86400000")]).await;
     kafka.produce_all(&topic, 1, &vec![Record::of(b"{}"); 5]).await;
@@ -105,6 +108,9 @@ async fn the_last_records_are_shown_whatever_their_bytes() {
 #[tokio::test]
 async fn gaps_do_not_hide_records_and_following_goes_on() {
     let kafka = broker().await;
+    if kafka.lacks("records in transactions") {
+        return;
+    }
     let topic = kafka.new_topic("followed", 1).await;
     kafka.produce_all(&topic, 0, &[Record::of(b"one"), Record::of(b"two")]).await;
     // Six markers and six records that were never committed: the last offsets hold nothing to see.
