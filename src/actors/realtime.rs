@@ -15,7 +15,7 @@ use super::windows::{Acknowledge, DropStates, Given, Snapshot, WindowAggregator}
 use crate::bronze::Table;
 use crate::failpoint;
 use crate::kafka::{Source, now_micros};
-use crate::serving::{self, Error, ErrorKind, PartitionTotals, Prepared};
+use crate::serving::{self, Error, ErrorKind, PartitionTotals, Prepared, Refused};
 use crate::telemetry::{SinkCondition, names};
 use crate::window::AggregatePlan;
 
@@ -38,6 +38,11 @@ impl Served {
     /// The client, once the tables are there.
     pub async fn client(&self) -> Result<&serving::Client, Error> {
         self.prepared.store().await
+    }
+
+    /// See [`Prepared::look_again`].
+    pub async fn look_again(&self) -> Result<(&serving::Client, Refused), Error> {
+        self.prepared.look_again().await
     }
 }
 
@@ -116,16 +121,16 @@ impl RealtimeWriter {
                 }
             }
             let started = Instant::now();
-            let (totals, outcome) = io
+            let (totals, outcome, refused) = io
                 .spawn(async move {
                     let outcome = serving::serve(&served.prepared, &mut totals, look).await;
-                    (totals, outcome)
+                    (totals, outcome, served.prepared.refused().await)
                 })
                 .await
-                .unwrap_or_else(|_| (Vec::new(), Ok(0)));
-            (totals.into_iter().zip(givers).collect(), outcome, started.elapsed())
+                .unwrap_or_else(|_| (Vec::new(), Ok(0), None));
+            (totals.into_iter().zip(givers).collect(), outcome, refused, started.elapsed())
         };
-        ctx.spawn(work.into_actor(self).map(move |(totals, outcome, took), writer, ctx| {
+        ctx.spawn(work.into_actor(self).map(move |(totals, outcome, refused, took), writer, ctx| {
             writer.serving = false;
             let ok = outcome.is_ok();
             let rows = *outcome.as_ref().unwrap_or(&0);
@@ -133,6 +138,9 @@ impl RealtimeWriter {
             match outcome {
                 Ok(_) => writer.healthy(),
                 Err(error) => writer.failed(&error),
+            }
+            if let Some(refused) = refused {
+                writer.tell_refused(&refused);
             }
             for waiter in waiting {
                 let _ = waiter.send(ok);
@@ -158,6 +166,34 @@ impl RealtimeWriter {
         self.failures = 0;
         self.refused = false;
         self.setup.board.shared_sink("clickhouse", &self.setup.pipeline.name, SinkCondition::Healthy);
+    }
+
+    /// Says which aggregates are not served, while the others go on, and which can be again.
+    fn tell_refused(&self, refused: &Refused) {
+        let board = &self.setup.board;
+        let told: Vec<_> = board.sinks();
+        for (aggregate, plan) in self.served.plans().iter().enumerate() {
+            let sink = format!("clickhouse/{}", plan.name);
+            let was = told.iter().any(|(name, state)| *name == sink && state.condition != SinkCondition::Healthy);
+            match refused.iter().find(|(a, _)| *a == aggregate) {
+                Some((_, error)) => {
+                    let error = error.to_string();
+                    if !was {
+                        tracing::error!(
+                            aggregate = plan.name,
+                            error,
+                            "Fast-agg: one aggregate is not served until somebody acts; the others go on"
+                        );
+                    }
+                    board.sink(&sink, SinkCondition::Retrying { error });
+                }
+                None if was => {
+                    tracing::info!(aggregate = plan.name, "Fast-agg: the aggregate can be served again");
+                    board.sink(&sink, SinkCondition::Healthy);
+                }
+                None => {}
+            }
+        }
     }
 
     /// What was written is told to its windows; what was not stays changed there.

@@ -5,27 +5,39 @@ use std::sync::Arc;
 use super::realtime::Served;
 use crate::kafka::{Source, now_micros};
 use crate::recount::TableRows;
-use crate::serving::{Client, RECOUNT_BYTES_MAX, RecoverError, Recovery, States};
+use crate::serving::{Client, RECOUNT_BYTES_MAX, RecoverError, Recovery, Refused, States};
 use crate::window::{AggregatePlan, Standing};
 
-/// See [`Recovery::fast`], of all aggregates.
+/// See [`Recovery::fast`], of all aggregates that can be served.
 pub async fn fast(
     served: &Served,
     source: &Arc<Source>,
     start: Standing,
     records: i64,
 ) -> Result<States, RecoverError> {
-    let plans: Vec<_> = served.plans().iter().cloned().enumerate().collect();
-    recovery(served.client().await?, &rows(served), source).fast(&plans, start, records).await
+    let (client, refused) = served.look_again().await?;
+    let plans: Vec<_> = served.plans().iter().cloned().enumerate().filter(|(a, _)| !names(&refused, *a)).collect();
+    recovery(client, &rows(served), source).fast(&plans, start, records).await
 }
 
-/// See [`Recovery::rebuild`].
+/// See [`Recovery::rebuild`]. Of aggregates that cannot be served none comes back; where there are no others, it fails.
 pub async fn rebuild(
     served: &Served,
     source: &Arc<Source>,
     plans: &[(usize, Arc<AggregatePlan>)],
 ) -> Result<States, RecoverError> {
-    recovery(served.client().await?, &rows(served), source).rebuild(plans).await
+    let (client, mut refused) = served.look_again().await?;
+    let plans: Vec<_> = plans.iter().filter(|(a, _)| !names(&refused, *a)).cloned().collect();
+    if plans.is_empty()
+        && let Some((_, error)) = refused.pop()
+    {
+        return Err(error.into());
+    }
+    recovery(client, &rows(served), source).rebuild(&plans).await
+}
+
+fn names(refused: &Refused, aggregate: usize) -> bool {
+    refused.iter().any(|(a, _)| *a == aggregate)
 }
 
 /// See [`Recovery::catch_up`].

@@ -128,11 +128,15 @@ impl Handler<End> for Upkeep {
 
 /// Answers whether every view shows its definition.
 async fn look_after(setup: &Setup, served: &Served, generation: i32) -> anyhow::Result<bool> {
-    let client = served.client().await?;
+    let (client, refused) = served.look_again().await?;
     // Positions of Bronze first: what realtime has reached later is compared with what Bronze had before.
     let bronze = known_to_bronze(served, generation, partitions(setup).await?).await?;
     let mut settled = true;
     for (aggregate, plan) in served.plans().iter().enumerate() {
+        if refused.iter().any(|(a, _)| *a == aggregate) {
+            settled = false;
+            continue;
+        }
         let reach = Reach::of(client, plan).await?;
         for source in reach.uncounted(&bronze, generation) {
             count_old(served, source, aggregate, plan).await?;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::client::Client;
 use super::error::{Error, ErrorKind};
 use super::flush::{NO_HORIZON, PartitionFlush};
-use super::store::WindowStore;
+use super::store::{Refused, WindowStore};
 use super::tables::{dimension_list, table};
 use crate::kafka::Source;
 use crate::window::{AggregatePlan, Claim, Combination, LastRecord, Loaded, LoadedCell, PositionRow, take_value};
@@ -93,7 +93,7 @@ const KEY_OF_PARTITION: &str =
     "pipeline = ? AND aggregate = ? AND definition = ? AND topic = ? AND generation = ? AND partition = ?";
 
 impl WindowStore for Client {
-    async fn prepare(&self, pipeline: &str, plans: &[Arc<AggregatePlan>]) -> Result<(), Error> {
+    async fn prepare(&self, pipeline: &str, plans: &[Arc<AggregatePlan>]) -> Result<Refused, Error> {
         Client::prepare(self, pipeline, plans).await
     }
 

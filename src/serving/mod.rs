@@ -33,5 +33,5 @@ pub use look::PublishedDate;
 pub use recover::{BronzeRows, RECOUNT_BYTES_MAX, RecoverError, Recovered, Recovery, States, count};
 pub use serve::{PartitionTotals, serve};
 pub use settle::Reach;
-pub use store::{Prepared, WindowStore};
+pub use store::{Prepared, Refused, WindowStore};
 pub use views::ViewInForce;

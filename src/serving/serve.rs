@@ -89,10 +89,11 @@ async fn ready<'a, S: WindowStore>(
     totals: &[PartitionTotals],
     look: bool,
 ) -> Result<&'a S, Error> {
-    let store = prepared.store().await?;
-    if look {
-        same_tables(store, &prepared.plans, totals).await?;
+    if !look {
+        return prepared.store().await;
     }
+    let (store, _) = prepared.look_again().await?;
+    same_tables(store, &prepared.plans, totals).await?;
     Ok(store)
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::client::Client;
 use super::error::{Error, ErrorKind};
 use super::schema::DURABLE;
+use super::store::Refused;
 use crate::failpoint;
 use crate::window::{AggregatePlan, is_identifier};
 
@@ -76,14 +77,25 @@ pub(super) fn insert_target(plan: &AggregatePlan) -> String {
 impl Client {
     /// Makes everything ready for the aggregates of one pipeline: shared tables, a table for each definition, a view
     /// for each aggregate that has none yet; views of aggregates that the pipeline no longer has are dropped. May be
-    /// repeated at any time. A view that shows another definition stays until [`Client::point_view`].
-    pub async fn prepare(&self, pipeline: &str, plans: &[Arc<AggregatePlan>]) -> Result<(), Error> {
+    /// repeated at any time. A view that shows another definition stays until [`Client::point_view`]. Answers the
+    /// aggregates that only an operator can help, such as one whose table was changed by hand; the others are ready.
+    pub async fn prepare(&self, pipeline: &str, plans: &[Arc<AggregatePlan>]) -> Result<Refused, Error> {
         self.migrate().await?;
-        for plan in plans {
-            self.ensure_aggregate(plan).await?;
+        let mut refused = Refused::new();
+        for (aggregate, plan) in plans.iter().enumerate() {
+            match self.ensure_aggregate(plan).await {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::Permanent => refused.push((aggregate, error)),
+                Err(error) => return Err(error),
+            }
         }
         self.drop_absent_views(pipeline, plans).await?;
-        self.refresh_windows_view().await
+        match self.refresh_windows_view().await {
+            // It reads the tables of all aggregates, also one that is not what it was: it stays as it is until then.
+            Err(error) if error.kind == ErrorKind::Permanent && !refused.is_empty() => {}
+            outcome => outcome?,
+        }
+        Ok(refused)
     }
 
     /// Creates the table of partials, and the view if the aggregate has none.

@@ -9,7 +9,7 @@ use rand::prelude::*;
 use super::Rule;
 use super::world::{Shared, World, lock, step};
 use crate::kafka::Source;
-use crate::serving::{Error, ErrorKind, PartitionFlush, WindowStore};
+use crate::serving::{Error, ErrorKind, PartitionFlush, Refused, WindowStore};
 use crate::window::tests::properties::Totals;
 use crate::window::{AggregatePlan, Claim, Combination, LoadedCell, PositionRow};
 
@@ -262,7 +262,7 @@ impl SimStore {
 }
 
 impl WindowStore for SimStore {
-    async fn prepare(&self, _: &str, plans: &[Arc<AggregatePlan>]) -> Result<(), Error> {
+    async fn prepare(&self, _: &str, plans: &[Arc<AggregatePlan>]) -> Result<Refused, Error> {
         self.ask("prepare", |world| {
             world.clickhouse.shared.get_or_insert_default();
             Some(())
@@ -282,7 +282,7 @@ impl WindowStore for SimStore {
             })
             .await?;
         }
-        Ok(())
+        Ok(Refused::new())
     }
 
     async fn table(&self, plan: &AggregatePlan) -> Result<Arc<str>, Error> {

@@ -264,3 +264,55 @@ flush_interval = "1s"
     daemon.stop().await;
     site.assert_log_is_clean_but_for(&[]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_changed_by_hand_stops_its_own_aggregate_alone_until_it_is_dropped() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("altered", 2).await;
+    let produce = async |numbers: std::ops::Range<i32>| {
+        for i in numbers {
+            let login = event(&format!("e{i}"));
+            let record = if i % 3 == 0 { login.replace("login", "purchase") } else { login };
+            kafka.produce(&topic, i % 2, Record::of(record.as_bytes())).await;
+        }
+    };
+    produce(0..30).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    site.environment.push(("BOATHOUSE__METRICS__NOT_READY_AFTER".into(), "1s".into()));
+    let mut daemon = site.start();
+    daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
+    daemon.stop().await;
+    let tables =
+        "SELECT name FROM system.tables WHERE database = 'realtime' AND name LIKE 'logins_per_source_partials_%'";
+    let changed = engine.sql(tables).trim().to_owned();
+    engine.sql(&format!("ALTER TABLE realtime.{changed} ADD COLUMN note String"));
+    produce(30..60).await;
+    let mut daemon = site.start();
+    let total = |what: &str| engine.sql(&format!("SELECT sum({what}_count) FROM realtime.{what}s_per_minute"));
+    let totals = || (total("event"), total("purchase"));
+    daemon.wait("the other aggregates to go on", |_| totals() == ("60\n".into(), "20\n".into())).await;
+    daemon
+        .wait("the changed one to be told", |s| {
+            let reasons = s["readiness"]["reasons"].to_string();
+            ["clickhouse/logins_per_source", &changed, "changed by hand: drop it"].iter().all(|t| reasons.contains(t))
+        })
+        .await;
+    let ready = reqwest::get(format!("http://127.0.0.1:{}/readyz", site.metrics_port)).await.unwrap();
+    assert_eq!(ready.status().as_u16(), 503);
+    // They also go on while it runs, and after another start.
+    produce(60..75).await;
+    daemon.wait("the others to go on", |_| totals() == ("75\n".into(), "25\n".into())).await;
+    daemon.kill();
+    let mut daemon = site.start();
+    produce(75..90).await;
+    daemon.wait("the others to go on after a kill", |_| totals() == ("90\n".into(), "30\n".into())).await;
+
+    engine.sql(&format!("DROP TABLE realtime.{changed} SYNC"));
+    daemon.wait_until_served(&kafka.end_offsets(&topic)).await;
+    daemon.wait("readiness", |s| s["readiness"]["ready"] == true).await;
+    assert_eq!(engine.sql("SELECT sum(login_count) FROM realtime.logins_per_source"), "60\n");
+    site.assert_reconciled();
+    daemon.stop().await;
+    site.assert_log_is_clean_but_for(&["one aggregate is not served until somebody acts"]);
+}
