@@ -129,16 +129,15 @@ impl Reader {
     pub fn read(&mut self, mut buffer: RawBatch) -> anyhow::Result<Read> {
         let started = Instant::now();
         // The end is told once, and may have come behind the last batch's records.
-        while !self.at_end && buffer.len() < BATCH_RECORDS && buffer.values.len() + buffer.keys.len() < BATCH_BYTES {
+        while !self.at_end && buffer.len() < BATCH_RECORDS && buffer.filled() < BATCH_BYTES {
             match self.consumer.poll(Duration::from_millis(if buffer.is_empty() { 500 } else { 0 })) {
                 Some(Ok(message)) => {
-                    let row = buffer.len() as u32;
                     let timestamp = message.timestamp().to_millis().unwrap_or(-1);
                     buffer.push(message.offset(), timestamp, message.key(), message.payload());
                     if let Some(headers) = message.headers() {
                         let headers: Headers =
                             headers.iter().map(|h| (h.key.to_string(), h.value.map(<[u8]>::to_vec))).collect();
-                        buffer.headers.push((row, headers));
+                        buffer.push_headers(headers);
                     }
                     self.position = message.offset() + 1;
                 }

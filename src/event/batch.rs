@@ -35,6 +35,8 @@ pub struct RawBatch {
     pub key_null: Vec<bool>,
     /// Headers of the few records that have any: (row, headers), by row.
     pub headers: Vec<(u32, Headers)>,
+    /// What `headers` takes, nearly; see [`RawBatch::push_headers`].
+    header_bytes: usize,
 }
 
 impl RawBatch {
@@ -50,6 +52,7 @@ impl RawBatch {
             key_ends: Vec::with_capacity(records),
             key_null: Vec::with_capacity(records),
             headers: Vec::new(),
+            header_bytes: 0,
         }
     }
 
@@ -75,6 +78,13 @@ impl RawBatch {
         self.value_null.push(value.is_none());
     }
 
+    /// Gives the record that was pushed last its headers.
+    pub fn push_headers(&mut self, headers: Headers) {
+        debug_assert!(!self.is_empty());
+        self.header_bytes += bytes_of(&headers);
+        self.headers.push((self.len() as u32 - 1, headers));
+    }
+
     /// Adds the padding behind the last value; call once, after the last [`RawBatch::push`].
     pub fn seal(&mut self) {
         self.values.extend_from_slice(&[0; PADDING]);
@@ -94,6 +104,7 @@ impl RawBatch {
         self.key_ends.truncate(rows);
         self.key_null.truncate(rows);
         self.headers.retain(|(row, _)| (*row as usize) < rows);
+        self.header_bytes = self.headers.iter().map(|(_, headers)| bytes_of(headers)).sum();
     }
 
     /// Where the value of a row starts in `values`.
@@ -112,9 +123,14 @@ impl RawBatch {
         (!self.key_null[row]).then(|| &self.keys[start..self.key_ends[row] as usize])
     }
 
+    /// Bytes of values, keys and headers: how full it is.
+    pub fn filled(&self) -> usize {
+        self.values.len() + self.keys.len() + self.header_bytes
+    }
+
     /// Bytes that this batch holds in memory, nearly.
     pub fn memory(&self) -> usize {
-        self.values.capacity() + self.keys.capacity() + self.len() * 26
+        self.values.capacity() + self.keys.capacity() + self.header_bytes + self.len() * 26
     }
 
     /// Empties the batch and keeps its buffers for the next one.
@@ -128,7 +144,17 @@ impl RawBatch {
         self.key_ends.clear();
         self.key_null.clear();
         self.headers.clear();
+        self.header_bytes = 0;
     }
+}
+
+/// What the headers of one record take in a batch: each is two allocations beside its bytes, and small ones cost more by
+/// those than by what they say.
+fn bytes_of(headers: &Headers) -> usize {
+    let each = headers
+        .iter()
+        .map(|(name, value)| size_of::<(String, Option<Vec<u8>>)>() + name.len() + value.as_ref().map_or(0, Vec::len));
+    size_of::<(u32, Headers)>() + each.sum::<usize>()
 }
 
 /// A low-cardinality string column as codes: row `i` holds `values[codes[i]]`; rows that are no
@@ -184,5 +210,33 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.verdicts.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_count_in_what_a_batch_holds() {
+        let mut raw = RawBatch::default();
+        let large = || vec![("trace".to_owned(), Some(vec![7; 10_000])), ("none".to_owned(), None)];
+        for offset in 0..3 {
+            raw.push(offset, -1, Some(b"key"), Some(b"value"));
+            assert_eq!(raw.filled(), 8 * (offset as usize + 1), "a record without headers takes nothing for them");
+        }
+        let (filled, memory) = (raw.filled(), raw.memory());
+        raw.push(3, -1, None, Some(b""));
+        raw.push_headers(large());
+        let one = raw.filled() - filled;
+        assert!((10_009..10_200).contains(&one), "{one}");
+        assert!(raw.memory() >= memory + one);
+        raw.push(4, -1, None, None);
+        raw.push_headers(large());
+        assert_eq!((raw.filled(), raw.headers[1].0), (filled + 2 * one, 4));
+        raw.truncate(4);
+        assert_eq!((raw.filled(), raw.headers.len()), (filled + one, 1));
+        raw.clear();
+        assert_eq!(raw.filled(), 0);
     }
 }

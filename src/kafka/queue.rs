@@ -44,7 +44,7 @@ const CALL: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimit {
     pub records: usize,
-    /// Bytes of keys and values.
+    /// Bytes of keys, values and headers.
     pub bytes: usize,
 }
 
@@ -79,7 +79,7 @@ impl PartitionQueue {
     pub fn take(&mut self, raw: &mut RawBatch, timeout: Duration) -> Taken {
         let mut taken = Taken::default();
         let mut timeout = timeout;
-        while raw.len() < self.limit.records && raw.values.len() + raw.keys.len() < self.limit.bytes {
+        while raw.len() < self.limit.records && raw.filled() < self.limit.bytes {
             if !self.take_some(raw, timeout, &mut taken) {
                 break;
             }
@@ -161,11 +161,10 @@ unsafe fn copy(message: &rdsys::rd_kafka_message_t, raw: &mut RawBatch, taken: &
             let mut kind = rdsys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
             // SAFETY: both pointers are valid for the call.
             let timestamp = unsafe { rdsys::rd_kafka_message_timestamp(message, &mut kind) };
-            let row = raw.len() as u32;
             raw.push(message.offset, timestamp, key, value);
             // SAFETY: as above; the headers belong to the message and are copied before it is destroyed.
             if let Some(headers) = unsafe { if may_have_headers(message) { headers(message) } else { None } } {
-                raw.headers.push((row, headers));
+                raw.push_headers(headers);
             }
         }
         err => {

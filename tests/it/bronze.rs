@@ -106,7 +106,7 @@ impl Feed {
         for (row, record) in records.iter().enumerate() {
             raw.push(self.next + row as i64, record.timestamp, record.key.as_deref(), record.value.as_deref());
             if !record.headers.is_empty() {
-                raw.headers.push((row as u32, record.headers.clone()));
+                raw.push_headers(record.headers.clone());
             }
         }
         raw.seal();
