@@ -184,8 +184,7 @@ impl PipelineSupervisor {
             Err(error) => return self.fail(Fault::Loud(error.to_string()), ctx),
         };
         tracing::info!("Raw landing streaming to {}", store.table.url());
-        let (table, name) = (store.table.clone(), setup.pipeline.name.clone());
-        let served = Arc::new(Served::new(setup.clickhouse.clone(), table, name, plans));
+        let served = Arc::new(Served::new(&setup, store.table.clone(), plans));
         let (table_id, generation) = (store.table.table_id().to_owned(), store.table.generation());
         let supervisor = self.mailbox(ctx);
         let (bronze, ended) = {

@@ -23,11 +23,14 @@ use crate::window::AggregatePlan;
 pub struct Served {
     prepared: Prepared<serving::Client>,
     pub table: Table,
+    /// Bytes of totals that a recount of one partition may hold, nearly.
+    pub recount_bytes: usize,
 }
 
 impl Served {
-    pub fn new(client: serving::Client, table: Table, pipeline: String, plans: Vec<Arc<AggregatePlan>>) -> Self {
-        Self { prepared: Prepared::new(client, pipeline, plans), table }
+    pub fn new(setup: &Setup, table: Table, plans: Vec<Arc<AggregatePlan>>) -> Self {
+        let prepared = Prepared::new(setup.clickhouse.clone(), setup.pipeline.name.clone(), plans);
+        Self { prepared, table, recount_bytes: setup.budget.recount }
     }
 
     /// The aggregates, in the pipeline's order.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::realtime::Served;
 use crate::kafka::{Source, now_micros};
 use crate::recount::TableRows;
-use crate::serving::{Client, RECOUNT_BYTES_MAX, RecoverError, Recovery, Refused, States};
+use crate::serving::{Client, RecoverError, Recovery, Refused, States};
 use crate::window::{AggregatePlan, Standing};
 
 /// See [`Recovery::fast`], of all aggregates that can be served.
@@ -17,7 +17,7 @@ pub async fn fast(
 ) -> Result<States, RecoverError> {
     let (client, refused) = served.look_again().await?;
     let plans: Vec<_> = served.plans().iter().cloned().enumerate().filter(|(a, _)| !names(&refused, *a)).collect();
-    recovery(client, &rows(served), source).fast(&plans, start, records).await
+    recovery(served, client, &rows(served), source).fast(&plans, start, records).await
 }
 
 /// See [`Recovery::rebuild`]. Of aggregates that cannot be served none comes back; where there are no others, it fails.
@@ -33,7 +33,7 @@ pub async fn rebuild(
     {
         return Err(error.into());
     }
-    recovery(client, &rows(served), source).rebuild(&plans).await
+    recovery(served, client, &rows(served), source).rebuild(&plans).await
 }
 
 fn names(refused: &Refused, aggregate: usize) -> bool {
@@ -42,7 +42,7 @@ fn names(refused: &Refused, aggregate: usize) -> bool {
 
 /// See [`Recovery::catch_up`].
 pub async fn catch_up(served: &Served, source: &Arc<Source>, states: States) -> Result<States, RecoverError> {
-    recovery(served.client().await?, &rows(served), source).catch_up(states).await
+    recovery(served, served.client().await?, &rows(served), source).catch_up(states).await
 }
 
 fn rows(served: &Served) -> TableRows<'_> {
@@ -50,9 +50,10 @@ fn rows(served: &Served) -> TableRows<'_> {
 }
 
 fn recovery<'a>(
+    served: &Served,
     store: &'a Client,
     bronze: &'a TableRows<'a>,
     source: &'a Arc<Source>,
 ) -> Recovery<'a, Client, TableRows<'a>> {
-    Recovery { store, bronze, source, now: now_micros(), bytes_max: RECOUNT_BYTES_MAX }
+    Recovery { store, bronze, source, now: now_micros(), bytes_max: served.recount_bytes }
 }

@@ -13,7 +13,7 @@ use crate::window::{
     AggregatePlan, FoldError, Loaded, MissingCodes, OkRows, Rebuild, RowsWanted, Standing, Way, WindowState,
 };
 
-/// Bytes of totals that a recount of one partition may hold, nearly, where nothing else is asked.
+/// Bytes of totals that a recount of one partition may hold, nearly, where there is room enough.
 pub const RECOUNT_BYTES_MAX: usize = 24 << 20;
 /// Records that a recount beside the running consumer may leave to be counted while the consumer waits.
 const CLOSE_ENOUGH: i64 = 500_000;
