@@ -93,6 +93,7 @@ async fn serve(
     let mut arbiters = Vec::new();
     let mut kept = Vec::new();
     let (stop, stopping) = watch::channel(false);
+    let clock = batch::upkeep::Clock::now();
     for pipeline in &pipelines {
         names::begin(&pipeline.name);
         let bronze = named(c"bronze");
@@ -105,6 +106,7 @@ async fn serve(
             holds: holds.clone(),
             standstill: standstills.get(&pipeline.name).cloned().unwrap_or_default(),
             budget: Budget::divide(server.memory.budget.bytes(), pipelines.len(), partitions),
+            clock,
             clickhouse: clickhouse.clone(),
             io: io.clone(),
             bronze_arbiter: bronze.handle(),

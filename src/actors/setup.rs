@@ -6,6 +6,7 @@ use actix_rt::ArbiterHandle;
 use tokio::runtime::Handle;
 
 use super::budget::Budget;
+use crate::batch::upkeep::Clock;
 use crate::config::{Pipeline, Server};
 use crate::holds::Holds;
 use crate::serving;
@@ -22,6 +23,8 @@ pub struct Setup {
     /// What operators hold.
     pub holds: Holds,
     pub budget: Budget,
+    /// The clock as it was when the daemon started: nothing is deleted for its age once it was set.
+    pub clock: Clock,
     pub clickhouse: serving::Client,
     /// The multi-thread runtime where Delta, DataFusion and HTTP run.
     pub io: Handle,

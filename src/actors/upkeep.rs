@@ -14,6 +14,7 @@ use super::realtime::Served;
 use super::recount;
 use super::setup::Setup;
 use super::supervise::End;
+use crate::batch::upkeep::Clock;
 use crate::bronze;
 use crate::failpoint;
 use crate::kafka::{self, Source, now_micros};
@@ -36,11 +37,13 @@ pub struct Upkeep {
     setup: Arc<Setup>,
     served: Arc<Served>,
     generation: i32,
+    /// Whether it was told that the clock was set.
+    told_of_clock: bool,
 }
 
 impl Upkeep {
     pub fn new(setup: Arc<Setup>, served: Arc<Served>, generation: i32) -> Self {
-        Self { setup, served, generation }
+        Self { setup, served, generation, told_of_clock: false }
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -66,11 +69,11 @@ impl Upkeep {
     fn checkpoint(&mut self, ctx: &mut Context<Self>) {
         failpoint::hit("actor.upkeep");
         let table = self.served.table.clone();
-        let checkpoint_every = u64::from(self.setup.pipeline.bronze.checkpoint_commits);
-        let work = self.setup.io.spawn(async move {
-            let upkeep = bronze::upkeep::Upkeep { checkpoint_every, ..Default::default() };
-            bronze::upkeep::run_once(&table, &upkeep).await
-        });
+        let due = of_log(u64::from(self.setup.pipeline.bronze.checkpoint_commits), &self.setup.clock);
+        if !due.clean_log && !std::mem::replace(&mut self.told_of_clock, true) {
+            tracing::warn!("the clock was set: no log entry of Bronze is removed until the daemon is started again");
+        }
+        let work = self.setup.io.spawn(async move { bronze::upkeep::run_once(&table, &due).await });
         ctx.spawn(work.into_actor(self).map(|outcome, upkeep, ctx| {
             match outcome {
                 Ok(Ok(done)) => {
@@ -124,6 +127,11 @@ impl Handler<End> for Upkeep {
     fn handle(&mut self, _: End, ctx: &mut Context<Self>) {
         ctx.stop();
     }
+}
+
+/// What is due at Bronze's log: how old an entry is cannot be told once the clock was set.
+fn of_log(checkpoint_every: u64, clock: &Clock) -> bronze::upkeep::Upkeep {
+    bronze::upkeep::Upkeep { checkpoint_every, clean_log: clock.jump().is_none() }
 }
 
 /// Answers whether every view shows its definition.
@@ -224,4 +232,18 @@ async fn count_old(
     }
     tracing::info!(%source, aggregate = plan.name, "windows of an earlier generation counted");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_cleaned_by_a_steady_clock_alone() {
+        let clock = Clock::now();
+        let steady = of_log(7, &clock);
+        assert_eq!((steady.checkpoint_every, steady.clean_log), (7, true));
+        let set = of_log(7, &clock.set_ahead(Duration::from_secs(40 * 24 * 3600)));
+        assert_eq!((set.checkpoint_every, set.clean_log), (7, false), "checkpoints go on");
+    }
 }

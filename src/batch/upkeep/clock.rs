@@ -29,6 +29,12 @@ impl Clock {
         Self::between(*self, Self::now())
     }
 
+    /// As if the wall clock had been set ahead by so much since.
+    #[cfg(test)]
+    pub(crate) fn set_ahead(self, by: Duration) -> Self {
+        Self { wall: self.wall - by, ..self }
+    }
+
     fn between(from: Self, to: Self) -> Option<Duration> {
         let passed = to.passed.saturating_sub(from.passed);
         let shown = match to.wall.duration_since(from.wall) {

@@ -189,6 +189,42 @@ async fn upkeep_makes_a_checkpoint_when_it_is_due_and_the_writer_goes_on() {
 }
 
 #[tokio::test]
+async fn entries_older_than_the_retention_go_with_a_checkpoint_unless_they_are_to_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    for n in 0..5 {
+        writer.commit_events(0, n * 10..n * 10 + 10).await.unwrap();
+    }
+    let checkpoint = |clean_log| Upkeep { checkpoint_every: 1, clean_log };
+    let done = run_once(&writer.table, &checkpoint(true)).await.unwrap();
+    assert_eq!((done.checkpoint, done.cleaned), (Some(6), 0), "nothing is old yet");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 24 * 3600);
+    for version in 0..=6 {
+        std::fs::File::options()
+            .append(true)
+            .open(log_entry(folder.path(), version))
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+    }
+    writer.commit_events(0, 50..60).await.unwrap();
+    let left = || (0..=8).filter(|version| log_entry(folder.path(), *version).exists()).collect::<Vec<u64>>();
+    let done = run_once(&writer.table, &checkpoint(false)).await.unwrap();
+    assert_eq!((done.checkpoint, done.cleaned), (Some(7), 0));
+    assert_eq!(left(), [0, 1, 2, 3, 4, 5, 6, 7]);
+
+    writer.commit_events(0, 60..70).await.unwrap();
+    let done = run_once(&writer.table, &checkpoint(true)).await.unwrap();
+    assert_eq!((done.checkpoint, done.cleaned), (Some(8), 6));
+    assert_eq!(left(), [6, 7, 8], "what the oldest checkpoint within the retention does not need");
+    // The writer that was there and one that comes find all that was committed.
+    writer.commit_events(0, 70..80).await.unwrap();
+    let mut again = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
+    again.commit_events(0, 80..90).await.unwrap();
+    assert_eq!(rows(folder.path()).await.0, 90);
+}
+
+#[tokio::test]
 async fn rows_removed_by_hand_stop_the_writer() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = Writer::open(folder.path(), &pipeline(), &[0]).await.unwrap();
