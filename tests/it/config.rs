@@ -123,6 +123,26 @@ bound = \"soon\"
 }
 
 #[test]
+fn a_filter_names_a_string_field_and_values() {
+    let pipeline = format!(
+        "{FIELDS}
+[[aggregate]]
+name = \"a\"
+measure = \"n\"
+filter = {{ event_typ = [\"login\"], user_id = [\"7\"], event_type = [] }}
+"
+    );
+    let mistakes = Folder::new("", &[("p", &pipeline)]).mistakes(&[]);
+    let expected = [
+        "pipelines/p/pipeline.toml:21: filter `event_typ` is no field of this pipeline (did you mean `event_type`?)",
+        "pipelines/p/pipeline.toml:21: filter `user_id` is no string field (only string fields group and filter)",
+        "pipelines/p/pipeline.toml:21: the filter on `event_type` has no value, so nothing would count (name the values)",
+    ];
+    assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
+    assert!(expected.iter().all(|mistake| mistakes.iter().any(|m| m == mistake)), "{mistakes:#?}");
+}
+
+#[test]
 fn roles_fields_and_reserved_columns() {
     let pipeline = r#"
 topic = "t"
