@@ -34,6 +34,31 @@ async fn every_event_lands_once_and_is_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_full_is_committed_long_before_the_interval() {
+    let kafka = broker().await;
+    let engine = Engine::start();
+    let topic = kafka.new_topic("full", 1).await;
+    let mut site = Site::new(kafka.address(), &engine.url, &topic);
+    let bronze =
+        |key: &str, value: &str| (format!("BOATHOUSE__PIPELINE__USER_EVENTS__BRONZE__{key}"), value.to_owned());
+    site.environment.extend([bronze("FLUSH_INTERVAL", "1h"), bronze("FLUSH_BYTES", "64KiB")]);
+    let mut daemon = site.start();
+    let partition = |status: &Value, key: &str| status["partitions"][0][key].as_i64();
+    daemon.wait("the partition to be read", |s| s["partitions"][0]["phase"] == "running").await;
+    kafka.produce(&topic, 0, Record::of(crate::odd_state::event("alone").as_bytes())).await;
+    daemon.wait("one record to be read", |s| partition(s, "position") == Some(1)).await;
+    assert_eq!(
+        daemon.status().await.map(|s| partition(&s, "bronze_position")),
+        Some(Some(0)),
+        "it waits for the interval"
+    );
+    produce(kafka.address(), &topic, &["--count", "50000", "--max-rate", "--seed", "8"]);
+    daemon.wait("a commit of a full file", |s| partition(s, "bronze_position") > Some(10_000)).await;
+    daemon.stop().await;
+    site.assert_reconciled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn late_duplicate_malformed_and_future_records_are_accounted_for() {
     let kafka = broker().await;
     let engine = Engine::start();
