@@ -227,6 +227,8 @@ async fn the_poison_corpus_lands_whole_with_exact_verdicts() {
     let part = compressed.len().div_ceil(4);
     for codec in ["gzip", "snappy", "lz4", "zstd"] {
         let rest = compressed.split_off(part.min(compressed.len()));
+        let left_out = codec == "snappy" && kafka.lacks("records compressed by snappy, which are sent by gzip");
+        let codec = if left_out { "gzip" } else { codec };
         let producer = producer(kafka, &[("compression.type", codec), ("linger.ms", "200")]);
         let offsets = send(&producer, &topic, 1, &compressed).await;
         keep(1, offsets, std::mem::replace(&mut compressed, rest));
@@ -343,6 +345,9 @@ async fn http(site: &Site, path: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_kafka_timestamp_nothing_is_future() {
     let kafka = broker().await;
+    if kafka.lacks("records without a timestamp") {
+        return;
+    }
     let engine = Engine::start();
     let topic = kafka.unique_name("timeless");
     kafka.create_topic(&topic, 1, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1")]).await;
